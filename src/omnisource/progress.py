@@ -1,0 +1,74 @@
+"""Progress bars: rich on a terminal, one plain line every few seconds elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+T = TypeVar("T")
+console = Console(stderr=True, highlight=False)
+
+_PLAIN_INTERVAL_S = 10.0
+
+
+class Meter:
+    """Counts finished items of one piece of work and shows them."""
+
+    def __init__(self, what: str, total: int | None, bar: Progress | None) -> None:
+        self.what, self.total, self.done = what, total, 0
+        self._bar = bar
+        self._task = bar.add_task(what, total=total, note="") if bar else None
+        self._started = self._shown = time.monotonic()
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Marks `count` more items as done; `note` is shown behind the bar."""
+        self.done += count
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, advance=count, note=note)
+            return
+        now = time.monotonic()
+        if now - self._shown >= _PLAIN_INTERVAL_S:
+            self._shown = now
+            rate = self.done / max(now - self._started, 1e-9)
+            left = f", {(self.total - self.done) / rate:.0f} s left" if self.total and rate else ""
+            of = f"/{self.total}" if self.total else ""
+            print(f"{self.what}: {self.done}{of} ({rate:.1f}/s{left}) {note}".rstrip(), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def meter(what: str, total: int | None = None) -> Iterator[Meter]:
+    """Opens a progress bar for work whose items finish one by one."""
+    if not console.is_terminal:
+        yield Meter(what, total, None)
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        yield Meter(what, total, bar)
+
+
+def track(items: Iterable[T], total: int | None = None, what: str = "") -> Iterator[T]:
+    """Yields `items` under a progress bar called `what`."""
+    with meter(what, total) as bar:
+        for item in items:
+            yield item
+            bar.advance()
