@@ -44,7 +44,11 @@ class Meter:
             rate = self.done / max(now - self._started, 1e-9)
             left = f", {(self.total - self.done) / rate:.0f} s left" if self.total and rate else ""
             of = f"/{self.total}" if self.total else ""
-            print(f"{self.what}: {self.done}{of} ({rate:.1f}/s{left}) {note}".rstrip(), file=sys.stderr, flush=True)
+            print(
+                f"{self.what}: {self.done}{of} ({rate:.1f}/s{left}) {note}".rstrip(),
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 @contextmanager

@@ -1,0 +1,52 @@
+"""The command line: one thin file per verb."""
+
+import errno
+import sys
+
+import typer
+
+from omnisource import __version__
+from omnisource.errors import UserError
+from omnisource.progress import console
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="OmniSource: train video recognisers with the help of the web.",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"omnisource {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+) -> None:
+    """OmniSource: train video recognisers with the help of the web."""
+
+
+def main() -> None:
+    """Runs the command line; what a user can mend becomes one line and exit status 2."""
+    try:
+        app()
+    except UserError as error:
+        _fail(str(error), 2)
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command resumes where it stopped", 130)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            _fail(f"{error.filename or 'disk'}: the disk is full; free some space, the same command resumes", 2)
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            _fail(f"{error.filename}: {error.strerror}; mend its permissions", 2)
+        raise
+
+
+def _fail(message: str, status: int) -> None:
+    console.print("[bold red]omnisource:[/] ", end="")
+    console.print(" ".join(message.split()), markup=False, soft_wrap=True)
+    sys.exit(status)

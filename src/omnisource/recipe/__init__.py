@@ -1,0 +1,45 @@
+"""The typed recipe."""
+
+from omnisource.recipe.curation import Dedupe, Limits, Probe, Score, Select
+from omnisource.recipe.load import load_recipe
+from omnisource.recipe.recipe import ALL, TARGET_ONLY, Recipe
+from omnisource.recipe.sources import Range, Source
+from omnisource.recipe.testing import Run, Test
+from omnisource.recipe.training import (
+    Batch,
+    Camera,
+    Init,
+    Input,
+    Mixup,
+    Network,
+    Optimiser,
+    Resample,
+    Snippets,
+    Training,
+)
+
+__all__ = [
+    "ALL",
+    "TARGET_ONLY",
+    "Batch",
+    "Camera",
+    "Dedupe",
+    "Init",
+    "Input",
+    "Limits",
+    "Mixup",
+    "Network",
+    "Optimiser",
+    "Probe",
+    "Range",
+    "Recipe",
+    "Resample",
+    "Run",
+    "Score",
+    "Select",
+    "Snippets",
+    "Source",
+    "Test",
+    "Training",
+    "load_recipe",
+]

@@ -1,0 +1,73 @@
+"""`probe:`, `dedupe:`, `score:`, `select:` how web data becomes training data (paper, sections 3.1 to 3.3)."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from omnisource.recipe.base import Section
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Unit = Literal["image", "clip", "window", "frame"]
+
+
+class Limits(Section):
+    """What one file may cost. Beyond it the file is dropped with the reason."""
+
+    max_pixels: Annotated[int, Field(gt=0)] = 50_000_000
+    max_duration_s: Annotated[float, Field(gt=0)] = 4 * 3600.0
+    max_bytes: Annotated[int, Field(gt=0)] = 8 * 2**30
+    timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    memory_bytes: Annotated[int, Field(gt=0)] = 3 * 2**30
+
+
+class Probe(Section):
+    """Which files count as broken."""
+
+    thorough: bool = False  # decode every frame instead of a sample
+    min_decodable_share: Share = 0.9  # a damaged file below this is dropped
+    limits: Limits = Limits()
+
+
+class Dedupe(Section):
+    """What counts as the same. The paper removes web samples close to the target's val and test splits."""
+
+    exact: bool = True  # within the web, by sha256
+    phash_distance: Annotated[int, Field(ge=0, le=64)] | None = 4  # within the web, by perceptual hash; null: off
+    against_test: bool = True  # by whitened trunk features
+    threshold: float | Literal["auto"] = "auto"  # auto: mean similarity between crops of the same frame
+    frames: Annotated[int, Field(ge=1)] = 5  # compared per video
+    network: str = "tsn_efficientnet_lite0"  # trunk for the features
+    init: str = "imagenet"  # `imagenet`, or a weights file
+
+
+class Score(Section):
+    """Which teacher scores which unit, and how."""
+
+    image: list[str] = ["image"]  # teachers, averaged
+    frame: list[str] = ["image"]  # frames of untrimmed videos, for 2D students
+    clip: list[str] = ["video"]
+    window: list[str] = ["video"]  # windows of untrimmed videos, for 3D students
+    window_s: Annotated[float, Field(gt=0)] = 10.0
+    hop_s: Annotated[float, Field(gt=0)] = 10.0
+    frames_per_second: Annotated[float, Field(gt=0)] = 1.0
+    views: Annotated[int, Field(ge=1)] = 1  # clips (3D) per window or clip
+    segments: Annotated[int, Field(ge=1)] = 8  # frames (2D) per window or clip
+    batch: Annotated[int, Field(ge=1)] = 16
+    top_k: Annotated[int, Field(ge=1)] = 5
+    features: bool = False  # store trunk features too
+
+
+class Select(Section):
+    """Which scored units train, and under which label."""
+
+    name: str = "default"
+    rule: Literal["agree", "query", "teacher", "all"] = "agree"
+    # agree: the teacher's best class is the query's, with at least `threshold`;
+    # query: the query class's probability reaches it; teacher: the best class's does; all: keep everything.
+    threshold: Share = 0.3
+    per_source: dict[str, Share] = {}  # thresholds of single sources
+    per_class: dict[str, Share] = {}
+    label: Literal["query", "teacher", "soft"] = "query"
+    cap_per_class: Annotated[int, Field(ge=1)] | None = None
+    negative_below: Share = 0.1  # a frame below this in its video's class is a negative snippet
+    overrides: str | None = None  # CSV of human decisions (sample_id, start_s, keep, label); they win

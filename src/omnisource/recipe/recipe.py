@@ -1,0 +1,114 @@
+"""The recipe: everything that decides a result, in one typed file."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
+
+from omnisource.errors import UserError
+from omnisource.recipe.base import Section
+from omnisource.recipe.curation import Dedupe, Probe, Score, Select
+from omnisource.recipe.sources import Source
+from omnisource.recipe.testing import Run, Test
+from omnisource.recipe.training import Training
+
+TARGET_ONLY = "target-only"
+ALL = "all"
+
+
+class Recipe(Section):
+    """A whole OmniSource experiment. Every section has defaults, so a short file is a valid one."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,80}$")]
+    data: Path = Path()  # where relative paths start; absolute after loading
+    classes: list[str] | str | None = None  # names, or a file with one a line; null: the target's labels, sorted
+    seed: Annotated[int, Field(ge=0)] = 0
+    sources: Annotated[dict[str, Source], Field(min_length=1)]
+    probe: Probe = Probe()
+    dedupe: Dedupe = Dedupe()
+    teachers: dict[str, Training]
+    score: Score = Score()
+    select: Select = Select()
+    student: Training
+    runs: dict[str, Run] = {}  # null: `target-only`, one `+SOURCE` per web source, and `all`
+    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    test: Test = Test()
+    truth: str | None = None  # CSV with the truth about web samples, read by the report alone, to score the filters
+
+    @field_validator("sources")
+    @classmethod
+    def _a_target(cls, sources: dict[str, Source]) -> dict[str, Source]:
+        if not any(source.role == "target" for source in sources.values()):
+            raise ValueError("no source has `role: target`")
+        return sources
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> "Recipe":
+        for unit in ("image", "frame", "clip", "window"):
+            for teacher in getattr(self.score, unit):
+                if teacher not in self.teachers:
+                    raise ValueError(
+                        f"score.{unit} names the teacher '{teacher}', teachers are: {', '.join(self.teachers)}"
+                    )
+        for name, run in self.runs.items():
+            for source in run.sources:
+                if source not in self.sources:
+                    raise ValueError(f"runs.{name} names the source '{source}', sources are: {', '.join(self.sources)}")
+        for what, training in {
+            "student": self.student,
+            **{f"teachers.{n}": t for n, t in self.teachers.items()},
+        }.items():
+            named = {*training.batch.ratio, *training.batch.sizes, *training.resample, *training.loss_weight}
+            for source in sorted(named - set(self.sources)):
+                raise ValueError(f"{what} names the source '{source}', sources are: {', '.join(self.sources)}")
+        for source in sorted(set(self.select.per_source) - set(self.web_sources)):
+            raise ValueError(f"select.per_source names '{source}', web sources are: {', '.join(self.web_sources)}")
+        return self
+
+    @property
+    def target_sources(self) -> list[str]:
+        """Names of the target sources, in the file's order."""
+        return [name for name, source in self.sources.items() if source.role == "target"]
+
+    @property
+    def web_sources(self) -> list[str]:
+        """Names of the web sources, in the file's order."""
+        return [name for name, source in self.sources.items() if source.role == "web"]
+
+    def planned_runs(self) -> dict[str, Run]:
+        """The students to train: the recipe's `runs`, or target-only, one per web source, and all."""
+        if self.runs:
+            return self.runs
+        target = self.target_sources
+        plan = {TARGET_ONLY: Run(sources=target)}
+        if len(self.web_sources) > 1:
+            plan |= {f"+{web}": Run(sources=[*target, web]) for web in self.web_sources}
+        if self.web_sources:
+            plan[ALL] = Run(sources=[*target, *self.web_sources])
+        return plan
+
+    def student_of(self, run: str) -> Training:
+        """The student's training with the run's own settings."""
+        from omnisource.recipe.load import check, set_key
+
+        changed: dict[str, Any] = self.student.model_dump(mode="json")
+        for key, value in self.planned_runs()[run].set.items():
+            set_key(changed, key, value, f"runs.{run}.set")
+        return check(Training, changed, {}, f"runs.{run}.set")
+
+    def resolve(self, path: str) -> Path:
+        """A path of the recipe as an absolute one."""
+        return (self.data / Path(path).expanduser()).resolve()
+
+    def class_list(self) -> list[str] | None:
+        """The class names if the recipe gives them, else None (then ingest derives them from the target's labels)."""
+        if not isinstance(self.classes, str):
+            return self.classes
+        path = self.resolve(self.classes)
+        try:
+            names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"{path}: the recipe's `classes` file cannot be read ({error}); one class name a line"
+            ) from None
+        return [name for name in names if name]

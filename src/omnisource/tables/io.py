@@ -1,0 +1,152 @@
+"""Parquet tables: atomic writes, and a journal from which a killed stage resumes row by row."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from omnisource.errors import UserError
+
+Row = Mapping[str, Any]
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Writes `content` so that `path` holds either its old content or all of the new, whatever happens meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise _mendable(path, error) from error
+    _sync_folder(path.parent)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes `value` as readable JSON, atomically."""
+    write_atomic(path, (json.dumps(value, indent=2, sort_keys=True, default=str) + "\n").encode())
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Writes a Parquet file atomically (temporary file, fsync, rename)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with partial.open("wb") as file:
+            pq.write_table(table, file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise _mendable(path, error) from error
+    _sync_folder(path.parent)
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Reads a Parquet file, or the named columns of it.
+
+    Raises:
+        UserError: the file is missing or is no Parquet table.
+    """
+    try:
+        return pq.read_table(path, columns=list(columns) if columns else None)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such table; run the stage that writes it ({path.stem}) first") from None
+    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
+        raise UserError(f"{path}: not a readable Parquet table ({error}); delete it to have it made again") from error
+
+
+def table_from_rows(rows: Iterable[Row], schema: pa.Schema) -> pa.Table:
+    """Builds a table from dictionaries; absent keys become null, unknown keys are a programming error."""
+    rows = list(rows)
+    for row in rows:
+        if unknown := set(row) - set(schema.names):
+            raise KeyError(f"columns not in the schema: {sorted(unknown)}")
+    return pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
+
+
+def digest_table(table: pa.Table) -> str:
+    """A short hash of a table's content, independent of how the file was written: the identity of a list."""
+    digest = hashlib.sha256()
+    for row in table.to_pylist():
+        digest.update(json.dumps(row, sort_keys=True, default=str).encode())
+    return digest.hexdigest()[:16]
+
+
+class Journal:
+    """Rows that a running stage has finished, kept in small Parquet parts until `compact` makes one table of them.
+
+    A journal belongs to one `fingerprint` (the stage's settings and inputs): opened under another, it is emptied.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema, keys: Sequence[str], fingerprint: str) -> None:
+        self._folder, self._schema, self._keys = folder, schema, list(keys)
+        mark = folder / "fingerprint"
+        if folder.exists() and (not mark.exists() or mark.read_text() != fingerprint):
+            shutil.rmtree(folder)
+        if not folder.exists():
+            write_atomic(mark, fingerprint.encode())
+        for stray in folder.glob(".*.tmp"):
+            stray.unlink()
+        self._next = 1 + max((int(part.stem) for part in folder.glob("*.parquet")), default=-1)
+
+    def done(self, column: str = "sample_id") -> set[Any]:
+        """The values of `column` in the rows written so far."""
+        found: set[Any] = set()
+        for part in self._parts():
+            found.update(read_table(part, [column])[column].to_pylist())
+        return found
+
+    def append(self, rows: Iterable[Row]) -> None:
+        """Writes the rows as one part; after it returns they survive any crash."""
+        table = table_from_rows(rows, self._schema)
+        if table.num_rows:
+            write_table(self._folder / f"{self._next:08d}.parquet", table)
+            self._next += 1
+
+    def table(self) -> pa.Table:
+        """All rows so far, sorted by the keys, so that the order of work leaves no trace."""
+        parts = [read_table(part) for part in self._parts()]
+        table = pa.concat_tables(parts) if parts else self._schema.empty_table()
+        order = pc.sort_indices(table, sort_keys=[(key, "ascending") for key in self._keys])
+        return table.take(order)
+
+    def compact(self, path: Path) -> pa.Table:
+        """Writes all rows to `path` and removes the parts."""
+        table = self.table()
+        write_table(path, table)
+        shutil.rmtree(self._folder)
+        return table
+
+    def _parts(self) -> list[Path]:
+        return sorted(self._folder.glob("*.parquet"))
+
+
+def _sync_folder(folder: Path) -> None:
+    # A rename survives a power cut only once the folder itself is on disk.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _mendable(path: Path, error: OSError) -> Exception:
+    if error.errno == errno.ENOSPC:
+        return UserError(f"{path}: the disk is full; free some space and run the same command again, it resumes")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return UserError(f"{path}: not writable ({error.strerror}); choose another --workspace or mend its permissions")
+    return error

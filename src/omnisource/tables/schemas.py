@@ -1,0 +1,124 @@
+"""The Arrow schema of every table. A row is a sample, or a piece of one (window, frame) where `start_s` says so.
+
+Times are seconds from the first frame of the file; NaN never stands for "unknown", null does. Class columns hold
+class *names*, probabilities are in [0, 1] and listed in the order of the recipe's class list.
+"""
+
+import pyarrow as pa
+
+_TEXT = pa.string()
+
+# One row per file that a source names, exactly as it was found. Written by `ingest` and `collect`.
+SAMPLES = pa.schema(
+    [
+        pa.field("sample_id", _TEXT, nullable=False),
+        pa.field("source", _TEXT, nullable=False),
+        pa.field("role", _TEXT, nullable=False),  # target | web
+        pa.field("format", _TEXT, nullable=False),  # image | clip | untrimmed
+        pa.field("uri", _TEXT, nullable=False),
+        pa.field("label", _TEXT),  # class name of a target sample
+        pa.field("query_label", _TEXT),  # class name whose query found a web sample
+        pa.field("split", _TEXT),  # train | val | test, target samples only
+        pa.field("fold", pa.int32()),
+        pa.field("group", _TEXT),  # samples that must not be split (same film, same place)
+        pa.field("start_s", pa.float64()),  # the labelled piece of the file; null: all of it
+        pa.field("end_s", pa.float64()),
+        pa.field("bytes", pa.int64()),
+        pa.field("url", _TEXT),
+        pa.field("page_url", _TEXT),
+        pa.field("query", _TEXT),
+        pa.field("author", _TEXT),
+        pa.field("licence", _TEXT),
+        pa.field("retrieved_at", pa.timestamp("us", tz="UTC")),
+        pa.field("status", _TEXT, nullable=False),  # ok | dropped
+        pa.field("reason", _TEXT),  # reason code of a dropped row
+    ]
+)
+
+# What the file really holds. One row per `ok` sample. Written by `probe`.
+PROBE = pa.schema(
+    [
+        pa.field("sample_id", _TEXT, nullable=False),
+        pa.field("kind", _TEXT),  # image | video, by content
+        pa.field("container", _TEXT),
+        pa.field("codec", _TEXT),
+        pa.field("width", pa.int32()),  # upright, after rotation
+        pa.field("height", pa.int32()),
+        pa.field("rotation", pa.int32()),  # degrees clockwise that make the stored picture upright
+        pa.field("fps", pa.float64()),
+        pa.field("variable_fps", pa.bool_()),
+        pa.field("num_frames", pa.int64()),
+        pa.field("duration_s", pa.float64()),
+        pa.field("decodable_share", pa.float64()),
+        pa.field("first_bad_s", pa.float64()),
+        pa.field("flags", pa.list_(_TEXT)),  # still | black | one_frame | audio_only | ...
+        pa.field("bytes", pa.int64()),
+        pa.field("sha256", _TEXT),
+        pa.field("phash", _TEXT),  # 64 bits as 16 hexadecimal digits
+        pa.field("status", _TEXT, nullable=False),  # ok | dropped
+        pa.field("reason", _TEXT),
+        pa.field("message", _TEXT),
+    ]
+)
+
+# One row per examined web sample. Written by `dedupe`.
+DUPLICATES = pa.schema(
+    [
+        pa.field("sample_id", _TEXT, nullable=False),
+        pa.field("status", _TEXT, nullable=False),  # ok | dropped
+        pa.field("reason", _TEXT),  # duplicate_exact | duplicate_near | near_test
+        pa.field("rule", _TEXT),  # sha256 | phash | feature
+        pa.field("twin_id", _TEXT),
+        pa.field("similarity", pa.float64()),
+    ]
+)
+
+# One row per unit and teacher. Written by `score`.
+SCORES = pa.schema(
+    [
+        pa.field("sample_id", _TEXT, nullable=False),
+        pa.field("teacher", _TEXT, nullable=False),
+        pa.field("unit", _TEXT, nullable=False),  # image | clip | window | frame
+        pa.field("start_s", pa.float64()),  # of a window or frame; null: the whole sample
+        pa.field("end_s", pa.float64()),
+        pa.field("top_classes", pa.list_(pa.int32())),  # best first
+        pa.field("top_probs", pa.list_(pa.float32())),
+        pa.field("query_prob", pa.float32()),  # probability of the query's class; null without one
+        pa.field("entropy", pa.float32()),  # nats
+        pa.field("probs", pa.list_(pa.float32())),  # all classes; null where not asked for
+        pa.field("feature", pa.list_(pa.float16())),  # trunk output; null where not asked for
+        pa.field("status", _TEXT, nullable=False),  # ok | dropped
+        pa.field("reason", _TEXT),
+    ]
+)
+
+# One row per unit of a web sample under one named selection. Written by `select`.
+DECISIONS = pa.schema(
+    [
+        pa.field("sample_id", _TEXT, nullable=False),
+        pa.field("source", _TEXT, nullable=False),
+        pa.field("unit", _TEXT, nullable=False),
+        pa.field("start_s", pa.float64()),
+        pa.field("end_s", pa.float64()),
+        pa.field("keep", pa.bool_(), nullable=False),
+        pa.field("negative", pa.bool_(), nullable=False),  # a frame usable as a negative snippet of its video
+        pa.field("label", _TEXT),
+        pa.field("probs", pa.list_(pa.float32())),  # soft pseudo-label; null: one-hot `label`
+        pa.field("confidence", pa.float32()),
+        pa.field("reason", _TEXT),  # null for kept rows
+        pa.field("decided_by", _TEXT, nullable=False),  # rule | human
+    ]
+)
+
+# One row per test sample and view; view -1 is the average over views. Written by `test`.
+PREDICTIONS = pa.schema(
+    [
+        pa.field("sample_id", _TEXT, nullable=False),
+        pa.field("view", pa.int32(), nullable=False),
+        pa.field("label", _TEXT),
+        pa.field("predicted", _TEXT),
+        pa.field("probs", pa.list_(pa.float32())),
+        pa.field("status", _TEXT, nullable=False),
+        pa.field("reason", _TEXT),
+    ]
+)

@@ -1,0 +1,179 @@
+"""Where things lie, and which stages are finished.
+
+WORKSPACE/tables/NAME.parquet   the tables
+WORKSPACE/stages/NAME.json      one record a finished stage
+WORKSPACE/partial/NAME/         the journal of a stage that is under way
+WORKSPACE/runs/NAME/            trainings
+WORKSPACE/media/                collected and prepared media
+WORKSPACE/report/               the report
+"""
+
+import fcntl
+import hashlib
+import json
+import platform
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from omnisource import __version__
+from omnisource.errors import UserError
+from omnisource.tables import write_json
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What a finished stage did, from what, and what it wrote."""
+
+    stage: str
+    stamp: str  # new each time the stage does its work
+    fingerprint: str  # of its settings and of the stamps of the stages before it
+    outputs: dict[str, int]  # path relative to the workspace -> bytes
+    counts: dict[str, Any]  # what the stage wants to be known by: rows, kept, measured thresholds ...
+    settings: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    finished_at: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    fresh: bool = False  # True in the process that did the work; False when the record was found
+
+
+def fingerprint(value: object) -> str:
+    """A short hash of any JSON-able value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+class Workspace:
+    """A folder that holds everything a recipe makes. Use `open_workspace`, which also locks it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def table(self, name: str) -> Path:
+        """Path of the table `name`."""
+        return self.root / "tables" / f"{name}.parquet"
+
+    def run_dir(self, name: str) -> Path:
+        """Folder of the training `name`."""
+        return self.root / "runs" / name
+
+    def partial(self, stage: str) -> Path:
+        """Folder in which an unfinished stage keeps what it has."""
+        return self.root / "partial" / stage
+
+    def media_dir(self, name: str) -> Path:
+        """Folder of media that OmniSource itself wrote (collected, prepared)."""
+        return self.root / "media" / name
+
+    @property
+    def report_path(self) -> Path:
+        """The report's HTML file."""
+        return self.root / "report" / "index.html"
+
+    def record(self, stage: str) -> StageRecord | None:
+        """The record of a finished stage, or None."""
+        path = self._record_path(stage)
+        try:
+            return StageRecord(**json.loads(path.read_text()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{path}: unreadable stage record ({error}); delete it to redo the stage") from error
+
+    def records(self) -> list[StageRecord]:
+        """All finished stages, in the order in which they finished."""
+        names = [path.stem for path in (self.root / "stages").glob("*.json")]
+        found = [record for name in names if (record := self.record(name))]
+        return sorted(found, key=lambda record: record.finished_at)
+
+    def run_stage(
+        self,
+        stage: str,
+        *,
+        settings: Mapping[str, Any],
+        after: Sequence[str],
+        outputs: Sequence[Path],
+        work: Callable[[str], Mapping[str, Any]],
+    ) -> StageRecord:
+        """Does a stage's work unless it is current: same settings, same inputs, outputs as they were written.
+
+        Args:
+            stage: name; may hold dashes, e.g. `train-student-0`.
+            settings: everything from the recipe that the result depends on.
+            after: stages whose outputs are read; when one of them is redone, this one is stale.
+            outputs: files that `work` writes.
+            work: called with the fingerprint (for journals); returns counts for the record.
+        """
+        stamps = {name: self._stamp(stage, name) for name in after}
+        mark = fingerprint({"settings": settings, "after": stamps})
+        record = self.record(stage)
+        if record and record.fingerprint == mark and self._intact(record, outputs):
+            return record
+        self._record_path(stage).unlink(missing_ok=True)
+        started = time.monotonic()
+        counts = work(mark)
+        shutil.rmtree(self.partial(stage), ignore_errors=True)
+        record = StageRecord(
+            stage=stage,
+            stamp=uuid.uuid4().hex[:12],
+            fingerprint=mark,
+            outputs={str(path.relative_to(self.root)): path.stat().st_size for path in outputs},
+            counts=dict(counts),
+            settings=dict(settings),
+            seconds=round(time.monotonic() - started, 3),
+            finished_at=datetime.now(UTC).isoformat(),
+            versions=versions(),
+        )
+        write_json(self._record_path(stage), asdict(record))
+        return replace(record, fresh=True)
+
+    def _record_path(self, stage: str) -> Path:
+        return self.root / "stages" / f"{stage}.json"
+
+    def _stamp(self, stage: str, before: str) -> str:
+        record = self.record(before)
+        if record is None:
+            raise UserError(
+                f"{self.root}: stage '{stage}' needs '{before}', which has not run; run `omnisource {before}`"
+            )
+        return record.stamp
+
+    def _intact(self, record: StageRecord, outputs: Sequence[Path]) -> bool:
+        return all(
+            path.exists() and record.outputs.get(str(path.relative_to(self.root))) == path.stat().st_size
+            for path in outputs
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result may depend on."""
+    import torch
+
+    return {"omnisource": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
+
+
+@contextmanager
+def open_workspace(root: Path) -> Iterator[Workspace]:
+    """Creates the folder if need be and locks it for this process until the block ends.
+
+    Raises:
+        UserError: not a folder, not writable, or in use by another process.
+    """
+    try:
+        root = root.expanduser().resolve()
+        for name in ("tables", "stages", "runs"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+        lock = (root / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"{root}: cannot be a workspace ({error.strerror}); choose another --workspace") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{root}: another omnisource process works in this workspace; wait for it") from None
+        yield Workspace(root)

@@ -1,0 +1,21 @@
+"""What all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Deadlines measure the machine's load, not the code; fewer examples keep the suite short.
+settings.register_profile("omnisource", deadline=None, max_examples=25)
+settings.load_profile("omnisource")
+
+_SHARED = Path(os.environ.get("OMNISOURCE_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real media and golden outputs beside the checkout; tests that need them are skipped without."""
+    if not (_SHARED / "data").is_dir():
+        pytest.skip(f"no development media at {_SHARED} (set OMNISOURCE_SHARED)")
+    return _SHARED

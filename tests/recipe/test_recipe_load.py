@@ -1,0 +1,95 @@
+"""A recipe says what is wrong with it: file, line, key, cure."""
+
+from pathlib import Path
+
+import pytest
+
+from omnisource.errors import UserError
+from omnisource.recipe import load_recipe
+
+GOOD = """\
+name: tiny
+data: media
+classes: [jump, wave]
+sources:
+  target: {role: target, path: target.csv, test: {fold: 0}}
+  images: {role: web, format: image, path: images.csv, columns: {label: query}}
+  clips: {role: web, path: clips, where: {rank: {below: 0.3}}}
+teachers:
+  image: {network: {name: tsn_r18}}
+  video: {network: {name: slowonly_r18}}
+student:
+  network: {name: slowonly_r18}
+  batch:
+    ratio: {images: 0.5}
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_short_recipe_is_enough(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, GOOD))
+    assert recipe.data == (tmp_path / "media").resolve()
+    assert list(recipe.planned_runs()) == ["target-only", "+images", "+clips", "all"]
+    assert recipe.student_of("all").batch.ratio == {"images": 0.5}
+    assert recipe.class_list() == ["jump", "wave"]
+
+
+def test_overrides_win_and_are_typed(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, GOOD), ["student.epochs=2", f"data={tmp_path}", "seeds=[1, 2]"])
+    assert recipe.student.epochs == 2
+    assert recipe.data == tmp_path.resolve()
+    assert recipe.seeds == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("  batch:", "  bacth:"), "recipe.yaml:13: unknown key 'student.bacth'; did you mean 'batch'?"),
+        (("ratio:", "ration:"), "recipe.yaml:14: unknown key 'student.batch.ration'; did you mean 'ratio'?"),
+        (("{images: 0.5}", "{images: -1}"), "recipe.yaml:14: 'student.batch.ratio.images'"),
+        (("{images: 0.5}", "{photos: 1}"), "student names the source 'photos', sources are: target, images, clips"),
+        (("role: target", "role: web"), "web sources have no split"),
+        (("name: tiny\n", ""), "'name' is missing"),
+        (("name: tiny", "name: ../x"), "recipe.yaml:1: 'name'"),
+        (("classes: [jump, wave]", "classes: [jump, *w]"), "recipe.yaml:3: YAML aliases"),
+        (("classes: [jump, wave]", "classes: [jump, wave"), "not valid YAML"),
+        (("classes: [jump, wave]", "name: twice"), "recipe.yaml:3: 'name' is given twice"),
+        (("rank: {below: 0.3}", "rank: {belov: 0.3}"), "recipe.yaml:7: unknown key"),
+    ],
+)
+def test_a_mistake_is_named_in_one_line(tmp_path: Path, change: tuple[str, str], expected: str) -> None:
+    assert change[0] in GOOD
+    with pytest.raises(UserError) as caught:
+        load_recipe(write(tmp_path, GOOD.replace(*change)))
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_override_names_itself(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--set student.epoch=3: unknown key 'student.epoch'; did you mean 'epochs'"):
+        load_recipe(write(tmp_path, GOOD), ["student.epoch=3"])
+    with pytest.raises(UserError, match="key=value"):
+        load_recipe(write(tmp_path, GOOD), ["student.epochs"])
+
+
+def test_a_missing_or_binary_recipe(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="omnisource init"):
+        load_recipe(tmp_path / "none.yaml")
+    (tmp_path / "recipe.yaml").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(UserError, match="cannot be read as text"):
+        load_recipe(tmp_path / "recipe.yaml")
+    with pytest.raises(UserError, match="nested too deeply"):
+        load_recipe(write(tmp_path, "a: " + "[" * 5000 + "]" * 5000))
+
+
+def test_a_run_changes_the_student(tmp_path: Path) -> None:
+    runs = "runs:\n  mixed: {sources: [target], set: {mixup.kind: cross}}\n"
+    assert load_recipe(write(tmp_path, GOOD + runs)).student_of("mixed").mixup.kind == "cross"
+    wrong = load_recipe(write(tmp_path, GOOD + runs.replace("mixup.kind", "mixup.knid")))
+    with pytest.raises(UserError, match=r"runs.mixed.set: unknown key 'mixup.knid'; did you mean 'kind'"):
+        wrong.student_of("mixed")

@@ -1,0 +1,60 @@
+"""Tables survive crashes; journals resume and leave no trace of the order of work."""
+
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from omnisource.errors import UserError
+from omnisource.tables import DUPLICATES, Journal, digest_table, read_table, table_from_rows, write_table
+
+ROWS = [{"sample_id": f"s{i:03d}", "status": "ok", "similarity": i / 7} for i in range(50)]
+
+
+def test_write_and_read(tmp_path: Path) -> None:
+    table = table_from_rows(ROWS, DUPLICATES)
+    write_table(tmp_path / "deep" / "t.parquet", table)
+    assert read_table(tmp_path / "deep" / "t.parquet").equals(table)
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["t.parquet"]
+
+
+def test_unknown_columns_are_refused() -> None:
+    with pytest.raises(KeyError, match="colour"):
+        table_from_rows([{"sample_id": "a", "status": "ok", "colour": 1}], DUPLICATES)
+
+
+def test_missing_and_foreign_files(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="run the stage that writes it"):
+        read_table(tmp_path / "scores.parquet")
+    (tmp_path / "bad.parquet").write_text("hello")
+    with pytest.raises(UserError, match="not a readable Parquet table"):
+        read_table(tmp_path / "bad.parquet")
+
+
+@given(st.integers(0, 2**32), st.integers(5, 25))
+def test_order_and_interruptions_leave_no_trace(tmp_path_factory: pytest.TempPathFactory, seed: int, step: int) -> None:
+    folder = tmp_path_factory.mktemp("journal")
+    rows = list(ROWS)
+    random.Random(seed).shuffle(rows)
+    for start in range(0, len(rows), step):
+        journal = Journal(folder / "part", DUPLICATES, ["sample_id"], "f1")  # reopened: as after a crash
+        assert journal.done() == {row["sample_id"] for row in rows[:start]}
+        journal.append(rows[start : start + step])
+    table = Journal(folder / "part", DUPLICATES, ["sample_id"], "f1").compact(folder / "t.parquet")
+    assert digest_table(table) == digest_table(table_from_rows(ROWS, DUPLICATES))
+    assert not (folder / "part").exists()
+
+
+def test_a_journal_of_other_settings_is_emptied(tmp_path: Path) -> None:
+    Journal(tmp_path / "part", DUPLICATES, ["sample_id"], "f1").append(ROWS[:3])
+    assert Journal(tmp_path / "part", DUPLICATES, ["sample_id"], "f2").done() == set()
+
+
+def test_half_written_parts_are_ignored(tmp_path: Path) -> None:
+    Journal(tmp_path / "part", DUPLICATES, ["sample_id"], "f1").append(ROWS[:3])
+    (tmp_path / "part" / ".00000001.parquet.123.tmp").write_bytes(b"PAR1 half")
+    journal = Journal(tmp_path / "part", DUPLICATES, ["sample_id"], "f1")
+    assert len(journal.done()) == 3
+    assert not list((tmp_path / "part").glob(".*.tmp"))

@@ -1,0 +1,62 @@
+"""A finished stage is not done again; a changed setting, input or output redoes it and what follows."""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omnisource.errors import UserError
+from omnisource.workspace import Workspace, open_workspace
+
+
+def stage(ws: Workspace, name: str, after: list[str], settings: dict[str, Any], done: list[str]) -> bool:
+    out = ws.table(name)
+
+    def work(fingerprint: str) -> Mapping[str, Any]:
+        done.append(name)
+        out.write_text(name)
+        return {"rows": 1}
+
+    return ws.run_stage(name, settings=settings, after=after, outputs=[out], work=work).fresh
+
+
+def test_stages_are_done_once_and_redone_when_stale(tmp_path: Path) -> None:
+    done: list[str] = []
+    with open_workspace(tmp_path) as ws:
+        assert stage(ws, "a", [], {"x": 1}, done)
+        assert stage(ws, "b", ["a"], {}, done)
+        assert not stage(ws, "a", [], {"x": 1}, done)
+        assert not stage(ws, "b", ["a"], {}, done)
+        ws.table("a").unlink()
+        assert stage(ws, "a", [], {"x": 1}, done)
+        assert stage(ws, "b", ["a"], {}, done)
+        assert stage(ws, "a", [], {"x": 2}, done)
+        assert stage(ws, "b", ["a"], {}, done)
+        assert [record.stage for record in ws.records()] == ["a", "b"]
+    assert done == ["a", "b"] * 3
+
+
+def test_a_failed_stage_has_no_record(tmp_path: Path) -> None:
+    with open_workspace(tmp_path) as ws:
+        with pytest.raises(RuntimeError):
+            ws.run_stage("a", settings={}, after=[], outputs=[], work=lambda _: (_ for _ in ()).throw(RuntimeError()))
+        assert ws.record("a") is None
+        with pytest.raises(UserError, match="needs 'a', which has not run"):
+            stage(ws, "b", ["a"], {}, [])
+
+
+def test_two_processes_cannot_share_a_workspace(tmp_path: Path) -> None:
+    code = "import sys, pathlib, omnisource.workspace as w\nwith w.open_workspace(pathlib.Path(sys.argv[1])): pass"
+    with open_workspace(tmp_path):
+        other = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert "another omnisource process" in other.stderr
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 0
+
+
+def test_a_file_is_no_workspace(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be a workspace"), open_workspace(tmp_path / "file"):
+        pass
