@@ -70,6 +70,17 @@ class Workspace:
         """Folder of media that OmniSource itself wrote (collected, prepared)."""
         return self.root / "media" / name
 
+    def classes(self) -> list[str]:
+        """The class names, in the order that class indices follow.
+
+        Raises:
+            UserError: nothing has been ingested yet.
+        """
+        record = self.record("ingest")
+        if record is None:
+            raise UserError(f"{self.root}: nothing ingested yet; run `omnisource ingest`")
+        return list(record.counts["classes"])
+
     @property
     def report_path(self) -> Path:
         """The report's HTML file."""

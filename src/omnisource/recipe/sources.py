@@ -25,8 +25,8 @@ class Source(Section):
 
     role: Literal["target", "web"]
     format: Literal["image", "clip", "untrimmed"] = "clip"
-    path: str  # folder of <class>/<file>, or a list file; relative to the recipe's `data`
-    layout: Literal["auto", "folders", "table", "lines", "kinetics", "ucf101", "hmdb51", "json"] = "auto"
+    path: str = ""  # folder of <class>/<file>, or a list file; relative to the recipe's `data`
+    layout: Literal["auto", "folders", "table", "lines", "kinetics", "ucf101", "hmdb51", "json", "collected"] = "auto"
     root: str | None = None  # where the paths of a list start; default: the list's folder
     columns: dict[str, str] = {}  # tables: our name (path, label, query, split, fold, group, ...) -> the file's column
     class_index: str | None = None  # list of class names for files whose labels are numbers
@@ -35,14 +35,16 @@ class Source(Section):
     split: Literal["train", "val", "test"] | None = None  # the whole source belongs to this split
     test: Where = {}  # rows that satisfy all conditions are the test split
     val: Where = {}
-    test_share: Annotated[float, Field(ge=0, lt=1)] = (
-        0.0  # else: this share of each class, drawn by hash (whole groups)
-    )
+    # Without test rows otherwise: this share of each class, drawn by hash, whole groups together.
+    test_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     max_per_class: Annotated[int, Field(ge=1)] | None = None  # keep the first so many of a class (by sample id)
+    missing: Literal["refuse", "drop"] = "refuse"  # listed files that are not there
     licence: list[str] = []  # keep only these licences
 
     @model_validator(mode="after")
-    def _splits_belong_to_targets(self) -> "Source":
+    def _consistent(self) -> "Source":
+        if not self.path and self.layout != "collected":
+            raise ValueError("path is missing (only `layout: collected` needs none)")
         if self.role == "web" and (self.split or self.test or self.val or self.test_share):
             raise ValueError("web sources have no split: remove split, test, val, test_share")
         return self
