@@ -1,0 +1,20 @@
+"""The networks of the paper: build them, load and save their weights, start from other weights."""
+
+from omnisource.networks.base import Network, freeze_norm
+from omnisource.networks.checkpoint import Meta, load_checkpoint, save_checkpoint
+from omnisource.networks.create import create, names
+from omnisource.networks.initialise import inflate, initialise
+from omnisource.networks.weights import convert
+
+__all__ = [
+    "Meta",
+    "Network",
+    "convert",
+    "create",
+    "freeze_norm",
+    "inflate",
+    "initialise",
+    "load_checkpoint",
+    "names",
+    "save_checkpoint",
+]

@@ -1,0 +1,139 @@
+"""What every network is: a trunk over clips, pooled features, dropout and one linear layer."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from omnisource.errors import UserError
+
+
+class Network(nn.Module):
+    """A recogniser of clips.
+
+    A subclass builds its modules, calls `finish` and defines `trunk`. `create` sets `name` and `options`, so
+    that a checkpoint can say how to build the network again.
+    """
+
+    name: str = ""
+    options: dict[str, Any]
+    spatial: bool = False
+    """True for a 2D network: its T are snippets, seen one by one, and their features are averaged."""
+    min_frames: int = 1
+    min_size: int = 32
+    """The shortest clip (frames) and the smallest side (pixels) that the strides allow."""
+
+    def __init__(self, num_classes: int, in_channels: int, dropout: float) -> None:
+        super().__init__()
+        if num_classes < 1 or in_channels < 1 or not 0 <= dropout < 1:
+            raise UserError(
+                f"a network needs num_classes >= 1, in_channels >= 1 and 0 <= dropout < 1, "
+                f"not {num_classes}, {in_channels}, {dropout}"
+            )
+        self.num_classes, self.in_channels = num_classes, in_channels
+        self.options = {}
+        self.recompute = False
+        self.norm_frozen = False
+        self.dropout = nn.Dropout(dropout)
+        self.head: nn.Linear
+
+    @property
+    def feature_dim(self) -> int:
+        """D, the width of `features`."""
+        return self.head.in_features
+
+    def finish(self, feature_dim: int) -> None:
+        """Adds the classifier and draws the first weights: He et al. for kernels, N(0, 0.01) for the
+        classifier."""
+        self.head = nn.Linear(feature_dim, self.num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # see layers.py
+
+    def trunk(self, x: Tensor) -> Tensor:
+        """(N, C, T, H, W) -> (N, D, T', H', W')."""
+        raise NotImplementedError
+
+    def pool(self, x: Tensor) -> Tensor:
+        """Trunk output -> features: mean over space, and over time unless the network is spatial."""
+        return x.mean((3, 4)).transpose(1, 2) if self.spatial else x.mean((2, 3, 4))
+
+    def features(self, x: Tensor) -> Tensor:
+        """float (N, C, T, H, W) -> pooled trunk output: (N, D), or (N, T, D) when the network is spatial.
+
+        Raises UserError when the clip has the wrong number of axes or channels, or is too short or too small.
+        """
+        if x.ndim != 5 or x.shape[1] != self.in_channels:
+            raise UserError(f"{self.name} takes clips (N, {self.in_channels}, T, H, W), got {tuple(x.shape)}")
+        if x.shape[2] < self.min_frames or min(x.shape[3:]) < self.min_size:
+            raise UserError(
+                f"{self.name} takes clips of at least {self.min_frames} frames and {self.min_size} pixels a "
+                f"side, got {x.shape[2]} frames of {x.shape[4]} x {x.shape[3]}"
+            )
+        return self.pool(self.trunk(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float (N, C, T, H, W) -> logits (N, classes). A spatial network averages over its snippets."""
+        features = self.features(x)
+        if self.spatial:
+            features = features.mean(1)
+        logits: Tensor = self.head(self.dropout(features))
+        return logits
+
+    def train(self, mode: bool = True) -> Self:
+        """As in torch, but frozen norms stay in evaluation mode."""
+        super().train(mode)
+        if self.norm_frozen:
+            for norm in norms(self):
+                norm.eval()
+        return self
+
+    def run(self, blocks: nn.ModuleList | nn.Sequential, x: Tensor) -> Tensor:
+        """Runs blocks in order. With `recompute` set, training keeps only the blocks' inputs and computes
+        the rest again in the backward pass: about a third more time for a fraction of the memory."""
+        for block in blocks:
+            if self.recompute and torch.is_grad_enabled():
+
+                def contexts(block: nn.Module = block) -> tuple[Any, Any]:
+                    return nullcontext(), _running_statistics_kept(block)
+
+                x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+            else:
+                x = block(x)
+        return x
+
+
+def norms(module: nn.Module) -> Iterator[nn.modules.batchnorm._BatchNorm]:
+    """The batch norms in a module (synchronised ones too)."""
+    for child in module.modules():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            yield child
+
+
+def freeze_norm(network: Network) -> None:
+    """Fixes statistics, scale and shift of every batch norm (recipe: `norm: frozen`), also through
+    `train()`."""
+    network.norm_frozen = True
+    for norm in norms(network):
+        norm.eval().requires_grad_(False)
+
+
+@contextmanager
+def _running_statistics_kept(block: nn.Module) -> Iterator[None]:
+    """A second forward pass over the same batch must not count twice in the running statistics."""
+    momenta = [(norm, norm.momentum) for norm in norms(block)]
+    for norm, _ in momenta:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in momenta:
+            norm.momentum = momentum

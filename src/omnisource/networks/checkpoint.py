@@ -1,0 +1,153 @@
+"""Our own checkpoints: safetensors, with what is needed to build and feed the network in the metadata."""
+
+import json
+import math
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from omnisource.errors import UserError
+from omnisource.networks.base import Network
+from omnisource.networks.create import create
+
+FORMAT = "omnisource-network-1"
+RGB_MEAN, RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+"""The paper's normalisation (section 4), for pixels from 0 to 255."""
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What a checkpoint says beside its weights."""
+
+    classes: tuple[str, ...] = ()
+    """Class names in the order of the logits; empty when they are not known."""
+    mean: tuple[float, ...] = RGB_MEAN
+    std: tuple[float, ...] = RGB_STD
+    """Input normalisation per channel, in units of the uint8 pixel: (x - mean) / std."""
+    frames: int = 8
+    stride: int = 8
+    """Frames (or snippets) per clip, and how many source frames lie between two of them."""
+    size: int = 224
+    """Side of the training crop, pixels."""
+    recipe_hash: str = ""
+    origin: str = ""
+    licence: str = ""
+    """Where foreign weights come from and on what terms, when known."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Anything else that JSON can hold, such as the step and the score."""
+
+
+def save_checkpoint(path: Path, network: Network, meta: Meta) -> None:
+    """Writes a network and its metadata; the file appears whole or not at all.
+
+    Raises UserError when `meta.classes` does not match the network.
+    """
+    if meta.classes and len(meta.classes) != network.num_classes:
+        raise UserError(
+            f"{path}: {len(meta.classes)} class names for a network of {network.num_classes} classes"
+        )
+    # safetensors wants each tensor dense in its own memory; the network keeps channels last.
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    header = {
+        "format": FORMAT,
+        "network": network.name,
+        "num_classes": str(network.num_classes),
+        "options": json.dumps(network.options),
+        "meta": json.dumps(asdict(meta)),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(state, partial, header)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path) -> tuple[Network, Meta]:
+    """Builds the network that `save_checkpoint` wrote, on the CPU and in evaluation mode.
+
+    Raises UserError when the file is missing, cut off, not one of ours, or holds weights that do not fit the
+    network that it names or are not finite.
+    """
+    header, state = read_safetensors(path)
+    if header.get("format") != FORMAT:
+        raise UserError(
+            f"{path}: not a checkpoint of omnisource; make one of it with "
+            f"`omnisource weights convert {path} OUT.safetensors --network NAME`"
+        )
+    try:
+        num_classes, options = int(header["num_classes"]), json.loads(header["options"])
+        meta = _read_meta(json.loads(header["meta"]))
+        with torch.device("meta"):  # no memory is spent on what a damaged header asks for
+            network = create(header["network"], num_classes, **options)
+    except (KeyError, ValueError, TypeError, RuntimeError, OverflowError, UserError) as error:
+        raise UserError(f"{path}: the header is damaged ({_short(error)}); use another copy") from error
+    check_fits(state, network, str(path))
+    network.load_state_dict(state, assign=True)
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return network.requires_grad_().eval(), meta
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The metadata and the tensors of a safetensors file; raises UserError when it is none."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: not a whole safetensors file ({_short(error)}); use another copy"
+        ) from error
+
+
+def check_fits(state: dict[str, Tensor], network: Network, where: str) -> None:
+    """Raises UserError unless `state` has exactly the network's keys and shapes and only finite numbers."""
+    wanted = network.state_dict()
+    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    if missing or extra:
+        what = f"lack {missing[0]} and {len(missing) - 1} more" if missing else ""
+        what += " and " if missing and extra else ""
+        what += f"have unknown {extra[0]} and {len(extra) - 1} more" if extra else ""
+        raise UserError(f"{where}: the weights do not fit {network.name}: they {what}")
+    for key, value in state.items():
+        if value.shape != wanted[key].shape:
+            raise UserError(
+                f"{where}: {key} is {tuple(value.shape)}, but {network.name} needs {tuple(wanted[key].shape)}"
+            )
+        if not torch.isfinite(value).all():
+            raise UserError(
+                f"{where}: {key} holds values that are not finite; the training that wrote it diverged"
+            )
+
+
+def _read_meta(given: dict[str, Any]) -> Meta:
+    known = {f.name for f in fields(Meta)}
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in given.items()
+        if key in known
+    }
+    meta = Meta(**values)
+    numbers = (*meta.mean, *meta.std)
+    if not all(isinstance(v, int | float) and math.isfinite(v) for v in numbers) or 0 in meta.std:
+        raise ValueError("mean and std must be finite numbers")
+    if not all(isinstance(v, int) and v > 0 for v in (meta.frames, meta.stride, meta.size)):
+        raise ValueError("frames, stride and size must be positive")
+    if not all(isinstance(name, str) for name in meta.classes):
+        raise ValueError("classes must be names")
+    return meta
+
+
+def _short(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0][:200] if lines else type(error).__name__

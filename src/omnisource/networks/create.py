@@ -1,0 +1,50 @@
+"""Networks by name."""
+
+import difflib
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from omnisource.errors import UserError
+from omnisource.networks.base import Network
+from omnisource.networks.efficientnet import EfficientNet
+from omnisource.networks.resnet import i3d_resnet, slowonly, tsn_resnet
+
+_BUILDERS: dict[str, Callable[..., Network]] = {
+    **{f"tsn_r{depth}": partial(tsn_resnet, depth) for depth in (18, 34, 50, 101, 152)},
+    **{f"tsn_efficientnet_{v}": partial(EfficientNet, v) for v in ("b0", "b1", "b2", "b3", "b4", "lite0")},
+    **{f"slowonly_r{depth}": partial(slowonly, depth) for depth in (18, 34, 50, 101, 152)},
+    "i3d_r50": partial(i3d_resnet, 50),
+}
+
+
+def names() -> list[str]:
+    """The names that `create` knows, in the order of the documentation."""
+    return list(_BUILDERS)
+
+
+def create(
+    name: str, num_classes: int, in_channels: int = 3, dropout: float | None = None, **options: Any
+) -> Network:
+    """Builds a network with fresh weights, in training mode.
+
+    `in_channels` is 3 for RGB, 2 for optical flow. `dropout` (before the classifier) is the family's own by
+    default: 0.4 for TSN, 0.5 for the rest. Options: `base_width` of the residual networks (64 in the
+    literature; 8 or 16 gives a network for tests and demonstrations), `padding` of the EfficientNets. Raises
+    UserError for an unknown name or option.
+    """
+    builder = _BUILDERS.get(name)
+    if builder is None:
+        near = difflib.get_close_matches(name, _BUILDERS, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(_BUILDERS)}"
+        raise UserError(f"unknown network {name!r}: {hint}")
+    known = set(inspect.signature(builder).parameters) - {"num_classes", "in_channels", "dropout"}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise UserError(f"{name} has no option {unknown[0]!r}; it has {', '.join(sorted(known)) or 'none'}")
+    given = dict(options) if dropout is None else {**options, "dropout": dropout}
+    network = builder(num_classes=num_classes, in_channels=in_channels, **given)
+    network.name = name
+    network.options = {"in_channels": in_channels, "dropout": network.dropout.p, **options}
+    return network

@@ -1,0 +1,107 @@
+"""Convolutions, normalisation and pooling over clips (N, C, T, H, W).
+
+Most kernels of these networks are 1xkxk or kx1x1. With channels last in memory such a convolution is a 2D
+one over a view of the same memory: frames become part of the batch, or height and width become one axis.
+Results are those of `torch.nn.functional.conv3d`, to rounding.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Triple = tuple[int, int, int]
+
+
+def fold_frames(x: Tensor) -> Tensor:
+    """(N, C, T, H, W) -> (N*T, C, H, W), a view when the channels are last in memory."""
+    n, c, t, h, w = x.shape
+    return x.transpose(1, 2).reshape(n * t, c, h, w)
+
+
+def unfold_frames(x: Tensor, frames: int) -> Tensor:
+    """(N*T, C, H, W) -> (N, C, T, H, W), the inverse of `fold_frames`."""
+    _, c, h, w = x.shape
+    return x.reshape(-1, frames, c, h, w).transpose(1, 2)
+
+
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple, padding: Triple, groups: int
+) -> Tensor:
+    """A 3D convolution by the cheapest equal route; x (N, I, T, H, W), weight (O, I/groups, kT, kH, kW)."""
+    kernel_t, kernel_h, kernel_w = weight.shape[2:]
+    if kernel_t == 1 and stride[0] == 1 and padding[0] == 0:
+        y = F.conv2d(fold_frames(x), weight.squeeze(2), bias, stride[1:], padding[1:], groups=groups)
+        return unfold_frames(y, x.shape[2])
+    if kernel_h == kernel_w == 1 and stride[1:] == (1, 1) and padding[1:] == (0, 0):
+        # (N, I, T, H*W): the kernel walks along T only, every pixel is a column of its own.
+        y = F.conv2d(x.flatten(3), weight.squeeze(4), bias, (stride[0], 1), (padding[0], 0), groups=groups)
+        return y.reshape(*y.shape[:3], *x.shape[3:])
+    return F.conv3d(x, weight, bias, stride, padding, groups=groups)
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, batch norm and, unless `act` is None, an activation.
+
+    In training the norm uses the batch's statistics. Otherwise (evaluation, or frozen norms) it is an affine
+    map, and is multiplied into the kernel: one pass over memory less, and gradients still reach kernel,
+    scale and shift.
+
+    Padding keeps the size for a stride of one (odd kernels); `same=True` pads as TensorFlow does: as much as
+    the stride needs, the odd pixel on the far side.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: Triple,
+        stride: Triple = (1, 1, 1),
+        groups: int = 1,
+        act: nn.Module | None = None,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        same: bool = False,
+    ) -> None:
+        super().__init__()
+        self.stride, self.groups, self.same = stride, groups, same
+        self.padding: Triple = (0, 0, 0) if same else (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+        self.conv = nn.Conv3d(
+            in_channels, out_channels, kernel, stride, self.padding, groups=groups, bias=False
+        )
+        self.norm = nn.BatchNorm3d(out_channels, eps=eps, momentum=momentum)
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, norm = self.conv.weight, self.norm
+        if self.same:
+            x = pad_same(x, weight.shape[2:], self.stride)
+        if norm.training:
+            y: Tensor = norm(convolve(x, weight, None, self.stride, self.padding, self.groups))
+        else:
+            assert norm.running_mean is not None and norm.running_var is not None
+            scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+            shift = norm.bias - norm.running_mean * scale
+            y = convolve(
+                x, weight * scale.view(-1, 1, 1, 1, 1), shift, self.stride, self.padding, self.groups
+            )
+        if self.act is not None:
+            y = self.act(y)
+        return y
+
+
+def pad_same(x: Tensor, kernel: torch.Size, stride: Triple) -> Tensor:
+    """Pads (N, C, T, H, W) with zeros so that a convolution's output has ceil(size / stride) positions per
+    axis."""
+    pads: list[int] = []
+    for size, k, s in zip(reversed(x.shape[2:]), reversed(kernel), reversed(stride), strict=True):
+        need = max((-(-size // s) - 1) * s + k - size, 0)
+        pads += [need // 2, need - need // 2]
+    return F.pad(x, pads) if any(pads) else x
+
+
+def max_pool(x: Tensor, kernel: Triple, stride: Triple, padding: Triple) -> Tensor:
+    """`torch.nn.functional.max_pool3d`; a pool that is 1 along time runs in 2D, where it is faster."""
+    if kernel[0] == 1 and padding[0] == 0:
+        x = x[:, :, :: stride[0]]
+        return unfold_frames(F.max_pool2d(fold_frames(x), kernel[1:], stride[1:], padding[1:]), x.shape[2])
+    return F.max_pool3d(x, kernel, stride, padding)

@@ -1,0 +1,105 @@
+"""Every network that can be created: shapes, gradients, names, options, bad input."""
+
+import pytest
+import torch
+
+from omnisource import networks
+from omnisource.errors import UserError
+
+SMALL = {"tsn_r18": {"base_width": 8}, "tsn_r50": {"base_width": 8}, "tsn_efficientnet_lite0": {}} | {
+    f"slowonly_r{depth}": {"base_width": 8} for depth in (18, 50)
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_training_step_reaches_every_weight(name: str) -> None:
+    torch.manual_seed(0)
+    network = networks.create(name, 5, **SMALL[name])
+    x = torch.randn(2, 3, 4, 64, 64)
+    with torch.no_grad():  # residual branches start at zero, which would hide a branch without gradient
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm3d):
+                module.weight.fill_(1)
+    features, logits = network.features(x), network(x)
+    assert logits.shape == (2, 5)
+    assert features.shape == ((2, 4, network.feature_dim) if network.spatial else (2, network.feature_dim))
+    torch.nn.functional.cross_entropy(logits, torch.tensor([0, 4])).backward()
+    for key, weight in network.named_parameters():
+        assert weight.grad is not None and weight.grad.abs().sum() > 0, key
+
+
+@pytest.mark.parametrize("name", ["tsn_r18", "slowonly_r18"])
+def test_logits_are_the_head_on_the_features(name: str) -> None:
+    network = networks.create(name, 5, base_width=8).eval()
+    x = torch.randn(2, 3, 3, 32, 64)
+    with torch.no_grad():
+        features = network.features(x)
+        pooled = features.mean(1) if network.spatial else features
+        torch.testing.assert_close(network(x), network.head(pooled))
+
+
+def test_a_spatial_network_sees_each_snippet_alone() -> None:
+    network = networks.create("tsn_r18", 5, base_width=8).eval()
+    x = torch.randn(1, 3, 3, 64, 64)
+    with torch.no_grad():
+        together = network.features(x)[0]
+        alone = torch.cat([network.features(x[:, :, i : i + 1])[0] for i in range(3)])
+    torch.testing.assert_close(together, alone)
+
+
+def test_dropout_and_flow_are_settings() -> None:
+    assert networks.create("tsn_r18", 2, base_width=8).dropout.p == 0.4
+    assert networks.create("slowonly_r18", 2, base_width=8, dropout=0.1).dropout.p == 0.1
+    flow = networks.create("slowonly_r18", 2, in_channels=2, base_width=8)
+    assert flow(torch.randn(2, 2, 4, 32, 32)).shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("slowonly_r51", {}, "slowonly_r50"),
+        ("slowonly_r50", {"width": 3}, "base_width"),
+        ("slowonly_r50", {"base_width": 0}, "base_width"),
+        ("slowonly_r50", {"dropout": 1.5}, "dropout"),
+        ("qqqq", {}, "choose from"),
+    ],
+)
+def test_bad_requests_say_what_would_be_right(name: str, options: dict[str, float], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        networks.create(name, 5, **options)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 64, 64), (1, 2, 4, 64, 64), (1, 3, 4, 16, 64), (1, 3, 0, 64, 64)])
+def test_clips_of_a_wrong_shape_are_refused(shape: tuple[int, ...]) -> None:
+    network = networks.create("slowonly_r18", 5, base_width=8)
+    with pytest.raises(UserError, match="slowonly_r18 takes clips"):
+        network(torch.zeros(shape))
+
+
+def test_frozen_norms_stay_frozen_in_training() -> None:
+    network = networks.create("slowonly_r18", 3, base_width=8)
+    networks.freeze_norm(network)
+    network.train()
+    before = {key: value.clone() for key, value in network.state_dict().items() if "norm" in key}
+    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1)
+    network(torch.randn(2, 3, 4, 32, 32)).sum().backward()
+    optimizer.step()
+    after = network.state_dict()
+    assert before and all(torch.equal(value, after[key]) for key, value in before.items())
+    assert network.dropout.training
+
+
+def test_recomputing_changes_neither_gradients_nor_statistics() -> None:
+    torch.manual_seed(0)
+    plain = networks.create("slowonly_r18", 3, base_width=8, dropout=0)
+    saving = networks.create("slowonly_r18", 3, base_width=8, dropout=0)
+    saving.load_state_dict(plain.state_dict())
+    saving.recompute = True
+    x = torch.randn(2, 3, 4, 32, 32)
+    for network in (plain, saving):
+        network(x).square().sum().backward()
+    for (key, a), b in zip(plain.named_parameters(), saving.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, msg=key)
+    for key, value in plain.state_dict().items():
+        if "num_batches" not in key:
+            torch.testing.assert_close(value, saving.state_dict()[key], msg=key)
