@@ -49,9 +49,7 @@ def save_checkpoint(path: Path, network: Network, meta: Meta) -> None:
     Raises UserError when `meta.classes` does not match the network.
     """
     if meta.classes and len(meta.classes) != network.num_classes:
-        raise UserError(
-            f"{path}: {len(meta.classes)} class names for a network of {network.num_classes} classes"
-        )
+        raise UserError(f"{path}: {len(meta.classes)} class names for a network of {network.num_classes} classes")
     # safetensors wants each tensor dense in its own memory; the network keeps channels last.
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     header = {
@@ -105,9 +103,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         with safe_open(path, framework="pt", device="cpu") as file:
             return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: not a whole safetensors file ({_short(error)}); use another copy"
-        ) from error
+        raise UserError(f"{path}: not a whole safetensors file ({_short(error)}); use another copy") from error
 
 
 def check_fits(state: dict[str, Tensor], network: Network, where: str) -> None:
@@ -125,17 +121,13 @@ def check_fits(state: dict[str, Tensor], network: Network, where: str) -> None:
                 f"{where}: {key} is {tuple(value.shape)}, but {network.name} needs {tuple(wanted[key].shape)}"
             )
         if not torch.isfinite(value).all():
-            raise UserError(
-                f"{where}: {key} holds values that are not finite; the training that wrote it diverged"
-            )
+            raise UserError(f"{where}: {key} holds values that are not finite; the training that wrote it diverged")
 
 
 def _read_meta(given: dict[str, Any]) -> Meta:
     known = {f.name for f in fields(Meta)}
     values: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in given.items()
-        if key in known
+        key: tuple(value) if isinstance(value, list) else value for key, value in given.items() if key in known
     }
     meta = Meta(**values)
     numbers = (*meta.mean, *meta.std)

@@ -24,9 +24,7 @@ def names() -> list[str]:
     return list(_BUILDERS)
 
 
-def create(
-    name: str, num_classes: int, in_channels: int = 3, dropout: float | None = None, **options: Any
-) -> Network:
+def create(name: str, num_classes: int, in_channels: int = 3, dropout: float | None = None, **options: Any) -> Network:
     """Builds a network with fresh weights, in training mode.
 
     `in_channels` is 3 for RGB, 2 for optical flow. `dropout` (before the classifier) is the family's own by

@@ -78,9 +78,7 @@ class InvertedResidual(nn.Module):
         wide = channels * stage.expansion
         act = nn.ReLU6(inplace=True) if lite else nn.SiLU(inplace=True)
         self.expand = (
-            ConvNorm(channels, wide, (1, 1, 1), act=act, eps=eps, momentum=momentum)
-            if wide > channels
-            else None
+            ConvNorm(channels, wide, (1, 1, 1), act=act, eps=eps, momentum=momentum) if wide > channels else None
         )
         self.depthwise = ConvNorm(
             wide,

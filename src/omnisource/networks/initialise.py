@@ -75,9 +75,7 @@ def _imagenet(network: Network, path: Path | None) -> Conversion:
         )
     family, _, trunk = network.name.partition("_")
     if family not in ("tsn", "slowonly", "i3d") or trunk == "inception":
-        raise UserError(
-            f"init: {network.name} has no 2D twin to take ImageNet weights from; use a checkpoint"
-        )
+        raise UserError(f"init: {network.name} has no 2D twin to take ImageNet weights from; use a checkpoint")
     options = {key: value for key, value in network.options.items() if key not in ("in_channels", "dropout")}
     twin = create(f"tsn_{trunk}", 1, **options)
     found = translate(read_weights(path), twin, new_head=True)

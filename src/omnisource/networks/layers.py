@@ -24,9 +24,7 @@ def unfold_frames(x: Tensor, frames: int) -> Tensor:
     return x.reshape(-1, frames, c, h, w).transpose(1, 2)
 
 
-def convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple, padding: Triple, groups: int
-) -> Tensor:
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple, padding: Triple, groups: int) -> Tensor:
     """A 3D convolution by the cheapest equal route; x (N, I, T, H, W), weight (O, I/groups, kT, kH, kW)."""
     kernel_t, kernel_h, kernel_w = weight.shape[2:]
     if kernel_t == 1 and stride[0] == 1 and padding[0] == 0:
@@ -65,9 +63,7 @@ class ConvNorm(nn.Module):
         super().__init__()
         self.stride, self.groups, self.same = stride, groups, same
         self.padding: Triple = (0, 0, 0) if same else (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-        self.conv = nn.Conv3d(
-            in_channels, out_channels, kernel, stride, self.padding, groups=groups, bias=False
-        )
+        self.conv = nn.Conv3d(in_channels, out_channels, kernel, stride, self.padding, groups=groups, bias=False)
         self.norm = nn.BatchNorm3d(out_channels, eps=eps, momentum=momentum)
         self.act = act
 
@@ -81,9 +77,7 @@ class ConvNorm(nn.Module):
             assert norm.running_mean is not None and norm.running_var is not None
             scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
             shift = norm.bias - norm.running_mean * scale
-            y = convolve(
-                x, weight * scale.view(-1, 1, 1, 1, 1), shift, self.stride, self.padding, self.groups
-            )
+            y = convolve(x, weight * scale.view(-1, 1, 1, 1, 1), shift, self.stride, self.padding, self.groups)
         if self.act is not None:
             y = self.act(y)
         return y

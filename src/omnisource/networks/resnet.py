@@ -122,9 +122,7 @@ class ResNet(Network):
         return x
 
 
-def tsn_resnet(
-    depth: int, num_classes: int, in_channels: int, dropout: float = 0.4, base_width: int = 64
-) -> ResNet:
+def tsn_resnet(depth: int, num_classes: int, in_channels: int, dropout: float = 0.4, base_width: int = 64) -> ResNet:
     """TSN: a 2D residual network on T snippets, features averaged over the snippets.
 
         stage   kernels                            output of a 224 x 224 input (R50)
@@ -143,9 +141,7 @@ def tsn_resnet(
     return network
 
 
-def slowonly(
-    depth: int, num_classes: int, in_channels: int, dropout: float = 0.5, base_width: int = 64
-) -> ResNet:
+def slowonly(depth: int, num_classes: int, in_channels: int, dropout: float = 0.5, base_width: int = 64) -> ResNet:
     """SlowOnly: temporal kernels only in the first convolution of the blocks of the last two stages.
 
         stage   kernels                            output of an 8 x 224 x 224 input (R50)
@@ -164,9 +160,7 @@ def slowonly(
     return ResNet(num_classes, in_channels, dropout, depth, base_width, 1, ((1,), (1,), (3,), (3,)))
 
 
-def i3d_resnet(
-    depth: int, num_classes: int, in_channels: int, dropout: float = 0.5, base_width: int = 64
-) -> ResNet:
+def i3d_resnet(depth: int, num_classes: int, in_channels: int, dropout: float = 0.5, base_width: int = 64) -> ResNet:
     """I3D on a residual network: 3x1x1 kernels in every second block, time shrunk eight times before stage 2.
 
         stage   kernels                                          output of a 32 x 224 x 224 input (R50)

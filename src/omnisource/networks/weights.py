@@ -156,14 +156,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     if not isinstance(content, dict) or not content or not all(isinstance(key, str) for key in content):
-        raise UserError(
-            f"{path}: holds no weights; expected a state_dict, or one under {', '.join(_WRAPPERS)}"
-        )
+        raise UserError(f"{path}: holds no weights; expected a state_dict, or one under {', '.join(_WRAPPERS)}")
     for key, value in content.items():
         if not isinstance(value, Tensor):
-            raise UserError(
-                f"{path}: {key!r} is a {type(value).__name__}, not a tensor; save the state_dict alone"
-            )
+            raise UserError(f"{path}: {key!r} is a {type(value).__name__}, not a tensor; save the state_dict alone")
     state: dict[str, Tensor] = content
     if all(key.startswith("module.") for key in state):  # written by a data-parallel training
         state = {key.removeprefix("module."): value for key, value in state.items()}
@@ -181,6 +177,4 @@ def _refuse_compressed(path: Path) -> None:
     except zipfile.BadZipFile as error:
         raise UserError(f"{path}: not a whole PyTorch checkpoint; use another copy") from error
     if unpacked > path.stat().st_size:
-        raise UserError(
-            f"{path}: refused, since it would unpack to {unpacked} bytes; save the state_dict anew"
-        )
+        raise UserError(f"{path}: refused, since it would unpack to {unpacked} bytes; save the state_dict anew")
