@@ -150,8 +150,9 @@ def read_ucf101(path: Path) -> Iterator[Entry]:
             for words in (line.split() for line in _lines(file)):
                 if words:
                     group = re.sub(r"_c\d+\.\w+$", "", Path(words[0]).name)
-                    columns = {"fold": fold, "split": split}
-                    yield Entry(words[0], Path(words[0]).parent.name, split, fold, group, columns=columns)
+                    label = Path(words[0]).parent.name
+                    columns = {"fold": fold, "split": split, "label": label}
+                    yield Entry(words[0], label, split, fold, group, columns=columns)
 
 
 def read_hmdb51(path: Path) -> Iterator[Entry]:
@@ -162,7 +163,7 @@ def read_hmdb51(path: Path) -> Iterator[Entry]:
             for words in (line.split() for line in _lines(file)):
                 if len(words) == 2 and words[1] in ("1", "2"):
                     split = "train" if words[1] == "1" else "test"
-                    columns = {"fold": fold, "split": split}
+                    columns = {"fold": fold, "split": split, "label": label}
                     yield Entry(f"{label}/{words[0]}", label, split, fold, columns=columns)
 
 
