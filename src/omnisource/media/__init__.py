@@ -1,0 +1,23 @@
+"""Media files: what they are, what is in them, and their pixels, within limits."""
+
+from omnisource.media.image import decode_image, scaled_size
+from omnisource.media.limits import DEFAULT_LIMITS, Limits, MediaError, Reason
+from omnisource.media.pool import Failure, IsolatedPool
+from omnisource.media.sniff import Kind, sniff, sniff_bytes
+from omnisource.media.video import decode_frames, iter_frames
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "Failure",
+    "IsolatedPool",
+    "Kind",
+    "Limits",
+    "MediaError",
+    "Reason",
+    "decode_frames",
+    "decode_image",
+    "iter_frames",
+    "scaled_size",
+    "sniff",
+    "sniff_bytes",
+]
