@@ -63,9 +63,7 @@ def children() -> set[int]:
 def test_every_item_comes_back_once() -> None:
     with IsolatedPool(2) as pool:
         assert dict(pool.map(square, range(200))) == {x: x * x for x in range(200)}
-        assert [result for _, result in pool.map(square, range(50), ordered=True)] == [
-            x * x for x in range(50)
-        ]
+        assert [result for _, result in pool.map(square, range(50), ordered=True)] == [x * x for x in range(50)]
         assert list(pool.map(square, [])) == []
 
 

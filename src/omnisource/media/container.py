@@ -22,8 +22,7 @@ U8 = npt.NDArray[np.uint8]
 # Containers that FFmpeg may open. Playlists and scripts (hls, concat, dash, sdp ...) name other files: left
 # out.
 _CONTAINERS = (
-    "mov,mp4,matroska,webm,avi,flv,asf,mpegts,mpeg,mpegvideo,m4v,ogg,"
-    "ivf,obu,h264,hevc,mjpeg,nut,mxf,dv,rm,wtv"
+    "mov,mp4,matroska,webm,avi,flv,asf,mpegts,mpeg,mpegvideo,m4v,ogg,ivf,obu,h264,hevc,mjpeg,nut,mxf,dv,rm,wtv"
 )
 _OPEN_TIMEOUT_S = 30.0
 _MAX_READ_ERRORS = 64  # a damaged file is read on after an error, but not for ever
@@ -124,9 +123,7 @@ class Video:
 
     def check_time(self) -> None:
         if time.monotonic() > self.deadline:
-            raise MediaError(
-                Reason.TIMEOUT, f"{self.source.url}: more than {self.limits.timeout_s:g} s of work"
-            )
+            raise MediaError(Reason.TIMEOUT, f"{self.source.url}: more than {self.limits.timeout_s:g} s of work")
 
 
 @contextmanager
@@ -207,9 +204,7 @@ def _is_pictures(stream: Any) -> bool:
 def _check_duration(source: Source, container: Any, stream: Any, limits: Limits) -> None:
     claimed = claimed_duration_s(container, stream)
     if claimed is not None and claimed > limits.max_duration_s:
-        raise MediaError(
-            Reason.TOO_LONG, f"{source.url} claims {claimed:.0f} s, limit {limits.max_duration_s:.0f} s"
-        )
+        raise MediaError(Reason.TOO_LONG, f"{source.url} claims {claimed:.0f} s, limit {limits.max_duration_s:.0f} s")
 
 
 @contextmanager

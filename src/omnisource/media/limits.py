@@ -64,8 +64,7 @@ class Limits:
         if need > self.memory_bytes:
             raise MediaError(
                 Reason.MEMORY,
-                f"{count} pictures of {width}x{height} need {need // _MIB} MiB, "
-                f"limit {self.memory_bytes // _MIB} MiB",
+                f"{count} pictures of {width}x{height} need {need // _MIB} MiB, limit {self.memory_bytes // _MIB} MiB",
             )
 
 

@@ -74,9 +74,7 @@ class IsolatedPool:
         exception one with reason "error".
         """
         if getattr(function, "__module__", None) == "__main__":
-            raise TypeError(
-                f"{function!r} is defined in the main script; the pool needs a function from a module"
-            )
+            raise TypeError(f"{function!r} is defined in the main script; the pool needs a function from a module")
         task = bytes(ForkingPickler.dumps(("function", function, self.memory_bytes)))
         if not self._mapping.acquire(blocking=False):
             raise RuntimeError("this pool is already running a map")
@@ -181,9 +179,7 @@ class _Crew(Generic[T, R]):
                 except StopIteration:
                     exhausted = True
                     break
-                self._submit(
-                    _Job(given, item, bytes(ForkingPickler.dumps(("item", item, self.pool.timeout_s))))
-                )
+                self._submit(_Job(given, item, bytes(ForkingPickler.dumps(("item", item, self.pool.timeout_s)))))
                 given += 1
             if following == given:
                 return
@@ -312,8 +308,4 @@ class _Crew(Generic[T, R]):
 def _environment() -> dict[str, str]:
     """The parent's environment and module path, and one thread per process unless the user says otherwise."""
     single = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-    return (
-        single
-        | os.environ
-        | {"PYTHONPATH": os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path)}
-    )
+    return single | os.environ | {"PYTHONPATH": os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path)}

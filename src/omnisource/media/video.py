@@ -159,9 +159,7 @@ def _from_key(video: Video) -> Iterator[Any]:
             yield packet
 
 
-def _read_span(
-    video: Video, from_s: float | None, start_s: float, end_s: float | None, need: int
-) -> _Span | None:
+def _read_span(video: Video, from_s: float | None, start_s: float, end_s: float | None, need: int) -> _Span | None:
     first = video.pts_at(start_s) if start_s > 0 else None
     beyond = video.pts_at(end_s) if end_s is not None else None
     span = _Span(from_s, [], [], [], {}, [])
@@ -186,8 +184,7 @@ def _read_span(
                 last_needed = max(span.display)
         # Packets come in decoding order: once that has passed a time, no frame before it can follow.
         if packet.dts is not None and (
-            (last_needed is not None and packet.dts > last_needed)
-            or (beyond is not None and packet.dts >= beyond)
+            (last_needed is not None and packet.dts > last_needed) or (beyond is not None and packet.dts >= beyond)
         ):
             break
     span.display = sorted(set(span.display))
@@ -219,9 +216,7 @@ def _ranges(span: _Span, targets: Sequence[int]) -> list[tuple[int, int]]:
     return ranges
 
 
-def _decode_exact(
-    video: Video, span: _Span, targets: Sequence[int], short_side: int | None
-) -> dict[int, _Decoded]:
+def _decode_exact(video: Video, span: _Span, targets: Sequence[int], short_side: int | None) -> dict[int, _Decoded]:
     """The targets whose own frames decode, by time stamp."""
     wanted, found = set(targets), dict[int, _Decoded]()
 
@@ -245,9 +240,7 @@ def _decode_exact(
     return found
 
 
-def _decode_nearest(
-    video: Video, span: _Span, targets: Sequence[int], short_side: int | None
-) -> dict[int, _Decoded]:
+def _decode_nearest(video: Video, span: _Span, targets: Sequence[int], short_side: int | None) -> dict[int, _Decoded]:
     """For each target its own frame or, when that does not decode, the last before it, else the first after.
 
     Raises MediaError when fewer than half of the targets decode themselves.
@@ -273,9 +266,7 @@ def _decode_nearest(
     if before is None and not found:
         raise MediaError(Reason.NO_FRAMES, f"{video.source.url}: not one frame in the asked range decodes")
     if 2 * exact < len(targets):
-        raise MediaError(
-            Reason.CORRUPT, f"{video.source.url}: only {exact} of {len(targets)} asked frames decode"
-        )
+        raise MediaError(Reason.CORRUPT, f"{video.source.url}: only {exact} of {len(targets)} asked frames decode")
     return found | {target: converted(before) for target in waiting}
 
 

@@ -78,9 +78,7 @@ def _limit_memory(memory_bytes: int | None) -> None:
         return
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     soft = _data_bytes() + memory_bytes
-    resource.setrlimit(
-        resource.RLIMIT_DATA, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard)
-    )
+    resource.setrlimit(resource.RLIMIT_DATA, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
 def _data_bytes() -> int:
