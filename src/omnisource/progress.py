@@ -1,5 +1,6 @@
 """Progress bars: rich on a terminal, one plain line every few seconds elsewhere."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,12 @@ T = TypeVar("T")
 console = Console(stderr=True, highlight=False)
 
 _PLAIN_INTERVAL_S = 10.0
+_QUIET = "OMNISOURCE_QUIET"
+
+
+def be_quiet() -> None:
+    """Shows no bars in this process and its children: for workers whose parent shows one for all."""
+    os.environ[_QUIET] = "1"
 
 
 class Meter:
@@ -39,7 +46,7 @@ class Meter:
             self._bar.update(self._task, advance=count, note=note)
             return
         now = time.monotonic()
-        if now - self._shown >= _PLAIN_INTERVAL_S:
+        if now - self._shown >= _PLAIN_INTERVAL_S and not os.environ.get(_QUIET):
             self._shown = now
             rate = self.done / max(now - self._started, 1e-9)
             left = f", {(self.total - self.done) / rate:.0f} s left" if self.total and rate else ""
@@ -54,7 +61,7 @@ class Meter:
 @contextmanager
 def meter(what: str, total: int | None = None) -> Iterator[Meter]:
     """Opens a progress bar for work whose items finish one by one."""
-    if not console.is_terminal:
+    if not console.is_terminal or os.environ.get(_QUIET):
         yield Meter(what, total, None)
         return
     columns = (

@@ -24,6 +24,7 @@ from typing import Any
 
 from omnisource import __version__
 from omnisource.errors import UserError
+from omnisource.recipe import Recipe
 from omnisource.tables import write_json
 
 
@@ -166,6 +167,11 @@ def versions() -> dict[str, str]:
     import torch
 
     return {"omnisource": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
+
+
+def default_workspace(recipe: Recipe) -> Path:
+    """Where a recipe works when nobody says otherwise."""
+    return Path("workspaces") / recipe.name
 
 
 @contextmanager

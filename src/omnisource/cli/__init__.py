@@ -6,6 +6,7 @@ import sys
 import typer
 
 from omnisource import __version__
+from omnisource.cli.ingest import ingest
 from omnisource.errors import UserError
 from omnisource.progress import console
 
@@ -28,6 +29,10 @@ def _options(
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
 ) -> None:
     """OmniSource: train video recognisers with the help of the web."""
+
+
+# A verb is a function in the file of its name; its docstring is its help.
+app.command()(ingest)
 
 
 def main() -> None:
