@@ -56,14 +56,14 @@ def write_table(path: Path, table: pa.Table) -> None:
     _sync_folder(path.parent)
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Reads a Parquet file, or the named columns of it.
+def read_table(path: Path, columns: Sequence[str] | None = None, filters: pc.Expression | None = None) -> pa.Table:
+    """Reads a Parquet file, or the named columns of it, or the rows that satisfy `filters`.
 
     Raises:
         UserError: the file is missing or is no Parquet table.
     """
     try:
-        return pq.read_table(path, columns=list(columns) if columns else None)
+        return pq.read_table(path, columns=list(columns) if columns else None, filters=filters)
     except FileNotFoundError:
         raise UserError(f"{path}: no such table; run the stage that writes it ({path.stem}) first") from None
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:

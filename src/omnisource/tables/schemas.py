@@ -110,12 +110,14 @@ DECISIONS = pa.schema(
     ]
 )
 
-# One row per test sample and view; view -1 is the average over views. Written by `test`.
+# One row per test sample and view; view -1 is the average over views. Written by `test`, which also puts the class list
+# into the file's metadata.
 PREDICTIONS = pa.schema(
     [
         pa.field("sample_id", _TEXT, nullable=False),
         pa.field("view", pa.int32(), nullable=False),
         pa.field("label", _TEXT),
+        pa.field("group", _TEXT),  # as in `samples`: intervals resample whole groups
         pa.field("predicted", _TEXT),
         pa.field("probs", pa.list_(pa.float32())),
         pa.field("status", _TEXT, nullable=False),
