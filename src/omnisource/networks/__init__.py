@@ -2,7 +2,7 @@
 
 from omnisource.networks.base import Network, freeze_norm
 from omnisource.networks.checkpoint import Meta, load_checkpoint, save_checkpoint
-from omnisource.networks.create import create, names
+from omnisource.networks.create import create, is_spatial, names
 from omnisource.networks.initialise import inflate, initialise
 from omnisource.networks.weights import convert
 
@@ -14,6 +14,7 @@ __all__ = [
     "freeze_norm",
     "inflate",
     "initialise",
+    "is_spatial",
     "load_checkpoint",
     "names",
     "save_checkpoint",

@@ -24,6 +24,11 @@ def names() -> list[str]:
     return list(_BUILDERS)
 
 
+def is_spatial(name: str) -> bool:
+    """Whether the network of this name is 2D: sees single frames and averages over them (TSN)."""
+    return name.startswith("tsn_")
+
+
 def create(name: str, num_classes: int, in_channels: int = 3, dropout: float | None = None, **options: Any) -> Network:
     """Builds a network with fresh weights, in training mode.
 

@@ -128,4 +128,6 @@ class Training(Section):
     checkpoint_every: Positive = 1.0  # epochs
     workers: Annotated[int, Field(ge=0)] = 2
     device: str = "auto"
-    threads: Count | None = None  # CPU threads of the arithmetic; null: all cores. Results depend on it, so it is a setting
+    threads: Count | None = (
+        None  # CPU threads of the arithmetic; null: all cores. Results depend on it, so it is a setting
+    )
