@@ -1,0 +1,69 @@
+"""Frame indices: equal to the reference's in testing, uniform and inside in training."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from omnisource.clips import dense_test, dense_train, rng, segment_test, segment_train
+
+counts = st.integers(1, 400)
+small = st.integers(1, 40)
+
+
+def test_equal_to_the_reference_in_every_row(shared: Path) -> None:
+    rows = json.loads((shared / "parity" / "views.json").read_text())["frames"]
+    assert len(rows) == 144
+    for row in rows:
+        if row["frames"] == 1:
+            ours = segment_test(row["total"], row["clips"])
+        else:
+            ours = dense_test(row["total"], row["frames"], row["stride"], row["clips"])
+        assert ours.ravel().tolist() == row["indices"], row
+
+
+@given(counts, small, small, small, st.integers(0, 2**64 - 1))
+def test_always_inside(num_frames: int, frames: int, stride: int, clips: int, key: int) -> None:
+    for indices, shape in (
+        (dense_train(num_frames, frames, stride, rng(key)), (frames,)),
+        (dense_test(num_frames, frames, stride, clips), (clips, frames)),
+        (segment_train(num_frames, clips, rng(key)), (clips,)),
+        (segment_test(num_frames, clips), (clips,)),
+    ):
+        assert indices.shape == shape
+        assert indices.min() >= 0 and indices.max() < num_frames
+
+
+@given(counts, small, small, st.integers(0, 2**64 - 1))
+def test_dense_frames_are_one_stride_apart_and_loop(num_frames: int, frames: int, stride: int, key: int) -> None:
+    clip = dense_train(num_frames, frames, stride, rng(key))
+    assert ((clip[1:] - clip[:-1]) % num_frames == stride % num_frames).all()
+    if (frames - 1) * stride < num_frames:
+        assert (np.diff(clip) == stride).all()
+    else:
+        assert clip[0] == 0
+
+
+@given(counts, small, st.integers(0, 2**64 - 1))
+def test_segments_lie_in_their_parts(num_frames: int, segments: int, key: int) -> None:
+    part = num_frames / segments
+    for places in (segment_train(num_frames, segments, rng(key)), segment_test(num_frames, segments)):
+        edges = np.arange(segments + 1) * part
+        assert (places >= np.floor(edges[:-1])).all() and (places <= edges[1:]).all()
+        assert (np.diff(places) >= 0).all()
+
+
+def test_every_frame_is_drawn_about_equally_often() -> None:
+    starts = np.bincount([dense_train(20, 4, 3, rng(key))[0] for key in range(5500)], minlength=11)
+    assert len(starts) == 11 and starts.min() > 420 and starts.max() < 580  # 11 places, 500 each
+    frames = np.bincount(np.concatenate([segment_train(11, 3, rng(key)) for key in range(4400)]), minlength=11)
+    assert frames.min() > 1050 and frames.max() < 1350  # 11 frames, 1200 each, the last ones too
+
+
+@pytest.mark.parametrize("call", [lambda: dense_test(0, 8, 8, 1), lambda: segment_test(5, 0)])
+def test_nonsense_is_refused(call) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        call()
