@@ -34,7 +34,7 @@ def test_views_are_squares_inside(width: int, height: int, size: int, crops: int
     boxes = view_boxes(width, height, size, crops)
     assert len(boxes) == crops
     for box in boxes:
-        assert 0 <= box.left and 0 <= box.top and box.right <= width and box.bottom <= height
+        assert box.left >= 0 and box.top >= 0 and box.right <= width and box.bottom <= height
         assert box.width == box.height == min(size, width, height)
 
 

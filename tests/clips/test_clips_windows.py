@@ -1,5 +1,7 @@
 """Windows cover an untrimmed video; frame times lie in it."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ seconds = st.floats(0.04, 20000)
 def test_windows_cover_the_video_once(duration: float, window: float) -> None:
     cuts = windows(duration, window, window)
     assert cuts[0][0] == 0 and cuts[-1][1] == pytest.approx(duration)
-    for (_, end), (start, _) in zip(cuts, cuts[1:], strict=False):
+    for (_, end), (start, _) in itertools.pairwise(cuts):
         assert start == pytest.approx(end)
     if duration > 1.5 * window:
         assert all(window / 2 * 0.999 <= end - start <= window * 1.501 for start, end in cuts)

@@ -15,7 +15,7 @@ from omnisource.media.sniff import sniff_source
 from omnisource.media.source import Source, open_source
 
 # Content families that Pillow may try; a plug-in that is not needed is one that can't be attacked.
-_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
+_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
 _DEFAULT_FRAME_MS = 100  # what browsers use when an animation gives no duration
 _MAX_ANIMATION_FRAMES = 20_000
 
