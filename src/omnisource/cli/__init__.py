@@ -6,7 +6,9 @@ import sys
 import typer
 
 from omnisource import __version__
+from omnisource.cli.doctor import doctor
 from omnisource.cli.ingest import ingest
+from omnisource.cli.init import init
 from omnisource.errors import UserError
 from omnisource.progress import console
 
@@ -32,6 +34,8 @@ def _options(
 
 
 # A verb is a function in the file of its name; its docstring is its help.
+app.command()(doctor)
+app.command()(init)
 app.command()(ingest)
 
 

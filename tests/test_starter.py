@@ -1,0 +1,47 @@
+"""`init` writes a recipe that loads and ingests as it stands."""
+
+from pathlib import Path
+
+import pytest
+
+from omnisource.errors import UserError
+from omnisource.ingest import ingest
+from omnisource.recipe import load_recipe
+from omnisource.starter import write_starter
+from omnisource.workspace import open_workspace
+
+
+def make(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+
+
+def test_plain_folders(tmp_path: Path) -> None:
+    make(tmp_path, *(f'my "clips"/{label}/{i}.mp4' for label in ("run: fast", "jump") for i in range(4)))
+    make(tmp_path, "img/run: fast/1.jpg", "long/jump/1.mp4")
+    path = write_starter(
+        tmp_path / "new project", target=tmp_path / 'my "clips"', images=tmp_path / "img", untrimmed=tmp_path / "long"
+    )
+    recipe = load_recipe(path)
+    assert recipe.name == "new-project"
+    assert list(recipe.planned_runs()) == ["target-only", "+images", "+untrimmed", "all"]
+    with open_workspace(tmp_path / "ws") as workspace:
+        assert ingest(recipe, workspace).counts["classes"] == ["jump", "run: fast"]
+    with pytest.raises(UserError, match="already there"):
+        write_starter(tmp_path / "new project", target=tmp_path / 'my "clips"')
+
+
+def test_wrong_folders(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"no such folder \(--target\)"):
+        write_starter(tmp_path / "p", target=tmp_path / "none")
+    with pytest.raises(UserError, match=r"no class folders with files in them \(--target\)"):
+        write_starter(tmp_path / "p", target=tmp_path / "empty")
+
+
+def test_target_folders_with_splits_keep_them(tmp_path: Path) -> None:
+    make(tmp_path, *(f"t/{split}/{label}/1.mp4" for split in ("train", "test") for label in "ab"))
+    recipe = load_recipe(write_starter(tmp_path / "p", target=tmp_path / "t", network="slowonly_r18"))
+    assert recipe.sources["target"].test_share == 0
+    assert recipe.student.network.name == "slowonly_r18"
