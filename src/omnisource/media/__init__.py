@@ -3,6 +3,7 @@
 from omnisource.media.image import decode_image, scaled_size
 from omnisource.media.limits import DEFAULT_LIMITS, Limits, MediaError, Reason
 from omnisource.media.pool import Failure, IsolatedPool
+from omnisource.media.probe import MediaFacts, probe_media
 from omnisource.media.sniff import Kind, sniff, sniff_bytes
 from omnisource.media.video import decode_frames, iter_frames
 
@@ -13,10 +14,12 @@ __all__ = [
     "Kind",
     "Limits",
     "MediaError",
+    "MediaFacts",
     "Reason",
     "decode_frames",
     "decode_image",
     "iter_frames",
+    "probe_media",
     "scaled_size",
     "sniff",
     "sniff_bytes",

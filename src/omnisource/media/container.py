@@ -39,7 +39,9 @@ class Video:
     deadline: float  # time.monotonic() after which reading stops
     read_errors: int = 0  # errors met by packets()
     decode_errors: int = 0  # errors met by decode()
+    # One converter for all frames: making a new one for each halves the speed.
     _reformatter: VideoReformatter = field(default_factory=VideoReformatter)
+    _thumbnailer: VideoReformatter = field(default_factory=VideoReformatter)
 
     @property
     def has_times(self) -> bool:
@@ -121,6 +123,11 @@ class Video:
         """Gives the next piece of work the whole time limit."""
         self.deadline = time.monotonic() + self.limits.timeout_s
 
+    def thumbnail(self, frame: Any, side: int) -> U8:
+        """One frame as uint8 (side, side) grey, averaged; not upright."""
+        grey = self._thumbnailer.reformat(frame, side, side, format="gray", interpolation="AREA", threads=1)
+        return cast(U8, grey.to_ndarray())
+
     def check_time(self) -> None:
         if time.monotonic() > self.deadline:
             raise MediaError(Reason.TIMEOUT, f"{self.source.url}: more than {self.limits.timeout_s:g} s of work")
@@ -165,6 +172,13 @@ def claimed_duration_s(container: Any, stream: Any) -> float | None:
     if stream.duration:
         return float(stream.duration * stream.time_base)
     return container.duration / av.time_base if container.duration else None
+
+
+def is_hidden(packet: Any) -> bool:
+    """Whether a packet's frame is never shown: cut away by an edit list, or a VP8 reference frame."""
+    return bool(packet.is_discard) or (
+        packet.stream.codec_context.name in ("vp8", "libvpx") and not memoryview(packet)[0] & 0x10
+    )
 
 
 def orientation(frame: Any) -> npt.NDArray[np.int64]:

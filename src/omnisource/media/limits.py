@@ -45,7 +45,7 @@ class MediaError(Exception):
 class Limits:
     """The most that one media file may cost. A file beyond a limit raises MediaError before it is decoded."""
 
-    max_pixels: int = 40_000_000  # width * height of one picture; 8K video has 33 million
+    max_pixels: int = 50_000_000  # width * height of one picture; 8K video has 33 million
     max_duration_s: float = 4 * 3600.0
     max_bytes: int = 8 * 1024 * _MIB  # file size
     timeout_s: float = 60.0  # wall time of one call; checked between packets

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from omnisource.media.container import Video, open_video, orientation, upright
+from omnisource.media.container import Video, is_hidden, open_video, orientation, upright
 from omnisource.media.image import decode_animation, frame_times, open_image, scaled_size, to_array
 from omnisource.media.limits import DEFAULT_LIMITS, Limits, MediaError, Reason
 from omnisource.media.sniff import Kind, sniff_source
@@ -177,7 +177,7 @@ def _read_span(video: Video, from_s: float | None, start_s: float, end_s: float 
             span.packets.append(packet)
         if held > _HELD_BYTES:
             span.packets = None
-        if not packet.is_discard and (first is None or pts >= first) and (beyond is None or pts < beyond):
+        if not is_hidden(packet) and (first is None or pts >= first) and (beyond is None or pts < beyond):
             span.ordinal.setdefault(pts, ordinal)
             span.display.append(pts)
             if len(span.display) == need:
