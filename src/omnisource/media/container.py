@@ -24,6 +24,7 @@ U8 = npt.NDArray[np.uint8]
 _CONTAINERS = (
     "mov,mp4,matroska,webm,avi,flv,asf,mpegts,mpeg,mpegvideo,m4v,ogg,ivf,obu,h264,hevc,mjpeg,nut,mxf,dv,rm,wtv"
 )
+_DEFAULT_FPS = 25  # where a file does not tell
 _OPEN_TIMEOUT_S = 30.0
 _MAX_READ_ERRORS = 64  # a damaged file is read on after an error, but not for ever
 
@@ -51,6 +52,16 @@ class Video:
     @property
     def start_pts(self) -> int:
         return self.stream.start_time or 0
+
+    @property
+    def frame_s(self) -> float:
+        """Duration of a frame by the header's frame rate, in seconds."""
+        return 1 / float(self.stream.guessed_rate or _DEFAULT_FPS)
+
+    @property
+    def ticks_per_frame(self) -> int:
+        """The same in units of the track's time base."""
+        return max(1, round(self.frame_s / float(self.stream.time_base)))
 
     def seconds(self, pts: int) -> float:
         return float((pts - self.start_pts) * self.stream.time_base)
@@ -149,7 +160,8 @@ def open_video(source: Source, kind: Kind, limits: Limits) -> Iterator[Video]:
             "protocol_whitelist": "file",
             "max_pixels": str(_decoder_pixels(limits)),
         }
-        timeout = min(_OPEN_TIMEOUT_S, limits.timeout_s)
+        timeout = min(_DEFAULT_FPS = 25  # where a file does not tell
+_OPEN_TIMEOUT_S, limits.timeout_s)
         with av.open(name, options=options, timeout=timeout, metadata_errors="replace") as container:
             stream = next((s for s in container.streams.video if _is_pictures(s)), None)
             if stream is None:

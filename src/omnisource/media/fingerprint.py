@@ -32,7 +32,7 @@ def perceptual_hash(thumb: npt.NDArray[np.uint8]) -> str:
 
 
 def file_sha256(source: Source, deadline: float) -> str:
-    """SHA-256 of the whole file in hexadecimal. MediaError at `deadline` (time.monotonic()) or when it can't be read."""
+    """SHA-256 of the whole file in hexadecimal. MediaError after `deadline` (time.monotonic()) or when unreadable."""
     digest = hashlib.sha256()
     with source.open() as file, reading_errors(source.url):
         while chunk := file.read(_CHUNK):

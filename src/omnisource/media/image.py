@@ -1,6 +1,7 @@
 """Still and animated images, decoded by Pillow under a pixel limit."""
 
 import warnings
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,6 +57,8 @@ def decode_animation(
         limits.check_memory(len(indices), width, height)
         times = frame_times(image)
         inside = [i for i, t in enumerate(times) if t >= start_s and (end_s is None or t < end_s)]
+        if not inside and len(times) > 1 and start_s < times[-1] + (times[-1] - times[-2]):
+            inside = [bisect_right(times, start_s) - 1]  # none begins in the range, but one is on the screen
         if not inside:
             raise MediaError(Reason.NO_FRAMES, f"{source.url} has no frame in the asked range")
         positions = [inside[min(index, len(inside) - 1)] for index in indices]

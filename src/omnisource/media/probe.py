@@ -230,8 +230,7 @@ def _read_track(video: Video) -> _Track:
             hidden.add(len(pts))
         pts.append(packet.pts if packet.pts is not None else -1)
     if not timed:
-        tick = 1 / float((video.stream.guessed_rate or 25) * video.stream.time_base)
-        pts = [video.start_pts + round(ordinal * tick) for ordinal in range(len(pts))]
+        pts = [video.start_pts + ordinal * video.ticks_per_frame for ordinal in range(len(pts))]
     shown = sorted({stamp for ordinal, stamp in enumerate(pts) if ordinal not in hidden})
     if not shown:
         raise MediaError(Reason.NO_FRAMES, f"{video.source.url}: its picture track has no frames")
@@ -255,7 +254,7 @@ def _frame_s(video: Video, shown: Sequence[int]) -> float:
     """Duration of one frame in seconds: the median distance, or what the header says where there is one frame."""
     if len(shown) > 1:
         return float(np.median(np.diff(shown))) * float(video.stream.time_base)
-    return 1 / float(video.stream.guessed_rate or 25)
+    return video.frame_s
 
 
 def _decode_sample(video: Video, track: _Track) -> _Seen:

@@ -43,7 +43,7 @@ def decode_frames(
     """Decodes the frames `indices` of a video to uint8 (T, H, W, 3), RGB, upright, in the order asked for.
 
     Index 0 is the first frame at or after `start_s` (seconds since the first frame of the picture track);
-    frames at or after `end_s` do not count. Indices may repeat and come in any order; one past the last frame
+    frames at or after `end_s` do not count; where none begins in the range, the one on the screen counts. Indices may repeat and come in any order; one past the last frame
     gives the last frame. Negative ones raise ValueError. `short_side`: the shorter side after resizing, None
     keeps the size. An animated image counts as a video, a still image as a video of one frame.
 
@@ -163,7 +163,7 @@ def _read_span(video: Video, from_s: float | None, start_s: float, end_s: float 
     first = video.pts_at(start_s) if start_s > 0 else None
     beyond = video.pts_at(end_s) if end_s is not None else None
     span = _Span(from_s, [], [], [], {}, [])
-    held, last_needed = 0, None
+    held, last_needed, before = 0, None, None
     for packet in _from_key(video):
         pts = packet.pts
         if pts is None:
@@ -182,12 +182,18 @@ def _read_span(video: Video, from_s: float | None, start_s: float, end_s: float 
             span.display.append(pts)
             if len(span.display) == need:
                 last_needed = max(span.display)
+        elif not is_hidden(packet) and first is not None and pts < first and (before is None or pts > before[0]):
+            before = pts, ordinal, packet.duration or video.ticks_per_frame
         # Packets come in decoding order: once that has passed a time, no frame before it can follow.
         if packet.dts is not None and (
             (last_needed is not None and packet.dts > last_needed) or (beyond is not None and packet.dts >= beyond)
         ):
             break
     span.display = sorted(set(span.display))
+    if not span.display and before is not None and first is not None and before[0] + before[2] > first:
+        # No frame begins in the range, but one is on the screen.
+        span.ordinal[before[0]] = before[1]
+        span.display.append(before[0])
     return span
 
 
@@ -286,10 +292,11 @@ def _decode_by_counting(
     limits: Limits,
 ) -> U8:
     """`decode_frames` for containers without time stamps: decodes all from the beginning and counts."""
-    needed, found, index, last = set(wanted), dict[int, _Decoded](), -1, None
+    needed, found, index, last, before = set(wanted), dict[int, _Decoded](), -1, None, None
     with open_video(source, kind, limits) as video:
         for seconds, frame in _timed(video):
             if seconds < start_s - _SLACK_S:
+                before = frame if seconds + video.frame_s > start_s else None
                 continue
             if end_s is not None and seconds >= end_s:
                 break
@@ -298,6 +305,7 @@ def _decode_by_counting(
                 found[index] = _Decoded(video.to_rgb(frame, short_side), orientation(frame))
             if index == max(wanted):
                 break
+        last = last or before
         if last is None:
             raise MediaError(Reason.NO_FRAMES, f"{source.url} has no frame in the asked range")
         final = found.get(index) or _Decoded(video.to_rgb(last, short_side), orientation(last))
@@ -307,9 +315,8 @@ def _decode_by_counting(
 
 def _timed(video: Video) -> Iterator[tuple[float, Any]]:
     """(seconds, frame) from the beginning; where time stamps are missing they follow from the frame rate."""
-    rate = float(video.stream.guessed_rate or 25)
     for count, frame in enumerate(video.frames()):
-        yield (video.seconds(frame.pts) if video.has_times and frame.pts is not None else count / rate), frame
+        yield (video.seconds(frame.pts) if video.has_times and frame.pts is not None else count * video.frame_s), frame
 
 
 _Render = Callable[[], U8]
