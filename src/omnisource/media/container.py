@@ -160,8 +160,7 @@ def open_video(source: Source, kind: Kind, limits: Limits) -> Iterator[Video]:
             "protocol_whitelist": "file",
             "max_pixels": str(_decoder_pixels(limits)),
         }
-        timeout = min(_DEFAULT_FPS = 25  # where a file does not tell
-_OPEN_TIMEOUT_S, limits.timeout_s)
+        timeout = min(_OPEN_TIMEOUT_S, limits.timeout_s)
         with av.open(name, options=options, timeout=timeout, metadata_errors="replace") as container:
             stream = next((s for s in container.streams.video if _is_pictures(s)), None)
             if stream is None:

@@ -42,10 +42,11 @@ def decode_frames(
 ) -> U8:
     """Decodes the frames `indices` of a video to uint8 (T, H, W, 3), RGB, upright, in the order asked for.
 
-    Index 0 is the first frame at or after `start_s` (seconds since the first frame of the picture track);
-    frames at or after `end_s` do not count; where none begins in the range, the one on the screen counts. Indices may repeat and come in any order; one past the last frame
-    gives the last frame. Negative ones raise ValueError. `short_side`: the shorter side after resizing, None
-    keeps the size. An animated image counts as a video, a still image as a video of one frame.
+    Index 0 is the first frame at or after `start_s` (seconds since the first frame of the picture track); frames at or
+    after `end_s` do not count; where none begins in the range, the one on the screen counts. Indices may repeat and
+    come in any order; one past the last frame gives the last frame. Negative ones raise ValueError. `short_side`: the
+    shorter side after resizing, None keeps the size. An animated image counts as a video, a still image as a video of
+    one frame.
 
     A frame that does not decode is replaced by the nearest that does, but when more than half of the asked
     frames do not decode the file raises MediaError. So does everything else that is wrong with it.
