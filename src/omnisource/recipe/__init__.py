@@ -4,7 +4,7 @@ from omnisource.recipe.curation import Dedupe, Limits, Probe, Score, Select
 from omnisource.recipe.load import load_recipe
 from omnisource.recipe.recipe import ALL, TARGET_ONLY, Recipe
 from omnisource.recipe.sources import Range, Source
-from omnisource.recipe.testing import Run, Test
+from omnisource.recipe.testing import Run, Test, Truth
 from omnisource.recipe.training import (
     Batch,
     Camera,
@@ -41,5 +41,6 @@ __all__ = [
     "Source",
     "Test",
     "Training",
+    "Truth",
     "load_recipe",
 ]

@@ -9,7 +9,7 @@ from omnisource.errors import UserError
 from omnisource.recipe.base import Section
 from omnisource.recipe.curation import Dedupe, Probe, Score, Select
 from omnisource.recipe.sources import Source
-from omnisource.recipe.testing import Run, Test
+from omnisource.recipe.testing import Run, Test, Truth
 from omnisource.recipe.training import Training
 
 TARGET_ONLY = "target-only"
@@ -33,7 +33,7 @@ class Recipe(Section):
     runs: dict[str, Run] = {}  # null: `target-only`, one `+SOURCE` per web source, and `all`
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
     test: Test = Test()
-    truth: str | None = None  # CSV with the truth about web samples, read by the report alone, to score the filters
+    truth: Truth | None = None
 
     @field_validator("sources")
     @classmethod

@@ -25,3 +25,14 @@ class Run(Section):
 
     sources: list[str]
     set: dict[str, Any] = {}  # dotted key of the student's training -> value
+
+
+class Truth(Section):
+    """What web samples really show. Only the report reads it, to state precision and recall of each filter."""
+
+    # CSVs with `path` (as in the source's list) and the truth in `column`; also, if there: near_duplicate_of,
+    # exact_duplicate_of, broken (any text means yes).
+    files: list[str] = []
+    column: str = "truth"
+    segments: str | None = None  # CSV of untrimmed videos: path (or video), start_s, end_s, label
+    min_overlap: Annotated[float, Field(gt=0, le=1)] = 0.3  # share of a window that its class must fill to be right

@@ -1,0 +1,123 @@
+"""The report's charts, as plotly figures drawn without any network."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+
+from omnisource.evaluate import RunSummary
+
+INK, BLUE, GREY, ORANGE = "#1f2933", "#2563eb", "#9aa5b1", "#ea580c"
+_PALETTE = [GREY, "#0ea5e9", "#10b981", ORANGE, "#8b5cf6", "#ef4444", BLUE]
+_LAYOUT: dict[str, Any] = {
+    "template": "plotly_white",
+    "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK},
+    "margin": {"l": 60, "r": 20, "t": 30, "b": 45},
+}
+
+
+def comparison(summaries: Sequence[RunSummary]) -> str:
+    """Top-1 of every run: mean and 95 % interval, and each training as a dot."""
+    figure = go.Figure()
+    names = [summary.run for summary in summaries]
+    means = [100 * summary.top1 for summary in summaries]
+    intervals = [summary.top1_t_interval or summary.top1_interval for summary in summaries]
+    figure.add_bar(
+        x=names,
+        y=means,
+        marker_color=[GREY if summary.baseline is None else BLUE for summary in summaries],
+        opacity=0.35,
+        error_y={
+            "array": [100 * high - mean for (_, high), mean in zip(intervals, means, strict=True)],
+            "arrayminus": [mean - 100 * low for (low, _), mean in zip(intervals, means, strict=True)],
+            "color": INK,
+        },
+        hovertemplate="%{x}: %{y:.1f} %<extra></extra>",
+    )
+    for summary in summaries:
+        dots = [100 * top1 for top1 in summary.top1_each]
+        figure.add_scatter(x=[summary.run] * len(dots), y=dots, mode="markers", marker={"color": INK, "size": 6})
+    figure.update_layout(**_LAYOUT, showlegend=False, height=340, yaxis_title="top-1 (%)", yaxis_rangemode="tozero")
+    return _html(figure)
+
+
+def curves(logs: Sequence[tuple[str, Path]]) -> str:
+    """Training loss over epochs, one line a run; light lines are single sources' losses."""
+    figure = go.Figure()
+    for number, (name, path) in enumerate(logs):
+        rows = read_log(path)
+        epochs = [row["epoch"] for row in rows if "loss" in row]
+        losses = [row["loss"] for row in rows if "loss" in row]
+        if epochs:
+            color = _PALETTE[number % len(_PALETTE)]
+            figure.add_scatter(x=epochs, y=smooth(losses), name=name, mode="lines", line={"color": color, "width": 2})
+    figure.update_layout(**_LAYOUT, height=340, xaxis_title="epoch", yaxis_title="training loss (smoothed)")
+    return _html(figure)
+
+
+def per_class(classes: Sequence[str], runs: Sequence[tuple[str, Sequence[float | None]]]) -> str:
+    """Accuracy of each class under each run, side by side."""
+    figure = go.Figure()
+    for number, (name, values) in enumerate(runs):
+        shown = [None if value is None else 100 * value for value in values]
+        color = _PALETTE[0] if number == 0 else _PALETTE[-1]
+        figure.add_bar(x=list(classes), y=shown, name=name, marker_color=color)
+    figure.update_layout(**_LAYOUT, height=340, yaxis_title="accuracy (%)", barmode="group", yaxis_range=[0, 100])
+    return _html(figure)
+
+
+def confusion(classes: Sequence[str], matrix: Sequence[Sequence[int]], title: str) -> str:
+    """Rows: the true class; columns: what was predicted; shade: share of the row."""
+    shares = [[cell / max(sum(row), 1) for cell in row] for row in matrix]
+    few = len(classes) <= 30
+    figure = go.Figure(
+        go.Heatmap(
+            z=shares,
+            x=list(classes),
+            y=list(classes),
+            text=[[str(cell) for cell in row] for row in matrix],
+            texttemplate="%{text}" if few else None,
+            colorscale="Blues",
+            zmin=0,
+            zmax=1,
+            showscale=False,
+            hovertemplate="%{y} seen as %{x}: %{text}<extra></extra>",
+        )
+    )
+    figure.update_layout(**_LAYOUT, height=max(340, 26 * min(len(classes), 40)), title=title)
+    figure.update_yaxes(autorange="reversed", title="shown")
+    figure.update_xaxes(title="recognised as")
+    return _html(figure)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The rows of a training's log; a last line that was cut short by a crash is left out."""
+    rows = []
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                continue
+    except OSError:
+        return []
+    return rows
+
+
+def smooth(values: Sequence[float], keep: float = 0.9) -> list[float]:
+    """Exponential moving average, started unbiased."""
+    smoothed, total, weight = [], 0.0, 0.0
+    for value in values:
+        total, weight = keep * total + (1 - keep) * value, keep * weight + (1 - keep)
+        smoothed.append(total / weight)
+    return smoothed
+
+
+def _html(figure: go.Figure) -> str:
+    # The script itself stands once in the page's head.
+    html: str = figure.to_html(
+        full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}
+    )
+    return html

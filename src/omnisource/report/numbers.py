@@ -1,0 +1,212 @@
+"""What the tables say about the way of the web data: the funnel, the reasons, the filters against the truth."""
+
+import csv
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omnisource.errors import UserError
+from omnisource.recipe import Recipe, Truth
+from omnisource.tables import read_table
+from omnisource.workspace import Workspace
+
+Row = dict[str, Any]
+STEPS = ("collected", "readable", "not duplicate", "kept")
+
+
+@dataclass(frozen=True)
+class Funnel:
+    """One web source from collection to training, in files; and in units where a file has several."""
+
+    source: str
+    format: str
+    counts: dict[str, int]  # per step of STEPS
+    reasons: list[tuple[str, str, int]]  # (step that dropped it, reason code, files or units)
+    units: int  # images, clips, windows, frames that were scored
+    kept_units: int
+    by_class: dict[str, dict[str, int]]  # query class -> step -> files
+
+
+@dataclass(frozen=True)
+class FilterScore:
+    """A filter against the truth. `precision` and `recall` are None where nothing could be counted."""
+
+    filter: str
+    source: str
+    meaning: str
+    right: int  # chosen by the filter and rightly so
+    chosen: int
+    wanted: int  # what a perfect filter would choose
+
+    @property
+    def precision(self) -> float | None:
+        """Share of the chosen that are right."""
+        return self.right / self.chosen if self.chosen else None
+
+    @property
+    def recall(self) -> float | None:
+        """Share of the wanted that were chosen."""
+        return self.right / self.wanted if self.wanted else None
+
+
+class Story:
+    """The tables of a finished curation, joined in memory, a row a web sample or unit."""
+
+    def __init__(self, recipe: Recipe, workspace: Workspace) -> None:
+        self.recipe = recipe
+        samples = read_table(workspace.table("samples")).to_pylist()
+        self.samples: dict[str, Row] = {row["sample_id"]: row for row in samples if row["role"] == "web"}
+        self.probe = _by_id(workspace.table("probe"))
+        self.duplicates = _by_id(workspace.table("duplicates"))
+        self.decisions: dict[str, list[Row]] = defaultdict(list)
+        for row in read_table(workspace.table(f"decisions-{recipe.select.name}")).to_pylist():
+            self.decisions[row["sample_id"]].append(row)
+        self._truth = _read_truth(recipe, recipe.truth, self.samples.values()) if recipe.truth else None
+
+    def fate(self, sample_id: str) -> tuple[str, str | None]:
+        """The last step of STEPS that a sample reached, and why it went no further."""
+        sample = self.samples[sample_id]
+        if sample["status"] != "ok":
+            return "collected", sample["reason"]
+        probed = self.probe.get(sample_id)
+        if probed is None or probed["status"] != "ok":
+            return "collected", probed["reason"] if probed else "not_probed"
+        twin = self.duplicates.get(sample_id)
+        if twin is not None and twin["status"] != "ok":
+            return "readable", twin["reason"]
+        units = self.decisions.get(sample_id, [])
+        if any(unit["keep"] for unit in units):
+            return "kept", None
+        reasons = Counter(unit["reason"] for unit in units)
+        return "not duplicate", reasons.most_common(1)[0][0] if reasons else "not_scored"
+
+    def funnels(self) -> list[Funnel]:
+        """One funnel a web source, in the recipe's order."""
+        return [self._funnel(name) for name in self.recipe.web_sources]
+
+    def _funnel(self, source: str) -> Funnel:
+        counts: Counter[str] = Counter()
+        reasons: Counter[tuple[str, str]] = Counter()
+        by_class: dict[str, Counter[str]] = defaultdict(Counter)
+        units = kept_units = 0
+        for sample_id, sample in self.samples.items():
+            if sample["source"] != source:
+                continue
+            reached, reason = self.fate(sample_id)
+            for step in STEPS[: STEPS.index(reached) + 1]:
+                counts[step] += 1
+                by_class[sample["query_label"] or "(no query)"][step] += 1
+            if reason is not None:
+                reasons[STEPS[STEPS.index(reached) + 1], reason] += 1
+            units += len(self.decisions.get(sample_id, []))
+            kept_units += sum(unit["keep"] for unit in self.decisions.get(sample_id, []))
+        ordered = sorted(reasons.items(), key=lambda item: (STEPS.index(item[0][0]), -item[1]))
+        return Funnel(
+            source,
+            self.recipe.sources[source].format,
+            {step: counts[step] for step in STEPS},
+            [(step, reason, count) for (step, reason), count in ordered],
+            units,
+            kept_units,
+            {name: {step: by_class[name][step] for step in STEPS} for name in sorted(by_class)},
+        )
+
+    def filter_scores(self) -> list[FilterScore]:
+        """Every filter against the recipe's `truth`; empty when the recipe gives none."""
+        truth = self._truth
+        if truth is None:
+            return []
+        scores = [score for name in self.recipe.web_sources for score in self._scores_of(name, truth)]
+        return [score for score in scores if score.wanted + score.chosen]
+
+    def shown(self, sample_id: str, unit: Row) -> set[str] | None:
+        """The classes that a unit shows by the recipe's truth; None: not known."""
+        return self._truth.shown(sample_id, unit) if self._truth else None
+
+    def _scores_of(self, source: str, truth: "_Truth") -> Iterable[FilterScore]:
+        known = {i: truth.files[i] for i, s in self.samples.items() if s["source"] == source and i in truth.files}
+        fates = {sample_id: self.fate(sample_id) for sample_id in known}
+        for name, column, step, reasons in (
+            ("broken files", "broken", "collected", ()),
+            ("exact duplicates", "exact_duplicate_of", "readable", ("duplicate_exact", "duplicate_near")),
+            ("near-duplicates of test clips", "near_duplicate_of", "readable", ("near_test",)),
+        ):
+            chosen = {i for i, fate in fates.items() if fate[0] == step and (not reasons or fate[1] in reasons)}
+            wanted = {i for i, row in known.items() if row.get(column)}
+            # Of two equal files either may be dropped: what counts is that one of the pair is.
+            chosen = {twin if (twin := self.duplicates.get(i, {}).get("twin_id")) in wanted else i for i in chosen}
+            yield FilterScore(name, source, "dropped", len(chosen & wanted), len(chosen), len(wanted))
+        yield self._selection_score(source, truth)
+
+    def _selection_score(self, source: str, truth: "_Truth") -> FilterScore:
+        right = chosen = wanted = 0
+        for sample_id, sample in self.samples.items():
+            if sample["source"] != source:
+                continue
+            for unit in self.decisions.get(sample_id, []):
+                shown = truth.shown(sample_id, unit)
+                if shown is None or unit["negative"]:
+                    continue
+                chosen += unit["keep"]
+                right += unit["keep"] and unit["label"] in shown
+                wanted += sample["query_label"] in shown
+        return FilterScore("teacher's selection", source, "kept with the right label", right, chosen, wanted)
+
+
+@dataclass(frozen=True)
+class _Truth:
+    files: dict[str, Row]  # sample id -> row of the truth file
+    column: str
+    segments: dict[str, list[tuple[float, float, str]]]  # sample id -> (start, end, class)
+    min_overlap: float
+
+    def shown(self, sample_id: str, unit: Row) -> set[str] | None:
+        """The classes that a unit shows; None: not known."""
+        if unit["unit"] in ("window", "frame"):
+            pieces = self.segments.get(sample_id)
+            if pieces is None:
+                return None
+            start, end = unit["start_s"], unit["end_s"]
+            if unit["unit"] == "frame" or end is None:
+                return {name for first, last, name in pieces if first <= start < last}
+            filled: Counter[str] = Counter()
+            for first, last, name in pieces:
+                filled[name] += max(0.0, min(end, last) - max(start, first))
+            return {name for name, seconds in filled.items() if seconds >= self.min_overlap * (end - start)}
+        row = self.files.get(sample_id)
+        return None if row is None else {row.get(self.column) or ""}
+
+
+def _read_truth(recipe: Recipe, truth: Truth, samples: Iterable[Row]) -> _Truth:
+    ids = {Path(row["uri"]): row["sample_id"] for row in samples}
+    files: dict[str, Row] = {}
+    for name in truth.files:
+        path = recipe.resolve(name)
+        for row in _csv(path):
+            sample_id = ids.get((path.parent / row.get("path", "")).resolve())
+            if sample_id is not None:
+                if truth.column not in row:
+                    raise UserError(f"{path}: no column '{truth.column}' (truth.column); it has: {', '.join(row)}")
+                files[sample_id] = dict(row)
+    segments: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
+    if truth.segments:
+        path = recipe.resolve(truth.segments)
+        for row in _csv(path):
+            sample_id = ids.get((path.parent / (row.get("path") or row.get("video") or "")).resolve())
+            if sample_id is not None:
+                segments[sample_id].append((float(row["start_s"]), float(row["end_s"]), row["label"]))
+    return _Truth(files, truth.column, dict(segments), truth.min_overlap)
+
+
+def _csv(path: Path) -> list[Mapping[str, str]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: the recipe's truth file cannot be read ({error})") from None
+
+
+def _by_id(path: Path) -> dict[str, Row]:
+    return {row["sample_id"]: row for row in read_table(path).to_pylist()}

@@ -1,0 +1,177 @@
+"""`report`: one self-contained HTML file about everything that a recipe did."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import resources
+from typing import Any
+
+import yaml
+from jinja2 import Environment
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from omnisource import __version__
+from omnisource.errors import UserError
+from omnisource.evaluate import RunSummary, measure, predictions_name, read_predictions, summarise
+from omnisource.recipe import ALL, Recipe
+from omnisource.report import charts
+from omnisource.report.examples import galleries
+from omnisource.report.numbers import FilterScore, Story
+from omnisource.tables import read_table, write_atomic
+from omnisource.workspace import StageRecord, Workspace
+
+_EXAMPLES = 12  # pictures of each kind
+
+
+def write_report(recipe: Recipe, workspace: Workspace) -> StageRecord:
+    """Writes `report/index.html` from the tables, the records and the logs of a workspace.
+
+    Raises:
+        UserError: nothing has been tested yet.
+    """
+    before = [record.stage for record in workspace.records() if record.stage != "report"]
+    settings = {"recipe": recipe.model_dump(mode="json"), "version": __version__}
+
+    def work(_: str) -> Mapping[str, Any]:
+        summaries = summarise(workspace, recipe)
+        if not summaries:
+            raise UserError(f"{workspace.root}: nothing tested yet, so nothing to report; run `omnisource run`")
+        write_atomic(workspace.report_path, render(recipe, workspace, summaries).encode())
+        return {"runs": len(summaries)}
+
+    return workspace.run_stage("report", settings=settings, after=before, outputs=[workspace.report_path], work=work)
+
+
+def render(recipe: Recipe, workspace: Workspace, summaries: Sequence[RunSummary]) -> str:
+    """The page as HTML."""
+    story = Story(recipe, workspace) if recipe.web_sources else None
+    filters = story.filter_scores() if story else []
+    records = [record for record in workspace.records() if record.stage != "report"]
+    page = Environment(autoescape=True).from_string(
+        resources.files("omnisource.report").joinpath("page.html").read_text(encoding="utf-8")
+    )
+    return page.render(
+        name=recipe.name,
+        version=__version__,
+        made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        classes=workspace.classes(),
+        recipe_seed=recipe.seed,
+        seeds=recipe.seeds,
+        cards=_cards(summaries, story, filters),
+        baseline=summaries[0].run,
+        results=[_result(summary) for summary in summaries],
+        interval_kind=_interval_kind(summaries),
+        charts={
+            "comparison": Markup(charts.comparison(summaries)),
+            "curves": Markup(charts.curves(_logs(recipe, workspace, summaries))),
+            **_class_charts(recipe, workspace, summaries),
+        },
+        funnels=story.funnels() if story else [],
+        filters=filters,
+        galleries=galleries(story, _EXAMPLES) if story else [],
+        formats={name: source.format for name, source in recipe.sources.items()},
+        records=[{**vars(record), "summary": _short(record.counts)} for record in records],
+        lists=_lists(workspace),
+        versions=records[-1].versions,
+        recipe=yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True),
+        plotly_js=Markup(get_plotlyjs()),
+        percent=lambda share: "–" if share is None else f"{100 * share:.1f} %",
+    )
+
+
+def _cards(
+    summaries: Sequence[RunSummary], story: Story | None, filters: Sequence[FilterScore]
+) -> list[dict[str, str]]:
+    first, last = summaries[0], _headline(summaries)
+    cards = [{"value": f"{100 * first.top1:.1f} %", "what": f"top-1, {first.run}"}]
+    if last is not first:
+        cards.append({"value": f"{100 * last.top1:.1f} %", "what": f"top-1, {last.run}"})
+    if last.gain is not None:
+        cards.append(
+            {
+                "value": f"{100 * last.gain:+.1f}",
+                "what": f"points gained {_span(last.gain_t_interval or last.gain_interval)}",
+            }
+        )
+    if story:
+        funnels = story.funnels()
+        found, kept = (sum(funnel.counts[step] for funnel in funnels) for step in ("collected", "kept"))
+        cards.append({"value": f"{kept:,} of {found:,}", "what": "web files kept"})
+    return cards
+
+
+def _headline(summaries: Sequence[RunSummary]) -> RunSummary:
+    return next((summary for summary in summaries if summary.run == ALL), summaries[-1])
+
+
+def _result(summary: RunSummary) -> dict[str, Any]:
+    gain_span = summary.gain_t_interval or summary.gain_interval
+    sure = gain_span is not None and (gain_span[0] > 0 or gain_span[1] < 0)
+    return {
+        "run": summary.run,
+        "top1": f"{100 * summary.top1:.1f}",
+        "interval": _span(summary.top1_t_interval or summary.top1_interval),
+        "gain": "" if summary.gain is None else f"{100 * summary.gain:+.1f}",
+        "gain_interval": "" if summary.gain is None else _span(gain_span),
+        "tone": "" if summary.gain is None or not sure else "good" if summary.gain > 0 else "bad",
+        "top5": f"{100 * summary.top5:.1f}",
+        "mean_class": f"{100 * summary.mean_class:.1f}",
+        "trainings": summary.trainings,
+        "samples": summary.samples,
+        "list_hash": " ".join(summary.list_hashes),
+    }
+
+
+def _span(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f"[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
+
+def _interval_kind(summaries: Sequence[RunSummary]) -> str:
+    if summaries[0].top1_t_interval is None:
+        return "bootstrap over test samples (a single training per row says nothing about the spread between seeds)."
+    return "Student's t over the seeds."
+
+
+def _logs(recipe: Recipe, workspace: Workspace, summaries: Sequence[RunSummary]) -> list[tuple[str, Any]]:
+    return [(s.run, workspace.run_dir(f"{s.run}-{recipe.seeds[0]}") / "log.jsonl") for s in summaries]
+
+
+def _class_charts(recipe: Recipe, workspace: Workspace, summaries: Sequence[RunSummary]) -> dict[str, Any]:
+    shown = [summaries[0]] + ([_headline(summaries)] if len(summaries) > 1 else [])
+    runs, confusions = [], []
+    for summary in shown:
+        matrices, accuracies = [], []
+        for seed in summary.seeds:
+            found = read_predictions(workspace.table(predictions_name(summary.run, seed, recipe.test.split)))
+            metrics = measure(found.probs, found.labels, found.classes, bootstrap=0)
+            matrices.append(metrics.confusion)
+            accuracies.append([result.accuracy for result in metrics.per_class.values()])
+        classes = found.classes
+        mean = [_mean(values) for values in zip(*accuracies, strict=True)]
+        total = [[sum(cells) for cells in zip(*rows, strict=True)] for rows in zip(*matrices, strict=True)]
+        runs.append((summary.run, mean))
+        confusions.append(Markup(charts.confusion(classes, total, f"{summary.run}, all seeds")))
+    return {"per_class": Markup(charts.per_class(classes, runs)), "confusions": confusions}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _lists(workspace: Workspace) -> list[tuple[str, int, str]]:
+    record = workspace.record("ingest")
+    samples = read_table(workspace.table("samples"), ["role", "split", "status"]).to_pylist()
+    hashes = record.counts["list_hash"] if record else {}
+    return [
+        (split, sum(r["split"] == split and r["role"] == "target" and r["status"] == "ok" for r in samples), digest)
+        for split, digest in hashes.items()
+    ]
+
+
+def _short(counts: Mapping[str, Any]) -> str:
+    simple = {name: value for name, value in counts.items() if isinstance(value, int | float | str)}
+    return ", ".join(
+        f"{n.replace('_', ' ')} {v:.4g}" if isinstance(v, float) else f"{n.replace('_', ' ')} {v}"
+        for n, v in simple.items()
+    )
