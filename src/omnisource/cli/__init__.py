@@ -6,7 +6,10 @@ import sys
 import typer
 
 from omnisource import __version__
+from omnisource.cli.compare import compare
 from omnisource.cli.doctor import doctor
+from omnisource.cli.flow import flow
+from omnisource.cli.fuse import fuse
 from omnisource.cli.ingest import ingest
 from omnisource.cli.init import init
 from omnisource.errors import UserError
@@ -37,6 +40,9 @@ def _options(
 app.command()(doctor)
 app.command()(init)
 app.command()(ingest)
+app.command()(flow)
+app.command()(compare)
+app.command()(fuse)
 
 
 def main() -> None:

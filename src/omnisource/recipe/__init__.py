@@ -1,6 +1,7 @@
 """The typed recipe."""
 
 from omnisource.recipe.curation import Dedupe, Limits, Probe, Score, Select
+from omnisource.recipe.flow import Flow
 from omnisource.recipe.load import load_recipe
 from omnisource.recipe.recipe import ALL, TARGET_ONLY, Recipe
 from omnisource.recipe.sources import Range, Source
@@ -24,6 +25,7 @@ __all__ = [
     "Batch",
     "Camera",
     "Dedupe",
+    "Flow",
     "Init",
     "Input",
     "Limits",

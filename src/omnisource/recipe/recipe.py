@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from omnisource.errors import UserError
 from omnisource.recipe.base import Section
 from omnisource.recipe.curation import Dedupe, Probe, Score, Select
+from omnisource.recipe.flow import Flow
 from omnisource.recipe.sources import Source
 from omnisource.recipe.testing import Run, Test, Truth
 from omnisource.recipe.training import Training
@@ -29,6 +30,7 @@ class Recipe(Section):
     teachers: dict[str, Training]
     score: Score = Score()
     select: Select = Select()
+    flow: Flow = Flow()
     student: Training
     runs: dict[str, Run] = {}  # null: `target-only`, one `+SOURCE` per web source, and `all`
     seeds: Annotated[list[int], Field(min_length=1)] = [0]

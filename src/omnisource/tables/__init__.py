@@ -9,11 +9,12 @@ from omnisource.tables.io import (
     write_json,
     write_table,
 )
-from omnisource.tables.schemas import DECISIONS, DUPLICATES, PREDICTIONS, PROBE, SAMPLES, SCORES
+from omnisource.tables.schemas import DECISIONS, DUPLICATES, FLOW, PREDICTIONS, PROBE, SAMPLES, SCORES
 
 __all__ = [
     "DECISIONS",
     "DUPLICATES",
+    "FLOW",
     "PREDICTIONS",
     "PROBE",
     "SAMPLES",

@@ -124,3 +124,16 @@ PREDICTIONS = pa.schema(
         pa.field("reason", _TEXT),
     ]
 )
+
+# One row per target sample. Written by `flow`.
+FLOW = pa.schema(
+    [
+        pa.field("sample_id", _TEXT, nullable=False),
+        pa.field("uri", _TEXT),  # of the flow video, which has the time stamps of its RGB video
+        pa.field("video_frames", pa.int64()),
+        pa.field("flow_frames", pa.int64()),  # one fewer than the video has, but at least one
+        pa.field("status", _TEXT, nullable=False),  # ok | dropped
+        pa.field("reason", _TEXT),
+        pa.field("message", _TEXT),
+    ]
+)

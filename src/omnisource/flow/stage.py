@@ -1,0 +1,159 @@
+"""The `flow` stage: one flow video per target video, computed in parallel, resumable by video."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from omnisource.errors import UserError
+from omnisource.flow.compute import U8, Method, flow_of_frames, to_bytes
+from omnisource.flow.store import write_flow
+from omnisource.media import Failure, IsolatedPool, Limits, iter_frames
+from omnisource.progress import track
+from omnisource.recipe import Flow, Recipe
+from omnisource.tables import FLOW, Journal, read_table
+from omnisource.workspace import StageRecord, Workspace
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One video and every sample that lies in it."""
+
+    uri: str
+    output: Path
+    sample_ids: tuple[str, ...]
+    method: Method
+    settings: Flow
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class FlowFacts:
+    """What was computed for one video."""
+
+    video_frames: int
+    flow_frames: int
+
+
+def compute_flow(recipe: Recipe, workspace: Workspace) -> StageRecord:
+    """Computes the optical flow of every target video and writes the `flow` table.
+
+    A video that fails keeps a row with its reason. A killed stage goes on with the videos that are missing.
+    """
+    settings = recipe.flow
+    path = workspace.table("flow")
+
+    def work(mark: str) -> Mapping[str, Any]:
+        journal = Journal(workspace.partial("flow"), FLOW, ["sample_id"], mark)
+        done = journal.done()
+        jobs = [job for job in _jobs(recipe, workspace) if not done.issuperset(job.sample_ids)]
+        with IsolatedPool(settings.workers, settings.timeout_s) as pool:
+            for job, result in track(pool.map(compute_video, jobs), len(jobs), "flow"):
+                journal.append(_rows(job, result))
+        table = journal.compact(path)
+        dropped = table.filter(pc.field("status") == "dropped")
+        return {
+            "samples": table.num_rows,
+            "dropped": dropped.num_rows,
+            "frames": pc.sum(table["flow_frames"]).as_py() or 0,
+            "reasons": {row["values"]: row["counts"] for row in pc.value_counts(dropped["reason"]).to_pylist()},
+        }
+
+    chosen = settings.model_dump(mode="json", exclude={"workers", "timeout_s"})
+    return workspace.run_stage("flow", settings=chosen, after=["ingest"], outputs=[path], work=work)
+
+
+def compute_video(job: _Job) -> FlowFacts:
+    """In a worker: reads a video, writes its flow. MediaError when the video does not decode."""
+    bound, seen = job.settings.bound, list[float]()
+
+    def frames() -> Iterator[U8]:
+        for seconds, frame in iter_frames(job.uri, limits=job.limits):
+            seen.append(seconds)
+            yield _scaled(frame, job.settings.short_side)
+
+    def fields() -> Iterator[tuple[float, U8]]:
+        for index, flow in enumerate(flow_of_frames(frames(), job.method)):
+            yield seen[index], to_bytes(flow, bound)
+
+    written = write_flow(job.output, fields(), job.settings.quality)
+    return FlowFacts(len(seen), written)
+
+
+def use_flow(workspace: Workspace, samples: pa.Table) -> pa.Table:
+    """The samples table with every `uri` replaced by its flow video's, for networks with `modality: flow`.
+
+    Samples whose flow failed become `dropped`, with the reason `no_flow`.
+
+    Raises:
+        UserError: flow was not computed, or lacks samples, or has another length than its video.
+    """
+    flow = {row["sample_id"]: row for row in read_table(workspace.table("flow")).to_pylist()}
+    rows = samples.to_pylist()
+    absent = [row["sample_id"] for row in rows if row["sample_id"] not in flow]
+    if absent:
+        raise UserError(
+            f"{workspace.table('flow')}: no flow for {len(absent)} of {len(rows)} samples; run `omnisource flow` again"
+        )
+    other = [r for r in flow.values() if r["status"] == "ok" and r["flow_frames"] != max(r["video_frames"] - 1, 1)]
+    if other:
+        raise UserError(
+            f"{other[0]['uri']}: {other[0]['flow_frames']} flow frames for a video of {other[0]['video_frames']} "
+            f"(and {len(other) - 1} more such); delete {workspace.table('flow')} and run `omnisource flow` again"
+        )
+    for row in rows:
+        found = flow[row["sample_id"]]
+        row["uri"] = found["uri"] or row["uri"]
+        if found["status"] != "ok" and row["status"] == "ok":
+            row.update(status="dropped", reason="no_flow")
+    return pa.Table.from_pylist(rows, schema=samples.schema)
+
+
+def _jobs(recipe: Recipe, workspace: Workspace) -> list[_Job]:
+    samples = read_table(workspace.table("samples"), ["sample_id", "uri", "role", "format", "status"])
+    videos = samples.filter((pc.field("role") == "target") & (pc.field("format") != "image"))
+    by_uri: dict[str, list[str]] = {}
+    for row in videos.to_pylist():
+        by_uri.setdefault(row["uri"], []).append(row["sample_id"])
+    limits = Limits(timeout_s=recipe.flow.timeout_s)
+    folder = workspace.media_dir("flow")
+    return [
+        _Job(
+            uri,
+            folder / f"{hashlib.sha256(uri.encode()).hexdigest()[:20]}.mp4",
+            tuple(ids),
+            recipe.flow.method,
+            recipe.flow,
+            limits,
+        )
+        for uri, ids in by_uri.items()
+    ]
+
+
+def _rows(job: _Job, result: FlowFacts | Failure) -> list[dict[str, Any]]:
+    if isinstance(result, Failure):
+        facts: dict[str, Any] = {"status": "dropped", "reason": str(result.reason), "message": result.message}
+    else:
+        facts = {
+            "uri": str(job.output),
+            "video_frames": result.video_frames,
+            "flow_frames": result.flow_frames,
+            "status": "ok",
+        }
+    return [{"sample_id": sample_id, **facts} for sample_id in job.sample_ids]
+
+
+def _scaled(frame: U8, short_side: int | None) -> U8:
+    """The frame scaled down so that its shorter side is `short_side`; both sides even, as the encoder likes them."""
+    height, width = frame.shape[:2]
+    scale = min(1.0, short_side / min(height, width)) if short_side else 1.0
+    size = (max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2))
+    if size == (width, height):
+        return frame
+    return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)

@@ -1,0 +1,121 @@
+"""The flow stage: every video once, failures kept with a reason, and a killed run goes on."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+
+from omnisource.errors import UserError
+from omnisource.flow import compute_flow, use_flow
+from omnisource.ingest import ingest
+from omnisource.media import decode_frames
+from omnisource.recipe import Recipe
+from omnisource.tables import read_table, write_table
+from omnisource.workspace import Workspace, open_workspace
+
+
+def film(path: Path, dx: int, frames: int = 6) -> None:
+    """A bright square on grey texture that moves by `dx` pixels a frame."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ground = np.random.default_rng(1).integers(90, 110, (48, 64, 3)).astype(np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "10"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for n in range(frames):
+            picture = ground.copy()
+            left = 24 + dx * n
+            picture[14:34, left : left + 16] = 240
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    for label, dx in (("left", -2), ("right", 2)):
+        for n in range(3):
+            film(tmp_path / "target" / label / f"{label}{n}.mp4", dx, frames=5 + n)
+    (tmp_path / "target" / "left" / "broken.mp4").write_bytes(b"\0" * 500)
+    return Recipe.model_validate(
+        {
+            "name": "flow",
+            "data": tmp_path,
+            "sources": {"target": {"role": "target", "path": "target", "test_share": 0.3}},
+            "teachers": {"image": {"network": {"name": "a"}}, "video": {"network": {"name": "b"}}},
+            "student": {"network": {"name": "b"}, "input": {"modality": "flow"}},
+            "flow": {"method": "dis", "workers": 1, "quality": 0},
+        }
+    )
+
+
+def test_flow_of_a_folder(recipe: Recipe, tmp_path: Path) -> None:
+    with open_workspace(tmp_path / "w") as workspace:
+        ingest(recipe, workspace)
+        record = compute_flow(recipe, workspace)
+        assert record.counts["samples"] == 7
+        assert record.counts["reasons"] == {"not_media": 1}
+        assert record.counts["frames"] == 2 * (4 + 5 + 6)
+        samples = read_table(workspace.table("samples"))
+        flowing = use_flow(workspace, samples)
+        motions = {}
+        for before, after in zip(samples.to_pylist(), flowing.to_pylist(), strict=True):
+            assert after["sample_id"] == before["sample_id"] and after["label"] == before["label"]
+            if Path(before["uri"]).name == "broken.mp4":
+                assert (after["status"], after["reason"]) == ("dropped", "no_flow")
+                continue
+            fields = decode_frames(after["uri"], range(4))
+            motions.setdefault(before["label"], []).append(float(fields[:, 18:30, 20:44, 0].mean()) - 128)
+        assert max(motions["left"]) < -2 and min(motions["right"]) > 2
+        assert not compute_flow(recipe, workspace).fresh
+
+
+def test_a_killed_run_goes_on_where_it_stopped(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from omnisource.flow import stage
+
+    with open_workspace(tmp_path / "w") as workspace:
+        ingest(recipe, workspace)
+        kept = stage.Journal.append
+        calls = 0
+
+        def killing(self: stage.Journal, rows: list[dict[str, object]]) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 4:
+                raise KeyboardInterrupt
+            kept(self, rows)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(stage.Journal, "append", killing)
+            compute_flow(recipe, workspace)
+        finished = [path for path in workspace.media_dir("flow").glob("*.mp4")]
+        times = {path: path.stat().st_mtime_ns for path in finished}
+        record = compute_flow(recipe, workspace)
+        assert record.counts["samples"] == 7
+        assert sum(path.stat().st_mtime_ns == time for path, time in times.items()) >= 2
+
+
+def _changed(workspace: Workspace, column: str, value: object) -> None:
+    path = workspace.table("flow")
+    table = read_table(path)
+    values = table[column].to_pylist()
+    ok = table["status"].to_pylist().index("ok")
+    values[ok] = value
+    write_table(path, table.set_column(table.schema.get_field_index(column), table.schema.field(column), [values]))
+
+
+def test_flow_that_does_not_belong_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    with open_workspace(tmp_path / "w") as workspace:
+        ingest(recipe, workspace)
+        samples = read_table(workspace.table("samples"))
+        with pytest.raises(UserError, match=r"flow.parquet: no such table"):
+            use_flow(workspace, samples)
+        compute_flow(recipe, workspace)
+        _changed(workspace, "flow_frames", 2)
+        with pytest.raises(UserError, match=r"2 flow frames for a video of \d"):
+            use_flow(workspace, samples)
+        write_table(
+            workspace.table("flow"), read_table(workspace.table("flow"), filters=pc.field("status") == "dropped")
+        )
+        with pytest.raises(UserError, match="no flow for 6 of 7 samples; run `omnisource flow`"):
+            use_flow(workspace, samples)
