@@ -143,6 +143,15 @@ def test_kinetics_csv_finds_its_files(tmp_path: Path, shared: Path) -> None:
     assert all(row["status"] == "ok" for row in rows)
 
 
+def test_files_without_labels(tmp_path: Path) -> None:
+    tree(tmp_path)
+    touch(tmp_path, "long/a.mp4", "long/deep/b.mp4", "long/c.mp4")
+    web = {"role": "web", "format": "untrimmed", "path": "long", "layout": "files", "exclude": {"path": "c.mp4"}}
+    _, rows = run(tmp_path, sources={**FOLDERS, "long": web})
+    found = {Path(row["uri"]).name: row["query_label"] for row in rows if row["source"] == "long"}
+    assert found == {"a.mp4": None, "b.mp4": None}
+
+
 def test_official_splits(tmp_path: Path, shared: Path) -> None:
     splits = shared / "data/lists/ucf101_splits"
     assert detect_layout(splits) == "ucf101"

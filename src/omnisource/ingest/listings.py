@@ -73,6 +73,14 @@ def read_folders(path: Path) -> Iterator[Entry]:
                     yield Entry(str(file.relative_to(path)), folder.name, split, columns={"label": folder.name})
 
 
+def read_files(path: Path) -> Iterator[Entry]:
+    """Every file below `path`, without a label."""
+    for file in sorted(path.rglob("*")):
+        if file.is_file() and not file.name.startswith("."):
+            name = str(file.relative_to(path))
+            yield Entry(name, columns={"path": name})
+
+
 def read_table_rows(path: Path, columns: dict[str, str]) -> Iterator[Entry]:
     """Rows of a table; `columns` maps our names to the file's where they differ."""
     rows: Iterable[dict[str, Any]]

@@ -109,6 +109,9 @@ def _entries(path: Path, root: Path, source: Source, name: str) -> Iterator[Entr
         case "folders":
             _need(path.is_dir(), path, name, layout, "a folder of class folders")
             return listings.read_folders(path)
+        case "files":
+            _need(path.is_dir(), path, name, layout, "a folder")
+            return listings.read_files(path)
         case "ucf101" | "hmdb51":
             _need(path.is_dir(), path, name, layout, "the folder of the split files")
             return listings.read_ucf101(path) if layout == "ucf101" else listings.read_hmdb51(path)

@@ -26,7 +26,10 @@ class Source(Section):
     role: Literal["target", "web"]
     format: Literal["image", "clip", "untrimmed"] = "clip"
     path: str = ""  # folder of <class>/<file>, or a list file; relative to the recipe's `data`
-    layout: Literal["auto", "folders", "table", "lines", "kinetics", "ucf101", "hmdb51", "json", "collected"] = "auto"
+    # auto looks; files: a flat folder without labels, of which nothing but the teacher's word is known
+    layout: Literal[
+        "auto", "folders", "files", "table", "lines", "kinetics", "ucf101", "hmdb51", "json", "collected"
+    ] = "auto"
     root: str | None = None  # where the paths of a list start; default: the list's folder
     columns: dict[str, str] = {}  # tables: our name (path, label, query, split, fold, group, ...) -> the file's column
     class_index: str | None = None  # list of class names for files whose labels are numbers
