@@ -1,0 +1,131 @@
+"""`select`: scores become decisions: which units train, and under which label (paper, sections 3.2 and 3.3)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from omnisource.curate.decide import decide, units
+from omnisource.curate.overrides import read_overrides
+from omnisource.errors import UserError
+from omnisource.recipe import Recipe, Select
+from omnisource.tables import DECISIONS
+from omnisource.workspace import StageRecord, Workspace
+
+_BATCH = 200_000  # rows in memory at a time
+GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+RULES = ("agree", "query", "teacher")
+
+
+def stage_name(name: str) -> str:
+    """The stage that makes the selection `name`; the default selection is plain `select`."""
+    return "select" if name == Select().name else f"select-{name}"
+
+
+def select(recipe: Recipe, workspace: Workspace) -> StageRecord:
+    """Writes the table `decisions-NAME` of the recipe's selection: one row per scored unit, with a reason if dropped.
+
+    Selections of other names stay as they are. Human overrides win over the rule. Memory stays below 4 GB however
+    many rows there are.
+    """
+    settings = recipe.select
+    classes = class_names(recipe, workspace)
+    overrides = read_overrides(recipe.resolve(settings.overrides), classes) if settings.overrides else None
+    path = workspace.table(f"decisions-{settings.name}")
+
+    def work(_: str) -> Mapping[str, Any]:
+        with units(workspace.table("scores"), workspace.table("samples"), classes, settings.label == "soft") as db:
+            _write(path, decide(db, settings, overrides))
+        return _counts(path)
+
+    return workspace.run_stage(
+        stage_name(settings.name),
+        settings={
+            "select": settings.model_dump(mode="json"),
+            "classes": classes,
+            "overrides": overrides.to_pylist() if overrides else None,
+        },
+        after=["ingest", "score"],
+        outputs=[path],
+        work=work,
+    )
+
+
+@dataclass(frozen=True)
+class Share:
+    """How much of a source's units of one kind a rule keeps at a threshold."""
+
+    source: str
+    unit: str
+    rule: str
+    threshold: float
+    kept: int
+    of: int
+
+
+def what_if(
+    recipe: Recipe, workspace: Workspace, thresholds: Sequence[float] = GRID, rules: Sequence[str] = RULES
+) -> list[Share]:
+    """The funnel for a grid of thresholds and rules; writes nothing. Caps and overrides are left aside."""
+    conditions = {
+        "agree": "top = query AND query_prob >= {t}",
+        "query": "query_prob >= {t}",
+        "teacher": "top_prob >= {t}",
+    }
+    grid = [(rule, float(threshold)) for rule in rules for threshold in thresholds]
+    columns = ", ".join(f"count(*) FILTER (WHERE {conditions[rule].format(t=t)})" for rule, t in grid)
+    classes = class_names(recipe, workspace)
+    with units(workspace.table("scores"), workspace.table("samples"), classes, False) as db:
+        rows = db.execute(
+            f"SELECT source, unit, count(*), {columns} FROM units GROUP BY source, unit ORDER BY source, unit"
+        ).fetchall()
+    return [
+        Share(source, unit, rule, threshold, kept, of)
+        for source, unit, of, *kepts in rows
+        for (rule, threshold), kept in zip(grid, kepts, strict=True)
+    ]
+
+
+def class_names(recipe: Recipe, workspace: Workspace) -> list[str]:
+    """The class list: the recipe's, or what `ingest` found in the target's labels."""
+    classes = recipe.class_list()
+    if classes is not None:
+        return classes
+    record = workspace.record("ingest")
+    if record is None:
+        raise UserError(f"{workspace.root}: the classes are not known yet; run `omnisource ingest`")
+    return list(record.settings["classes"])
+
+
+def _write(path: Path, decisions: duckdb.DuckDBPyRelation) -> None:
+    """Streams the decisions into the table; it appears whole or not at all."""
+    with atomic_writer(path, DECISIONS) as writer:
+        for batch in decisions.fetch_arrow_reader(_BATCH):
+            writer.write_table(pa.Table.from_batches([batch]).cast(DECISIONS))
+
+
+def _counts(path: Path) -> dict[str, Any]:
+    """Kept, negative and dropped units per source and kind, with the reasons."""
+    counts: dict[str, Any] = {"rows": pq.read_metadata(path).num_rows, "kept": 0, "sources": {}}
+    with duckdb.connect() as db:
+        db.read_parquet(str(path)).create_view("decisions")
+        rows = db.execute(
+            "SELECT source, unit, keep, negative, reason, decided_by = 'human', count(*) FROM decisions GROUP BY ALL"
+            " ORDER BY ALL"
+        ).fetchall()
+    for source, unit, keep, negative, reason, human, count in rows:
+        entry = counts["sources"].setdefault(source, {}).setdefault(
+            unit, {"units": 0, "kept": 0, "negative": 0, "human": 0, "reasons": {}}
+        )
+        entry["units"] += count
+        entry["kept"] += count * keep
+        entry["negative"] += count * negative
+        entry["human"] += count * human
+        counts["kept"] += count * keep
+        if reason is not None:
+            entry["reasons"][reason] = entry["reasons"].get(reason, 0) + count
+    return counts
