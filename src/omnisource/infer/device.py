@@ -1,0 +1,22 @@
+"""Where to compute."""
+
+import torch
+
+from omnisource.errors import UserError
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device called `name` (`cpu`, `cuda`, `cuda:1` ...); `auto` is the first GPU, or the CPU where there is none.
+
+    Raises:
+        UserError: no such device, or this build of torch can't use it.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device: '{name}' can't be used here ({reason}); try device=auto") from None
+    return device

@@ -1,0 +1,231 @@
+"""`infer`: requests for views of files in, logits and features out."""
+
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from omnisource.clips import augment, read_views
+from omnisource.infer.device import pick_device
+from omnisource.infer.network import Precision, forward
+from omnisource.media import DEFAULT_LIMITS, Failure, IsolatedPool, Limits
+from omnisource.networks import Meta, Network
+
+F32 = npt.NDArray[np.float32]
+
+_PART_BYTES = 16 * 1024**2  # pixels that travel from a worker at once; a bigger request comes in parts
+_MOST_OPEN = 8  # batches of requests that may wait for one before them
+NOT_FINITE = "not_finite"  # reason of a request whose logits are not numbers: the network or its precision is at fault
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """Views of one piece of one file. Build the clips with `clips.dense_test` or `clips.segment_test`."""
+
+    key: Hashable
+    """What the caller knows it by."""
+    uri: str
+    clips: npt.NDArray[np.int64]
+    """(K, T) frame indices, 0 being the first frame at or after `start_s`. An image: [[0]]."""
+    crops: int = 1
+    """1, 3, 5 or 10 squares of each clip."""
+    start_s: float = 0.0
+    end_s: float | None = None
+    length: int | None = None
+    """With T = 1: frames into which the picture is repeated, so that a 3D network can look at an image."""
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What the network said about a request; `reason` and `message` say why it could not."""
+
+    request: Request
+    logits: F32 | None
+    """(K * crops, classes), all crops of the first clip first; None when the request failed."""
+    features: F32 | None
+    """(K * crops, D), means over time and space; None unless asked for."""
+    reason: str | None = None
+    message: str | None = None
+
+    @property
+    def probs(self) -> F32:
+        """(K * crops, classes) probabilities. ValueError when the request failed."""
+        if self.logits is None:
+            raise ValueError(f"{self.request.uri} was not recognised: {self.reason}")
+        powers = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
+        probs: F32 = powers / powers.sum(axis=1, keepdims=True)
+        return probs
+
+
+def infer(
+    network: Network,
+    meta: Meta,
+    requests: Iterable[Request],
+    *,
+    size: int,
+    short_side: int,
+    batch: int = 16,
+    workers: int | None = None,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    features: bool = False,
+    limits: Limits = DEFAULT_LIMITS,
+    memory_bytes: int | None = 2 * 1024**3,
+) -> Iterator[Result]:
+    """Recognises every requested view; yields one Result a request, in their order.
+
+    Files are decoded in killable processes while the network computes. Every frame of a request is decoded once for all
+    its clips and crops; batches hold views of several requests. A file that can't be decoded gives a Result with a
+    reason, never an exception. What is held in memory does not grow with the number of requests.
+
+    Args:
+        network: in evaluation mode; it is moved to the device.
+        meta: its normalisation.
+        requests: read lazily, a little ahead.
+        size: side of a crop in pixels, cut from frames whose shorter side was scaled to `short_side`.
+        batch: views in one forward pass.
+        workers: decoding processes; None: one for each CPU.
+        device: `auto`, `cpu`, `cuda` ...
+        features: yield features too.
+        limits: what one file may cost; `limits.timeout_s` also ends a worker that hangs.
+        memory_bytes: by which a worker may grow; None: no limit.
+    """
+    where = pick_device(device)
+    network.to(where).eval()
+    runner = _Runner(network, meta, where, precision, batch, features)
+    with IsolatedPool(workers, limits.timeout_s, memory_bytes) as pool:
+        parts = (part for request in requests for part in _parts(request, size, short_side, limits))
+        with closing(pool.map(_read, parts, ordered=True)) as decoded:
+            for part, views in decoded:
+                runner.take(part, views)
+                yield from runner.finished()
+        runner.flush()
+        yield from runner.finished()
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Some clips of a request: what one worker decodes at a time."""
+
+    request: Request
+    first: int
+    """Number of the request's clips before these."""
+    clips: npt.NDArray[np.int64]
+    size: int
+    short_side: int
+    limits: Limits
+
+
+def _parts(request: Request, size: int, short_side: int, limits: Limits) -> Iterator[_Part]:
+    if request.clips.ndim != 2 or not request.clips.size:
+        raise ValueError(f"clips must be (K, T) frame indices, got {request.clips.shape}")
+    count, length = request.clips.shape
+    each = max(1, _PART_BYTES // (request.crops * length * size * size * 3))
+    for first in range(0, count, each):
+        yield _Part(request, first, request.clips[first : first + each], size, short_side, limits)
+
+
+def _read(part: _Part) -> npt.NDArray[np.uint8]:
+    """In a worker: the pixels of a part, (clips * crops, T, size, size, 3)."""
+    request = part.request
+    return read_views(
+        request.uri,
+        part.clips,
+        crops=request.crops,
+        size=part.size,
+        short_side=part.short_side,
+        start_s=request.start_s,
+        end_s=request.end_s,
+        limits=part.limits,
+    )
+
+
+@dataclass(eq=False)
+class _Open:
+    """A request on its way."""
+
+    request: Request
+    logits: F32
+    features: F32 | None
+    missing: int
+    """Views without logits."""
+    failure: Failure | None = None
+
+
+@dataclass(eq=False)
+class _Batch:
+    """Views of one length that wait for a forward pass: pixels, and where their logits belong."""
+
+    pixels: list[npt.NDArray[np.uint8]] = field(default_factory=list)
+    places: list[tuple[_Open, int]] = field(default_factory=list)
+
+
+class _Runner:
+    """Gathers views into batches, runs them, and gives requests back in order once all their views are done."""
+
+    def __init__(
+        self, network: Network, meta: Meta, device: torch.device, precision: Precision, batch: int, features: bool
+    ) -> None:
+        self.network, self.meta, self.device, self.precision = network, meta, device, precision
+        self.batch, self.with_features = batch, features
+        self.open: deque[_Open] = deque()
+        self.batches: dict[tuple[int, ...], _Batch] = {}
+
+    def take(self, part: _Part, views: npt.NDArray[np.uint8] | Failure) -> None:
+        """Adds the views of a part; runs the batches that it fills."""
+        if part.first == 0:
+            self.open.append(self._opened(part.request))
+        request = self.open[-1]
+        if isinstance(views, Failure):
+            request.failure = request.failure or views
+            request.missing -= len(part.clips) * part.request.crops
+            return
+        length = part.request.length or views.shape[1]
+        waiting = self.batches.setdefault((views.shape[1], length), _Batch())
+        for number, view in enumerate(views):
+            waiting.pixels.append(view)
+            waiting.places.append((request, part.first * part.request.crops + number))
+            if len(waiting.pixels) == self.batch:
+                self._run(waiting, length)
+        if len(self.open) > _MOST_OPEN * self.batch:
+            self.flush()  # views of a rare length would hold up all that came after them
+
+    def flush(self) -> None:
+        """Runs what waits."""
+        for (_, length), waiting in self.batches.items():
+            if waiting.pixels:
+                self._run(waiting, length)
+
+    def finished(self) -> Iterator[Result]:
+        """The results at the head of the queue that are complete."""
+        while self.open and self.open[0].missing == 0:
+            done = self.open.popleft()
+            if done.failure is not None:
+                yield Result(done.request, None, None, str(done.failure.reason), done.failure.message)
+            elif not np.isfinite(done.logits).all():
+                yield Result(done.request, None, None, NOT_FINITE, "the network's output is not finite")
+            else:
+                yield Result(done.request, done.logits, done.features)
+
+    def _opened(self, request: Request) -> _Open:
+        views = len(request.clips) * request.crops
+        features = np.empty((views, self.network.feature_dim), np.float32) if self.with_features else None
+        return _Open(request, np.empty((views, self.network.num_classes), np.float32), features, views)
+
+    def _run(self, waiting: _Batch, length: int) -> None:
+        frames = torch.from_numpy(np.stack(waiting.pixels))
+        if self.device.type == "cuda":
+            frames = frames.pin_memory().to(self.device, non_blocking=True)
+        clips = augment(frames, mean=self.meta.mean, std=self.meta.std, length=length)
+        logits, features = (value.cpu().numpy() for value in forward(self.network, clips, self.precision))
+        for row, (request, place) in enumerate(waiting.places):
+            request.logits[place] = logits[row]
+            if request.features is not None:
+                request.features[place] = features[row]
+            request.missing -= 1
+        waiting.pixels, waiting.places = [], []
