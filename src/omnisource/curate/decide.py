@@ -5,11 +5,11 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
 
+from omnisource.curate.overrides import OVERRIDES
 from omnisource.errors import UserError
 from omnisource.recipe import Select
 
@@ -31,8 +31,8 @@ def units(scores: Path, samples: Path, classes: Sequence[str], need_probs: bool)
         db.execute("SET temp_directory=?", [spill])
         db.execute("SET preserve_insertion_order=false")
         db.execute(f"SET threads={max(1, len(os.sched_getaffinity(0)))}")
-        db.register("class_names", pa.table({"at": range(1, len(classes) + 1), "name": list(classes)}))
-        db.execute("CREATE TABLE names AS SELECT list(name ORDER BY at) AS names FROM class_names")
+        db.register("class_names", pa.table({"number": range(1, len(classes) + 1), "name": list(classes)}))
+        db.execute("CREATE TABLE names AS SELECT list(name ORDER BY number) AS names FROM class_names")
         db.read_parquet(str(scores)).create_view("scores")
         db.read_parquet(str(samples)).create_view("samples")
         teachers = _one(
@@ -45,8 +45,6 @@ def units(scores: Path, samples: Path, classes: Sequence[str], need_probs: bool)
                 why = "several teachers score a unit" if several else "soft labels are asked for"
                 raise UserError(f"{scores}: {why}, but the scores hold no full probabilities; set score.probs=true")
         db.execute(f"CREATE VIEW units AS {_UNITS.format(scored=_SEVERAL if several else _SINGLE)}")
-        if not several and not need_probs:
-            db.execute("CREATE OR REPLACE VIEW units AS SELECT * REPLACE (NULL::FLOAT[] AS probs) FROM units")
         yield db
 
 
@@ -89,17 +87,16 @@ def judged(select: Select) -> str:
 
 
 def decide(
-    db: duckdb.DuckDBPyConnection, select: Select, overrides: pa.Table | None, thresholds: dict[str, float]
+    db: duckdb.DuckDBPyConnection, select: Select, overrides: pa.Table | None = None
 ) -> duckdb.DuckDBPyRelation:
-    """Decisions (schema DECISIONS, in order) for every row of `units`.
+    """Decisions (columns of DECISIONS, ordered by sample, unit and start) for every row of the view `units`.
 
     Args:
         db: from `units`.
         select: the rule and its settings.
         overrides: human decisions, from `read_overrides`.
-        thresholds: by class, over `select.per_class`; see `calibrate`.
     """
-    db.register("per_class", _mapping({**thresholds, **select.per_class}))
+    db.register("per_class", _mapping(select.per_class))
     db.register("per_source", _mapping(select.per_source))
     db.register("overrides", overrides if overrides is not None else OVERRIDES.empty_table())
     query = _DECIDE.format(
@@ -115,6 +112,12 @@ def decide(
         merge=_MERGED if select.merge_windows else "SELECT * FROM overruled",
     )
     return db.sql(query)
+
+
+def _mapping(values: dict[str, float]) -> pa.Table:
+    return pa.table(
+        {"name": pa.array(values.keys(), pa.string()), "value": pa.array(values.values(), pa.float64())}
+    )
 
 
 # Settings enter as numbers and fixed words; names only ever through registered tables.

@@ -11,9 +11,8 @@ import pyarrow.parquet as pq
 
 from omnisource.curate.decide import decide, units
 from omnisource.curate.overrides import read_overrides
-from omnisource.errors import UserError
 from omnisource.recipe import Recipe, Select
-from omnisource.tables import DECISIONS
+from omnisource.tables import DECISIONS, table_writer
 from omnisource.workspace import StageRecord, Workspace
 
 _BATCH = 200_000  # rows in memory at a time
@@ -33,7 +32,7 @@ def select(recipe: Recipe, workspace: Workspace) -> StageRecord:
     many rows there are.
     """
     settings = recipe.select
-    classes = class_names(recipe, workspace)
+    classes = workspace.classes()
     overrides = read_overrides(recipe.resolve(settings.overrides), classes) if settings.overrides else None
     path = workspace.table(f"decisions-{settings.name}")
 
@@ -47,7 +46,7 @@ def select(recipe: Recipe, workspace: Workspace) -> StageRecord:
         settings={
             "select": settings.model_dump(mode="json"),
             "classes": classes,
-            "overrides": overrides.to_pylist() if overrides else None,
+            "overrides": overrides.to_pylist() if overrides is not None else None,
         },
         after=["ingest", "score"],
         outputs=[path],
@@ -78,7 +77,7 @@ def what_if(
     }
     grid = [(rule, float(threshold)) for rule in rules for threshold in thresholds]
     columns = ", ".join(f"count(*) FILTER (WHERE {conditions[rule].format(t=t)})" for rule, t in grid)
-    classes = class_names(recipe, workspace)
+    classes = workspace.classes()
     with units(workspace.table("scores"), workspace.table("samples"), classes, False) as db:
         rows = db.execute(
             f"SELECT source, unit, count(*), {columns} FROM units GROUP BY source, unit ORDER BY source, unit"
@@ -90,21 +89,10 @@ def what_if(
     ]
 
 
-def class_names(recipe: Recipe, workspace: Workspace) -> list[str]:
-    """The class list: the recipe's, or what `ingest` found in the target's labels."""
-    classes = recipe.class_list()
-    if classes is not None:
-        return classes
-    record = workspace.record("ingest")
-    if record is None:
-        raise UserError(f"{workspace.root}: the classes are not known yet; run `omnisource ingest`")
-    return list(record.settings["classes"])
-
-
 def _write(path: Path, decisions: duckdb.DuckDBPyRelation) -> None:
     """Streams the decisions into the table; it appears whole or not at all."""
-    with atomic_writer(path, DECISIONS) as writer:
-        for batch in decisions.fetch_arrow_reader(_BATCH):
+    with table_writer(path, DECISIONS) as writer:
+        for batch in decisions.to_arrow_reader(_BATCH):
             writer.write_table(pa.Table.from_batches([batch]).cast(DECISIONS))
 
 

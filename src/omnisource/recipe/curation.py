@@ -54,6 +54,7 @@ class Score(Section):
     segments: Annotated[int, Field(ge=1)] = 8  # frames (2D) per window or clip
     batch: Annotated[int, Field(ge=1)] = 16
     top_k: Annotated[int, Field(ge=1)] = 5
+    probs: bool = True  # store all classes' probabilities (several teachers for one unit and soft labels need them)
     features: bool = False  # store trunk features too
 
 
@@ -69,5 +70,6 @@ class Select(Section):
     per_class: dict[str, Share] = {}
     label: Literal["query", "teacher", "soft"] = "query"
     cap_per_class: Annotated[int, Field(ge=1)] | None = None
+    merge_windows: bool = False  # kept windows of one label that touch become one long one
     negative_below: Share = 0.1  # a frame below this in its video's class is a negative snippet
     overrides: str | None = None  # CSV of human decisions (sample_id, start_s, keep, label); they win

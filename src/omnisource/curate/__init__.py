@@ -1,0 +1,5 @@
+"""Curation: from a heap of web media to training data that can be trusted."""
+
+from omnisource.curate.select import select, what_if
+
+__all__ = ["select", "what_if"]

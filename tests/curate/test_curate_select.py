@@ -1,0 +1,200 @@
+"""Selection: every rule, override and cap against a plain re-statement of it in Python."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from omnisource.curate.decide import decide, units
+from omnisource.curate.overrides import read_overrides
+from omnisource.errors import UserError
+from omnisource.recipe import Select
+from omnisource.tables import DECISIONS, SAMPLES, SCORES, table_from_rows, write_table
+
+CLASSES = ["jump", "wave", "it's; DROP"]
+
+
+def sample(sample_id: str, query: str | None, format_: str = "image", source: str = "web") -> dict[str, Any]:
+    return {"sample_id": sample_id, "source": source, "role": "web", "format": format_, "uri": f"/{sample_id}",
+            "query_label": query, "status": "ok"}
+
+
+def score(sample_id: str, probs: list[float] | None, query: str | None, unit: str = "image",
+          start_s: float | None = None, teacher: str = "t") -> dict[str, Any]:
+    row: dict[str, Any] = {"sample_id": sample_id, "teacher": teacher, "unit": unit, "start_s": start_s,
+                           "end_s": None if start_s is None else start_s + 10, "status": "ok"}
+    if probs is None:
+        return row | {"status": "dropped", "reason": "corrupt"}
+    order = np.argsort(probs)[::-1]
+    return row | {"top_classes": order.tolist(), "top_probs": [probs[i] for i in order], "probs": probs,
+                  "query_prob": None if query is None else probs[CLASSES.index(query)]}
+
+
+def run(folder: Path, samples: list[dict[str, Any]], scores: list[dict[str, Any]], select: Select,
+        overrides: pa.Table | None = None) -> list[dict[str, Any]]:
+    write_table(folder / "samples.parquet", table_from_rows(samples, SAMPLES))
+    write_table(folder / "scores.parquet", table_from_rows(scores, SCORES))
+    with units(folder / "scores.parquet", folder / "samples.parquet", CLASSES, select.label == "soft") as db:
+        table = decide(db, select, overrides).to_arrow_table().cast(DECISIONS)
+    return list(table.to_pylist())
+
+
+def test_agree_keeps_what_teacher_and_query_both_say(tmp_path: Path) -> None:
+    samples = [sample("a", "jump"), sample("b", "wave"), sample("c", "jump"), sample("d", None), sample("e", "jump")]
+    scores = [
+        score("a", [0.8, 0.1, 0.1], "jump"),
+        score("b", [0.8, 0.1, 0.1], "wave"),
+        score("c", [0.36, 0.34, 0.3], "jump"),
+        score("d", [0.8, 0.1, 0.1], None),
+        score("e", None, "jump"),
+    ]
+    rows = run(tmp_path, samples, scores, Select(threshold=0.5))
+    assert [(row["sample_id"], row["keep"], row["reason"]) for row in rows] == [
+        ("a", True, None),
+        ("b", False, "teacher_disagrees"),
+        ("c", False, "below_threshold"),
+        ("d", False, "no_query"),
+        ("e", False, "corrupt"),
+    ]
+    assert rows[0]["label"] == "jump" and rows[0]["decided_by"] == "rule"
+
+
+def test_the_other_rules_and_labels(tmp_path: Path) -> None:
+    samples, scores = [sample("a", "wave")], [score("a", [0.5, 0.2, 0.3], "wave")]
+    kept = {
+        (rule, label): (row["keep"], row["label"])
+        for rule in ("agree", "query", "teacher", "all")
+        for label in ("query", "teacher")
+        for row in run(tmp_path, samples, scores, Select(rule=rule, label=label, threshold=0.4))  # type: ignore[arg-type]
+    }
+    assert kept[("agree", "query")] == (False, "wave")
+    assert kept[("query", "query")] == (False, "wave")
+    assert kept[("teacher", "query")] == (True, "wave")
+    assert kept[("teacher", "teacher")] == (True, "jump")
+    assert kept[("all", "query")] == (True, "wave")
+    assert kept[("all", "teacher")] == (True, "jump")
+    soft = run(tmp_path, samples, scores, Select(rule="all", label="soft"))[0]
+    assert soft["label"] == "jump" and soft["probs"] == pytest.approx([0.5, 0.2, 0.3])
+
+
+def test_thresholds_per_class_win_over_those_per_source(tmp_path: Path) -> None:
+    samples = [sample(name, query, source=source) for name, query, source in
+               [("a", "jump", "web"), ("b", "jump", "tube"), ("c", "wave", "tube"), ("d", "it's; DROP", "web")]]
+    scores = [score(s["sample_id"], [0.6 if c == s["query_label"] else 0.2 for c in CLASSES], s["query_label"])
+              for s in samples]
+    select = Select(threshold=0.7, per_source={"tube": 0.5}, per_class={"wave": 0.9, "it's; DROP": 0.1})
+    assert [row["keep"] for row in run(tmp_path, samples, scores, select)] == [False, True, False, True]
+
+
+def test_frames_split_into_positive_negative_and_neither(tmp_path: Path) -> None:
+    samples = [sample("v", "jump", "untrimmed")]
+    scores = [score("v", [p, 1 - p, 0.0], "jump", "frame", at) for at, p in enumerate([0.9, 0.3, 0.05])]
+    rows = run(tmp_path, samples, scores, Select(threshold=0.5, negative_below=0.1))
+    assert [(row["keep"], row["negative"]) for row in rows] == [(True, False), (False, False), (False, True)]
+
+
+def test_touching_windows_of_one_label_merge(tmp_path: Path) -> None:
+    samples = [sample("v", "jump", "untrimmed"), sample("w", "jump", "untrimmed")]
+    chances = [0.9, 0.8, 0.1, 0.9, 0.9, 0.9]
+    scores = [score(v, [p, 1 - p, 0.0], "jump", "window", 10.0 * at) for v in "vw" for at, p in enumerate(chances)]
+    rows = run(tmp_path, samples, scores, Select(threshold=0.5, merge_windows=True))
+    for video in "vw":
+        mine = [row for row in rows if row["sample_id"] == video]
+        assert [(row["start_s"], row["end_s"]) for row in mine if row["keep"]] == [(0.0, 20.0), (30.0, 60.0)]
+        assert [row["reason"] for row in mine] == [None, "merged", "teacher_disagrees", None, "merged", "merged"]
+    plain = run(tmp_path, samples, scores, Select(threshold=0.5))
+    assert sum(row["keep"] for row in plain) == 10
+
+
+def test_several_teachers_are_averaged_and_one_failure_drops_the_unit(tmp_path: Path) -> None:
+    samples = [sample("a", "jump"), sample("b", "jump")]
+    scores = [
+        score("a", [0.9, 0.1, 0.0], "jump", teacher="s"), score("a", [0.2, 0.8, 0.0], "jump", teacher="t"),
+        score("b", [0.9, 0.1, 0.0], "jump", teacher="s"), score("b", None, "jump", teacher="t"),
+    ]
+    a, b = run(tmp_path, samples, scores, Select(threshold=0.5))
+    assert a["keep"] and a["confidence"] == pytest.approx(0.55)
+    assert (b["keep"], b["reason"]) == (False, "corrupt")
+    for row in scores:
+        row.pop("probs", None)
+    with pytest.raises(UserError, match=r"score\.probs=true"):
+        run(tmp_path, samples, scores, Select())
+
+
+def test_humans_win_and_the_most_specific_of_them(tmp_path: Path) -> None:
+    samples = [sample("a", "jump"), sample("b", "jump"), sample("v", "jump", "untrimmed")]
+    scores = [score("a", [0.1, 0.8, 0.1], "jump"), score("b", [0.8, 0.1, 0.1], "jump")]
+    scores += [score("v", [0.05, 0.9, 0.05], "jump", "frame", float(at)) for at in range(3)]
+    file = tmp_path / "human.csv"
+    file.write_text("sample_id,start_s,keep,label\na,,yes,wave\nb,,no,\nv,,no,\nv,1,yes,\ngone,,yes,\n")
+    rows = run(tmp_path, samples, scores, Select(), read_overrides(file, CLASSES))
+    assert [(row["keep"], row["label"], row["reason"], row["negative"]) for row in rows] == [
+        (True, "wave", None, False),
+        (False, "jump", "human", False),
+        (False, "jump", "human", False),
+        (True, "jump", None, False),
+        (False, "jump", "human", False),
+    ]
+    assert {row["decided_by"] for row in rows} == {"human"}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("id,keep\n", "no column 'sample_id'"),
+        ("sample_id,keep\na,perhaps\n", "2: keep is 'perhaps'"),
+        ("sample_id,keep,label\na,yes,fly\n", "'fly' is not in the class list"),
+        ("sample_id,keep,start_s\na,yes,nan\n", "start_s is 'nan'"),
+        ("sample_id,keep,unit\na,yes,film\n", "unit is 'film'"),
+        ("sample_id,keep\n,yes\n", "no sample_id"),
+        ("sample_id,keep\na\n", "keep is ''"),
+    ],
+)
+def test_wrong_overrides_name_the_line(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "human.csv"
+    file.write_text(text)
+    with pytest.raises(UserError, match=says) as error:
+        read_overrides(file, CLASSES)
+    assert str(file) in str(error.value)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.lists(st.integers(1, 100), min_size=3, max_size=3)), max_size=30),
+    st.sampled_from(["agree", "query", "teacher", "all"]),
+    st.sampled_from(["query", "teacher"]),
+    st.floats(0, 1),
+    st.none() | st.integers(1, 3),
+)
+def test_the_sql_says_what_the_rules_say(
+    tmp_path_factory: pytest.TempPathFactory, drawn: list[tuple[int, list[int]]], rule: Any, label: Any,
+    threshold: float, cap: int | None,
+) -> None:
+    samples, scores, wanted = [], [], {}
+    for at, (query, weights) in enumerate(drawn):
+        probs = [float(np.float32(w / sum(weights))) for w in weights]
+        name, top = f"s{at:02d}", int(np.argsort(probs)[::-1][0])
+        samples.append(sample(name, CLASSES[query]))
+        scores.append(score(name, probs, CLASSES[query]))
+        if rule == "agree":
+            keep = top == query and probs[query] >= threshold
+        elif rule == "query":
+            keep = probs[query] >= threshold
+        else:
+            keep = rule == "all" or probs[top] >= threshold
+        confident = probs[top] if rule == "teacher" or (rule == "all" and label == "teacher") else probs[query]
+        if keep:
+            wanted[name] = (CLASSES[query if label == "query" else top], confident)
+    if cap:
+        for given_label in CLASSES:
+            ranked = sorted((-c, n) for n, (kept_label, c) in wanted.items() if kept_label == given_label)
+            for _, name in ranked[cap:]:
+                del wanted[name]
+    select = Select(rule=rule, label=label, threshold=threshold, cap_per_class=cap)
+    rows = run(tmp_path_factory.mktemp("select"), samples, scores, select)
+    assert {row["sample_id"]: row["label"] for row in rows if row["keep"]} == {n: l for n, (l, _) in wanted.items()}
+    assert all((row["reason"] is None) == row["keep"] for row in rows)
+    assert len(rows) == len(samples)
