@@ -100,7 +100,8 @@ def infer(
     runner = _Runner(network, meta, where, precision, batch, features)
     with IsolatedPool(workers, limits.timeout_s, memory_bytes) as pool:
         parts = (part for request in requests for part in _parts(request, size, short_side, limits))
-        with closing(pool.map(_read, parts, ordered=True)) as decoded:
+        ahead = max(4 * pool.workers, 2 * batch)  # images come one by one: enough of them for the next batch
+        with closing(pool.map(_read, parts, ordered=True, ahead=ahead)) as decoded:
             for part, views in decoded:
                 runner.take(part, views)
                 yield from runner.finished()

@@ -64,14 +64,14 @@ class IsolatedPool:
         self._mapping = threading.Lock()
 
     def map(
-        self, function: Callable[[T], R], items: Iterable[T], *, ordered: bool = False
+        self, function: Callable[[T], R], items: Iterable[T], *, ordered: bool = False, ahead: int | None = None
     ) -> Iterator[tuple[T, R | Failure]]:
         """Yields (item, result or Failure) for every item: as they end, or in the order of `items` when `ordered`.
 
         `function` must be importable from a module (no lambda, nothing from a script's own file); it, the items
-        and the results are pickled. `items` is read lazily in the caller's thread, a few for each process ahead
-        of what has been yielded. A MediaError of the function becomes a Failure with its reason; any other
-        exception one with reason "error".
+        and the results are pickled. `items` is read lazily in the caller's thread, `ahead` of them (None: four for
+        each process) before what has been yielded. A MediaError of the function becomes a Failure with its reason;
+        any other exception one with reason "error".
         """
         if getattr(function, "__module__", None) == "__main__":
             raise TypeError(f"{function!r} is defined in the main script; the pool needs a function from a module")
@@ -80,7 +80,7 @@ class IsolatedPool:
             raise RuntimeError("this pool is already running a map")
         crew = _Crew[T, R](self, task)
         try:
-            yield from crew.run(iter(items), ordered)
+            yield from crew.run(iter(items), ordered, ahead or self.workers * _QUEUED_PER_WORKER)
         finally:
             crew.stop()
             self._mapping.release()
@@ -169,11 +169,11 @@ class _Crew(Generic[T, R]):
 
     # In the caller's thread.
 
-    def run(self, items: Iterator[T], ordered: bool) -> Iterator[tuple[T, R | Failure]]:
+    def run(self, items: Iterator[T], ordered: bool, ahead: int) -> Iterator[tuple[T, R | Failure]]:
         given, early = 0, dict[int, tuple[T, R | Failure]]()
         exhausted = False
         for following in count():
-            while not exhausted and given - following < self.pool.workers * _QUEUED_PER_WORKER:
+            while not exhausted and given - following < ahead:
                 try:
                     item = next(items)
                 except StopIteration:
