@@ -19,23 +19,51 @@ CLASSES = ["jump", "wave", "it's; DROP"]
 
 
 def sample(sample_id: str, query: str | None, format_: str = "image", source: str = "web") -> dict[str, Any]:
-    return {"sample_id": sample_id, "source": source, "role": "web", "format": format_, "uri": f"/{sample_id}",
-            "query_label": query, "status": "ok"}
+    return {
+        "sample_id": sample_id,
+        "source": source,
+        "role": "web",
+        "format": format_,
+        "uri": f"/{sample_id}",
+        "query_label": query,
+        "status": "ok",
+    }
 
 
-def score(sample_id: str, probs: list[float] | None, query: str | None, unit: str = "image",
-          start_s: float | None = None, teacher: str = "t") -> dict[str, Any]:
-    row: dict[str, Any] = {"sample_id": sample_id, "teacher": teacher, "unit": unit, "start_s": start_s,
-                           "end_s": None if start_s is None else start_s + 10, "status": "ok"}
+def score(
+    sample_id: str,
+    probs: list[float] | None,
+    query: str | None,
+    unit: str = "image",
+    start_s: float | None = None,
+    teacher: str = "t",
+) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "sample_id": sample_id,
+        "teacher": teacher,
+        "unit": unit,
+        "start_s": start_s,
+        "end_s": None if start_s is None else start_s + 10,
+        "status": "ok",
+    }
     if probs is None:
         return row | {"status": "dropped", "reason": "corrupt"}
     order = np.argsort(probs)[::-1]
-    return row | {"top_classes": order.tolist(), "top_probs": [probs[i] for i in order], "probs": probs,
-                  "query_prob": None if query is None else probs[CLASSES.index(query)]}
+    return row | {
+        "top_classes": order.tolist(),
+        "top_probs": [probs[i] for i in order],
+        "probs": probs,
+        "query_prob": None if query is None else probs[CLASSES.index(query)],
+    }
 
 
-def run(folder: Path, samples: list[dict[str, Any]], scores: list[dict[str, Any]], select: Select,
-        overrides: pa.Table | None = None) -> list[dict[str, Any]]:
+def run(
+    folder: Path,
+    samples: list[dict[str, Any]],
+    scores: list[dict[str, Any]],
+    select: Select,
+    overrides: pa.Table | None = None,
+) -> list[dict[str, Any]]:
     write_table(folder / "samples.parquet", table_from_rows(samples, SAMPLES))
     write_table(folder / "scores.parquet", table_from_rows(scores, SCORES))
     with units(folder / "scores.parquet", folder / "samples.parquet", CLASSES, select.label == "soft") as db:
@@ -82,10 +110,19 @@ def test_the_other_rules_and_labels(tmp_path: Path) -> None:
 
 
 def test_thresholds_per_class_win_over_those_per_source(tmp_path: Path) -> None:
-    samples = [sample(name, query, source=source) for name, query, source in
-               [("a", "jump", "web"), ("b", "jump", "tube"), ("c", "wave", "tube"), ("d", "it's; DROP", "web")]]
-    scores = [score(s["sample_id"], [0.6 if c == s["query_label"] else 0.2 for c in CLASSES], s["query_label"])
-              for s in samples]
+    samples = [
+        sample(name, query, source=source)
+        for name, query, source in [
+            ("a", "jump", "web"),
+            ("b", "jump", "tube"),
+            ("c", "wave", "tube"),
+            ("d", "it's; DROP", "web"),
+        ]
+    ]
+    scores = [
+        score(s["sample_id"], [0.6 if c == s["query_label"] else 0.2 for c in CLASSES], s["query_label"])
+        for s in samples
+    ]
     select = Select(threshold=0.7, per_source={"tube": 0.5}, per_class={"wave": 0.9, "it's; DROP": 0.1})
     assert [row["keep"] for row in run(tmp_path, samples, scores, select)] == [False, True, False, True]
 
@@ -113,8 +150,10 @@ def test_touching_windows_of_one_label_merge(tmp_path: Path) -> None:
 def test_several_teachers_are_averaged_and_one_failure_drops_the_unit(tmp_path: Path) -> None:
     samples = [sample("a", "jump"), sample("b", "jump")]
     scores = [
-        score("a", [0.9, 0.1, 0.0], "jump", teacher="s"), score("a", [0.2, 0.8, 0.0], "jump", teacher="t"),
-        score("b", [0.9, 0.1, 0.0], "jump", teacher="s"), score("b", None, "jump", teacher="t"),
+        score("a", [0.9, 0.1, 0.0], "jump", teacher="s"),
+        score("a", [0.2, 0.8, 0.0], "jump", teacher="t"),
+        score("b", [0.9, 0.1, 0.0], "jump", teacher="s"),
+        score("b", None, "jump", teacher="t"),
     ]
     a, b = run(tmp_path, samples, scores, Select(threshold=0.5))
     assert a["keep"] and a["confidence"] == pytest.approx(0.55)
@@ -170,8 +209,12 @@ def test_wrong_overrides_name_the_line(tmp_path: Path, text: str, says: str) -> 
     st.none() | st.integers(1, 3),
 )
 def test_the_sql_says_what_the_rules_say(
-    tmp_path_factory: pytest.TempPathFactory, drawn: list[tuple[int, list[int]]], rule: Any, label: Any,
-    threshold: float, cap: int | None,
+    tmp_path_factory: pytest.TempPathFactory,
+    drawn: list[tuple[int, list[int]]],
+    rule: Any,
+    label: Any,
+    threshold: float,
+    cap: int | None,
 ) -> None:
     samples, scores, wanted = [], [], {}
     for at, (query, weights) in enumerate(drawn):
@@ -195,6 +238,8 @@ def test_the_sql_says_what_the_rules_say(
                 del wanted[name]
     select = Select(rule=rule, label=label, threshold=threshold, cap_per_class=cap)
     rows = run(tmp_path_factory.mktemp("select"), samples, scores, select)
-    assert {row["sample_id"]: row["label"] for row in rows if row["keep"]} == {n: l for n, (l, _) in wanted.items()}
+    assert {row["sample_id"]: row["label"] for row in rows if row["keep"]} == {
+        n: kept_as for n, (kept_as, _) in wanted.items()
+    }
     assert all((row["reason"] is None) == row["keep"] for row in rows)
     assert len(rows) == len(samples)

@@ -71,16 +71,21 @@ def requests_3d(folder: Path) -> list[Request]:
             Request(f"v{number}", str(folder / f"{number}.mp4"), dense_test(frames, 4, 4, clips=number + 1), crops=3)
         )
         requests.append(Request(f"i{number}", str(folder / f"{number}.jpg"), np.array([[0]]), length=4))
-    requests.append(
-        Request("piece", str(folder / "4.mp4"), dense_test(20, 4, 4, clips=2), start_s=1.5, end_s=3.5)
-    )
+    requests.append(Request("piece", str(folder / "4.mp4"), dense_test(20, 4, 4, clips=2), start_s=1.5, end_s=3.5))
     return requests
 
 
 def plainly(network: Network, request: Request) -> npt.NDArray[np.float32]:
     """One file, one view after another."""
-    views = read_views(request.uri, request.clips, crops=request.crops, size=SIZE, short_side=SHORT,
-                       start_s=request.start_s, end_s=request.end_s)
+    views = read_views(
+        request.uri,
+        request.clips,
+        crops=request.crops,
+        size=SIZE,
+        short_side=SHORT,
+        start_s=request.start_s,
+        end_s=request.end_s,
+    )
     rows = []
     for view in views:
         x = augment(torch.from_numpy(view[None]), mean=META.mean, std=META.std, length=request.length)
@@ -108,9 +113,11 @@ def test_the_same_numbers_as_file_after_file(folder: Path, three_d: Network, bat
 
 
 def test_snippets_and_single_frames_of_a_2d_network(folder: Path, two_d: Network) -> None:
-    requests = [Request("tsn", str(folder / "0.mp4"), segment_test(30, 5)[None], crops=3),
-                Request("frames", str(folder / "1.mp4"), np.arange(0, 30, 3)[:, None]),
-                Request("image", str(folder / "2.jpg"), np.array([[0]]))]
+    requests = [
+        Request("tsn", str(folder / "0.mp4"), segment_test(30, 5)[None], crops=3),
+        Request("frames", str(folder / "1.mp4"), np.arange(0, 30, 3)[:, None]),
+        Request("image", str(folder / "2.jpg"), np.array([[0]])),
+    ]
     results = run(two_d, requests)
     assert [len(result.probs) for result in results] == [3, 10, 1]
     for result in results:
@@ -120,8 +127,9 @@ def test_snippets_and_single_frames_of_a_2d_network(folder: Path, two_d: Network
 def test_bad_files_carry_a_reason_and_leave_the_others_alone(folder: Path, three_d: Network) -> None:
     clip = dense_test(30, 4, 4, clips=1)
     names = ["0.mp4", "empty.mp4", "1.mp4", "page.mp4", "missing.mp4", "cut.jpg", "2.mp4"]
-    requests = [Request(name, str(folder / name), clip if name.endswith("mp4") else np.array([[0]]), length=4)
-                for name in names]
+    requests = [
+        Request(name, str(folder / name), clip if name.endswith("mp4") else np.array([[0]]), length=4) for name in names
+    ]
     results = run(three_d, requests)
     assert [result.reason for result in results] == [None, "empty", None, "not_media", "missing", "truncated", None]
     for result in results:
@@ -156,7 +164,7 @@ def test_requests_are_read_lazily_and_processes_end_with_the_iterator(folder: Pa
     keys = [result.request.key for result in islice(results, 20)]
     assert keys == ["rare", *range(1, 20)]
     assert read < 100
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert not set(psutil.Process().children(recursive=True)) - before
 
 

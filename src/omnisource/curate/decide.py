@@ -86,9 +86,7 @@ def judged(select: Select) -> str:
     return "top" if select.rule == "teacher" else "query"
 
 
-def decide(
-    db: duckdb.DuckDBPyConnection, select: Select, overrides: pa.Table | None = None
-) -> duckdb.DuckDBPyRelation:
+def decide(db: duckdb.DuckDBPyConnection, select: Select, overrides: pa.Table | None = None) -> duckdb.DuckDBPyRelation:
     """Decisions (columns of DECISIONS, ordered by sample, unit and start) for every row of the view `units`.
 
     Args:
@@ -115,9 +113,7 @@ def decide(
 
 
 def _mapping(values: dict[str, float]) -> pa.Table:
-    return pa.table(
-        {"name": pa.array(values.keys(), pa.string()), "value": pa.array(values.values(), pa.float64())}
-    )
+    return pa.table({"name": pa.array(values.keys(), pa.string()), "value": pa.array(values.values(), pa.float64())})
 
 
 # Settings enter as numbers and fixed words; names only ever through registered tables.

@@ -4,7 +4,7 @@ import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pyarrow as pa
 
@@ -27,13 +27,13 @@ _MAX_BYTES = 1 << 30
 def read_overrides(path: Path, classes: Sequence[str]) -> pa.Table:
     """Reads human decisions: a CSV with the columns sample_id and keep, and if wanted start_s, unit and label.
 
-    A row without start_s decides about the whole sample; a row with one about the window or frame that begins there. When
-    a file decides twice about one thing the later row wins, so a program can simply append.
+    A row without start_s decides about the whole sample; a row with one about the window or frame that begins
+    there. When a file decides twice about one thing the later row wins, so a program can simply append.
 
     Raises:
         UserError: names the file, the line and what is wrong in it.
     """
-    rows: dict[tuple[str, str | None, float | None], dict[str, object]] = {}
+    rows: dict[tuple[str, str | None, float | None], dict[str, Any]] = {}
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise UserError(f"{path}: larger than {_MAX_BYTES} bytes, so not a file of human decisions")
@@ -43,15 +43,22 @@ def read_overrides(path: Path, classes: Sequence[str]) -> pa.Table:
             if missing:
                 raise UserError(f"{path}:1: no column '{min(missing)}'; overrides have sample_id, start_s, keep, label")
             for row in reader:
-                read = _row({key: (value or "").strip() for key, value in row.items() if isinstance(key, str)
-                             and not isinstance(value, list)}, f"{path}:{reader.line_num}", classes)
+                read = _row(
+                    {
+                        key: (value or "").strip()
+                        for key, value in row.items()
+                        if isinstance(key, str) and not isinstance(value, list)
+                    },
+                    f"{path}:{reader.line_num}",
+                    classes,
+                )
                 rows[str(read["sample_id"]), read["unit"], read["start_s"]] = read
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: overrides cannot be read ({error}); mend or remove select.overrides") from None
     return pa.Table.from_pylist(list(rows.values()), schema=OVERRIDES)
 
 
-def _row(row: dict[str, str], where: str, classes: Sequence[str]) -> dict[str, object]:
+def _row(row: dict[str, str], where: str, classes: Sequence[str]) -> dict[str, Any]:
     keep = row["keep"].lower()
     if not row["sample_id"]:
         raise UserError(f"{where}: no sample_id")

@@ -106,8 +106,10 @@ def _counts(path: Path) -> dict[str, Any]:
             " ORDER BY ALL"
         ).fetchall()
     for source, unit, keep, negative, reason, human, count in rows:
-        entry = counts["sources"].setdefault(source, {}).setdefault(
-            unit, {"units": 0, "kept": 0, "negative": 0, "human": 0, "reasons": {}}
+        entry = (
+            counts["sources"]
+            .setdefault(source, {})
+            .setdefault(unit, {"units": 0, "kept": 0, "negative": 0, "human": 0, "reasons": {}})
         )
         entry["units"] += count
         entry["kept"] += count * keep

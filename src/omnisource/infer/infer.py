@@ -1,10 +1,9 @@
 """`infer`: requests for views of files in, logits and features out."""
 
 from collections import deque
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Generator, Hashable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -76,7 +75,7 @@ def infer(
     features: bool = False,
     limits: Limits = DEFAULT_LIMITS,
     memory_bytes: int | None = 2 * 1024**3,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Recognises every requested view; yields one Result a request, in their order.
 
     Files are decoded in killable processes while the network computes. Every frame of a request is decoded once for all

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -65,7 +65,7 @@ class IsolatedPool:
 
     def map(
         self, function: Callable[[T], R], items: Iterable[T], *, ordered: bool = False, ahead: int | None = None
-    ) -> Iterator[tuple[T, R | Failure]]:
+    ) -> Generator[tuple[T, R | Failure], None, None]:
         """Yields (item, result or Failure) for every item: as they end, or in the order of `items` when `ordered`.
 
         `function` must be importable from a module (no lambda, nothing from a script's own file); it, the items
