@@ -1,28 +1,46 @@
 """Unified clips: from samples of any format to what a network sees."""
 
-from omnisource.clips.augment import augment
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from omnisource.clips.camera import Camera, aim, draw_path, load_camera, save_camera
+from omnisource.clips.fit import Footage, fit_camera
 from omnisource.clips.keys import rng
-from omnisource.clips.mixup import mix, smooth, soft_labels
-from omnisource.clips.read import Crop, centre, read_clip, read_times, read_views
+from omnisource.clips.read import Crop, centre, read_clip, read_moving, read_times, read_views
 from omnisource.clips.snippets import snippet_times
 from omnisource.clips.spatial import Box, random_resized_crop, view_boxes
+from omnisource.clips.stage import camera_path, fit_camera_stage
 from omnisource.clips.temporal import dense_test, dense_train, segment_test, segment_train
 from omnisource.clips.windows import frame_times, windows
 
+if TYPE_CHECKING:
+    from omnisource.clips.device import augment
+    from omnisource.clips.mixup import mix, smooth, soft_labels
+
 __all__ = [
     "Box",
+    "Camera",
     "Crop",
+    "Footage",
+    "aim",
     "augment",
+    "camera_path",
     "centre",
     "dense_test",
     "dense_train",
+    "draw_path",
+    "fit_camera",
+    "fit_camera_stage",
     "frame_times",
+    "load_camera",
     "mix",
     "random_resized_crop",
     "read_clip",
+    "read_moving",
     "read_times",
     "read_views",
     "rng",
+    "save_camera",
     "segment_test",
     "segment_train",
     "smooth",
@@ -31,3 +49,12 @@ __all__ = [
     "view_boxes",
     "windows",
 ]
+
+# What runs on the device is imported when it is first asked for: processes that only decode start without torch.
+_ON_DEVICE = {"augment": "device", "mix": "mixup", "smooth": "mixup", "soft_labels": "mixup"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ON_DEVICE:
+        return getattr(import_module(f"{__name__}.{_ON_DEVICE[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

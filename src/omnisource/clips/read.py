@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from omnisource.clips.camera import aim
 from omnisource.clips.spatial import Box, view_boxes
 from omnisource.media import DEFAULT_LIMITS, Limits, decode_frames
 
@@ -67,6 +68,31 @@ def read_times(
     )
     box = crop(frames.shape[2], frames.shape[1])
     return _cut(frames, box, size)[[unique.index(time_s) for time_s in times_s]]
+
+
+def read_moving(
+    path: str | Path,
+    motion: npt.NDArray[np.float64],
+    crop: Crop,
+    size: int,
+    *,
+    short_side: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> tuple[U8, npt.NDArray[np.float32]]:
+    """An image for a clip of a moving camera; the device makes the clip of it (augment, with `size`).
+
+    Args:
+        motion: (T, 3, 3) of draw_path.
+        crop: what the first frame shows; moved or made smaller so that the camera stays inside of the image (aim).
+        size: side of the clip. The picture has a quarter more, as it holds more than a frame shows.
+
+    Returns:
+        uint8 (1, 1.25 size, 1.25 size, 3) and the camera, float32 (T, 3, 3).
+    """
+    frame = decode_frames(path, [0], short_side=short_side, limits=limits)
+    height, width = frame.shape[1:3]
+    part, camera = aim(width, height, crop(width, height), motion)
+    return _cut(frame, part, round(1.25 * size)), camera
 
 
 def read_views(

@@ -1,0 +1,90 @@
+"""`camera`: the moving camera is fitted to the target's training videos."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omnisource.clips.camera import Camera, load_camera, save_camera
+from omnisource.clips.fit import Footage, fit_camera
+from omnisource.errors import UserError
+from omnisource.media import Limits
+from omnisource.recipe import Recipe
+from omnisource.tables import read_table
+from omnisource.workspace import StageRecord, Workspace
+
+
+def camera_path(workspace: Workspace) -> Path:
+    """Where the stage writes the fitted camera."""
+    return workspace.root / "camera.json"
+
+
+def fit_camera_stage(recipe: Recipe, workspace: Workspace) -> StageRecord:
+    """Fits the student's camera (`student.camera`) on the target's training clips, or copies the one it names.
+
+    The frames of a pair are the student's stride apart, so that generated clips move like the clips beside them.
+
+    Raises:
+        UserError: too few pairs gave a homography, or `camera.fitted` is not a camera.
+    """
+    wanted, stride, limits = recipe.student.camera, recipe.student.input.stride, recipe.probe.limits
+    given = recipe.resolve(wanted.fitted) if wanted.fitted else None
+    named = load_camera(given) if given else None
+    if named is not None and named.stride != stride:
+        raise UserError(
+            f"{given}: fitted at a stride of {named.stride} frames, the student's is {stride}; "
+            "fit it again: `omnisource camera fit`"
+        )
+    path = camera_path(workspace)
+    settings = {
+        "pairs": wanted.pairs,
+        "stride": stride,
+        "seed": recipe.seed,
+        "fitted": _content(named) if named else None,
+    }
+
+    def work(_: str) -> Mapping[str, Any]:
+        measured: Mapping[str, Any] = {"copied_from": str(given)}
+        if named is not None:
+            camera = named
+        else:
+            camera, measured = fit_camera(
+                _footage(workspace),
+                wanted.pairs,
+                stride,
+                recipe.seed,
+                limits=Limits(**limits.model_dump(exclude={"memory_bytes"})),
+            )
+        save_camera(path, camera, measured)
+        return {"pairs": camera.overall.pairs, "classes": len(camera.classes), "measured": measured}
+
+    return workspace.run_stage("camera", settings=settings, after=["probe"], outputs=[path], work=work)
+
+
+def _content(camera: Camera) -> list[Any]:
+    return [camera.overall.mean.tolist(), camera.overall.covariance.tolist(), sorted(camera.classes)]
+
+
+def _footage(workspace: Workspace) -> list[Footage]:
+    """The target's training clips that probe found to be good, by sample id."""
+    facts = {
+        row["sample_id"]: row
+        for row in read_table(
+            workspace.table("probe"), ["sample_id", "status", "fps", "num_frames", "width", "height"]
+        ).to_pylist()
+        if row["status"] == "ok"
+    }
+    names = ["sample_id", "uri", "role", "split", "format", "status", "label", "start_s", "end_s"]
+    found = []
+    for row in sorted(read_table(workspace.table("samples"), names).to_pylist(), key=lambda row: row["sample_id"]):
+        fact = facts.get(row["sample_id"])
+        if fact is None or (row["role"], row["split"], row["status"]) != ("target", "train", "ok"):
+            continue
+        if row["format"] == "image" or not fact["num_frames"]:
+            continue
+        start, end = row["start_s"] or 0.0, row["end_s"]
+        frames = fact["num_frames"]
+        if fact["fps"] and (start or end is not None):
+            frames = int(max(0.0, min((end or float("inf")) - start, frames / fact["fps"] - start)) * fact["fps"])
+        sides = [side for side in (fact["width"], fact["height"]) if side]
+        found.append(Footage(row["uri"], row["label"], frames, start, end, min(sides, default=None)))
+    return found
