@@ -1,0 +1,13 @@
+"""`omnisource report`."""
+
+from omnisource.cli.common import Overrides, RecipePath, WorkspaceDir, opened, tell
+from omnisource.progress import console
+
+
+def report(recipe: RecipePath, workspace: WorkspaceDir = None, overrides: Overrides = None) -> None:
+    """Write the report of what a workspace holds so far."""
+    from omnisource.report import write_report
+
+    with opened(recipe, workspace, overrides) as (loaded, place):
+        tell(write_report(loaded, place))
+        console.print(str(place.report_path), soft_wrap=True, markup=False)
