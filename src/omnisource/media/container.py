@@ -1,5 +1,6 @@
 """An opened video file: its picture track, its packets, and its frames made upright RGB."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ class Video:
     deadline: float  # time.monotonic() after which reading stops
     read_errors: int = 0  # errors met by packets()
     decode_errors: int = 0  # errors met by decode()
+    _moved: bool = False  # no longer at the beginning
     # One converter for all frames: making a new one for each halves the speed.
     _reformatter: VideoReformatter = field(default_factory=VideoReformatter)
     _thumbnailer: VideoReformatter = field(default_factory=VideoReformatter)
@@ -66,21 +68,34 @@ class Video:
     def seconds(self, pts: int) -> float:
         return float((pts - self.start_pts) * self.stream.time_base)
 
+    def exact_pts(self, seconds: float) -> float:
+        return self.start_pts + seconds / float(self.stream.time_base)
+
     def pts_at(self, seconds: float) -> int:
         """The first time stamp that is not before `seconds` (a microsecond of slack for rounding)."""
-        exact = seconds / float(self.stream.time_base)
-        return self.start_pts + int(np.ceil(exact - 1e-6 / float(self.stream.time_base)))
+        return math.ceil(self.exact_pts(seconds - 1e-6))
 
-    def seek(self, seconds: float) -> None:
-        """Goes to a key frame at or before `seconds`; stays where it is when the container can't."""
+    @property
+    def seekable(self) -> bool:
+        """False for MPEG program streams: they time only some frames; after a seek FFmpeg guesses the others wrong."""
+        return str(self.container.format.name) != "mpeg"
+
+    def seek(self, seconds: float | None) -> None:
+        """Goes to a key frame at or before `seconds`, or near it; None: to the beginning."""
+        if seconds is None and not self._moved:
+            return
+        self._moved = True
         try:
-            self.container.seek(self.pts_at(seconds), stream=self.stream, backward=True)
+            if seconds is None and self.container.format.name in ("mpeg", "mpegts"):
+                self.container.seek(0, unsupported_byte_offset=True)
+            else:
+                self.container.seek(self.pts_at(seconds or 0.0), stream=self.stream, backward=True)
         except (av.error.FFmpegError, ValueError, OverflowError):
             self.read_errors += 1
 
     def packets(self) -> Iterator[Any]:
         """The packets of the picture track from here on, read past errors. MediaError at the deadline."""
-        errors = 0
+        errors, self._moved = 0, True
         while errors <= _MAX_READ_ERRORS:
             try:
                 for packet in self.container.demux(self.stream):
@@ -152,13 +167,16 @@ def open_video(source: Source, kind: Kind, limits: Limits) -> Iterator[Video]:
             Reason.WRONG_KIND if kind.is_media else Reason.NOT_MEDIA,
             f"{source.url} is {kind.format}, not a video",
         )
+    if kind.family == "audio":
+        raise MediaError(Reason.NO_VIDEO, f"{source.url} is {kind.format}, which holds no pictures")
     with _video_errors(source.url):
         # "file:" keeps FFmpeg from reading a protocol into a name such as "concat:a".
         name = f"file:{source.path}" if source.path is not None else source.open()
         options = {
             "format_whitelist": _CONTAINERS,
             "protocol_whitelist": "file",
-            "max_pixels": str(_decoder_pixels(limits)),
+            # FFmpeg may decode a frame while it opens a file; that it may go beyond our limit lets us name the size.
+            "max_pixels": str(8 * limits.max_pixels),
         }
         timeout = min(_OPEN_TIMEOUT_S, limits.timeout_s)
         with av.open(name, options=options, timeout=timeout, metadata_errors="replace") as container:

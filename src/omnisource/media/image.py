@@ -1,5 +1,6 @@
 """Still and animated images, decoded by Pillow under a pixel limit."""
 
+import time
 import warnings
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -55,9 +56,9 @@ def decode_animation(
     with open_image(source, limits) as image:
         width, height = scaled_size(*image.size, short_side)
         limits.check_memory(len(indices), width, height)
-        times = frame_times(image)
+        times, end = frame_times(image, limits)
         inside = [i for i, t in enumerate(times) if t >= start_s and (end_s is None or t < end_s)]
-        if not inside and len(times) > 1 and start_s < times[-1] + (times[-1] - times[-2]):
+        if not inside and 0 <= start_s < end:
             inside = [bisect_right(times, start_s) - 1]  # none begins in the range, but one is on the screen
         if not inside:
             raise MediaError(Reason.NO_FRAMES, f"{source.url} has no frame in the asked range")
@@ -69,8 +70,9 @@ def decode_animation(
     return np.stack([frames[position] for position in positions])
 
 
-def frame_times(image: Image.Image) -> list[float]:
-    """Start of each frame of an opened image in seconds; [0.0] for a still."""
+def frame_times(image: Image.Image, limits: Limits) -> tuple[list[float], float]:
+    """Start of each frame of an opened image, and the end of the last, in seconds; ([0.0], 0.0) for a still."""
+    deadline = time.monotonic() + limits.timeout_s
     count = int(getattr(image, "n_frames", 1)) if image.format in ("GIF", "WEBP", "PNG", "AVIF") else 1
     if count > _MAX_ANIMATION_FRAMES:
         raise MediaError(Reason.TOO_LONG, f"an animation of {count} frames, limit {_MAX_ANIMATION_FRAMES}")
@@ -79,9 +81,13 @@ def frame_times(image: Image.Image) -> list[float]:
         times.append(now)
         if count > 1:
             image.seek(index)
+            if image.format in ("WEBP", "AVIF"):
+                image.load()  # their durations come with the pixels
+            if time.monotonic() > deadline:
+                raise MediaError(Reason.TIMEOUT, f"an animation of {count} frames takes too long to read")
             now += (float(image.info.get("duration") or 0.0) or _DEFAULT_FRAME_MS) / 1000
     image.seek(0)
-    return times
+    return times, now
 
 
 def to_array(image: Image.Image, short_side: int | None, limits: Limits) -> U8:

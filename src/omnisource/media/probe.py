@@ -83,7 +83,7 @@ def probe_media(path: str | Path, limits: Limits = DEFAULT_LIMITS, thorough: boo
 
 def _probe_image(source: Source, kind: Kind, limits: Limits, thorough: bool, sha256: str) -> MediaFacts:
     with open_image(source, limits) as image:
-        times = frame_times(image)
+        times, end = frame_times(image, limits)
         count = len(times)
         wanted = range(count) if thorough else sorted({0, count // 2, count - 1})
         look, middle = _Look(), np.zeros((THUMB, THUMB), np.uint8)
@@ -96,7 +96,6 @@ def _probe_image(source: Source, kind: Kind, limits: Limits, thorough: bool, sha
             middle = thumb if index <= count // 2 else middle
             if index == 0:
                 height, width = picture.shape[:2]
-        step = times[-1] / (count - 1) if count > 1 else 0.0
         gaps = np.diff(times)
         return MediaFacts(
             kind="image",
@@ -106,10 +105,10 @@ def _probe_image(source: Source, kind: Kind, limits: Limits, thorough: bool, sha
             width=width,
             height=height,
             rotation=_EXIF_DEGREES.get(image.getexif().get(_EXIF_ORIENTATION, 1), 0),
-            fps=1 / step if step else None,
+            fps=count / end if end else None,
             variable_fps=bool(count > 2 and np.ptp(gaps) > 0.1 * np.median(gaps)),
             num_frames=count,
-            duration_s=times[-1] + step,
+            duration_s=end,
             start_time_s=0.0,
             decodable_share=1.0,
             first_bad_s=None,

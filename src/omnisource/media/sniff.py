@@ -117,10 +117,11 @@ def _iso_media(head: bytes) -> Kind:
 
 
 def _is_transport_stream(head: bytes) -> bool:
-    """MPEG-TS has 0x47 at every 188th byte (192nd with timecodes, as cameras write it)."""
+    """MPEG-TS has 0x47 at every 188th byte (192nd as cameras write it), wherever the file was cut."""
     return any(
-        len(head) > first + 4 * step and all(head[first + i * step] == 0x47 for i in range(5))
-        for first, step in ((0, 188), (4, 192))
+        len(head) > first + 8 * step and all(head[first + i * step] == 0x47 for i in range(8))
+        for step in (188, 192)
+        for first in range(step)
     )
 
 

@@ -127,8 +127,10 @@ class _Decoded:
     orientation: npt.NDArray[np.int64]
 
 
-def _starts(start_s: float) -> list[float | None]:
+def _starts(video: Video, start_s: float) -> list[float | None]:
     """Where to seek for frames from `start_s` on: further and further back, at last the beginning (None)."""
+    if not (video.seekable and video.has_times):
+        return [None]
     return [*(start_s - back for back in _BACK_OFF_S if start_s - back > 0), None]
 
 
@@ -140,9 +142,8 @@ def _scan(video: Video, start_s: float, end_s: float | None, need: int) -> _Span
     if not video.has_times:
         return None
     span = None
-    for from_s in _starts(start_s):
-        if start_s > 0:
-            video.seek(from_s or 0.0)
+    for from_s in _starts(video, start_s):
+        video.seek(from_s)
         span = _read_span(video, from_s, start_s, end_s, need)
         if span is None or (span.pts and span.pts[0] <= video.pts_at(start_s)):
             break
@@ -191,7 +192,12 @@ def _read_span(video: Video, from_s: float | None, start_s: float, end_s: float 
         ):
             break
     span.display = sorted(set(span.display))
-    if not span.display and before is not None and first is not None and before[0] + before[2] > first:
+    if (
+        not span.display
+        and before is not None
+        and first is not None
+        and before[0] + before[2] > video.exact_pts(start_s)
+    ):
         # No frame begins in the range, but one is on the screen.
         span.ordinal[before[0]] = before[1]
         span.display.append(before[0])
@@ -203,7 +209,7 @@ def _replay(video: Video, span: _Span) -> Iterator[Any]:
     if span.packets is not None:
         yield from span.packets
         return
-    video.seek(span.from_s or 0.0)
+    video.seek(span.from_s)
     for _, packet in zip(span.pts, _from_key(video), strict=False):
         yield packet
 
@@ -329,9 +335,8 @@ def _whole_video(
     """(seconds, picture on demand) of every frame from a key frame before `start_s` on."""
     with open_video(source, kind, limits) as video:
         frames: Iterator[tuple[float, Any]] = iter(())
-        for from_s in _starts(start_s) if video.has_times else [None]:
-            if start_s > 0:
-                video.seek(from_s or 0.0)
+        for from_s in _starts(video, start_s):
+            video.seek(from_s)
             frames = _timed(video)
             first = next(frames, None)
             if first is None:
@@ -350,6 +355,7 @@ def _render(video: Video, frame: Any, short_side: int | None) -> U8:
 
 def _animation(source: Source, short_side: int | None, limits: Limits) -> Iterator[tuple[float, _Render]]:
     with open_image(source, limits) as image:
-        for index, seconds in enumerate(frame_times(image)):
+        starts, _ = frame_times(image, limits)
+        for index, seconds in enumerate(starts):
             image.seek(index)
             yield seconds, partial(to_array, image, short_side, limits)
