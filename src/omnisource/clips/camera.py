@@ -29,8 +29,7 @@ Mode = Literal["still", "translate-random", "translate-constant", "homography", 
 MIN_PAIRS = 24  # three for each of the eight numbers: with fewer a covariance means nothing
 _MAX_FILE_BYTES = 50_000_000
 _REDRAWS = 20
-# Crops that would look over the image's border shrink by these factors until they don't; the last is kept anyway.
-_SHRINK = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
+MAX_SHRINK = 0.7  # a crop that would look over the image's border gets smaller, but not below this share of a side
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def aim(width: int, height: int, box: Box, path: Floats) -> tuple[Box, npt.NDArr
     border = np.array([width, height]) / (2 * half)
     middle = (np.array([box.left + box.right, box.top + box.bottom]) - (width, height)) / (2 * half)
     extent = np.array([box.width, box.height]) / (2 * half)
-    for factor in _SHRINK:
+    for factor in np.linspace(1.0, MAX_SHRINK, 7):
         size, place = extent * factor, middle
         low, high = _seen(place, size, path)
         for _ in range(3):  # the overhang changes a little when a crop under a homography moves

@@ -1,7 +1,7 @@
 """Fits the moving camera to real videos: fixed number of frame pairs, their homographies, one Gaussian."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,8 +48,9 @@ def fit_camera(
 ) -> tuple[Camera, dict[str, Any]]:
     """Measures the camera's movement between `pairs` pairs of frames, `stride` apart, and fits Gaussians to it.
 
-    Pieces and frames are drawn at random; a piece is drawn again only when all have been. Pairs without a trustworthy
-    homography, or from files that don't decode, are left out and counted by reason.
+    Pieces and frames are drawn at random; a piece is drawn again only when all have been, a pair of frames only when
+    all of its piece have been. Pairs without a trustworthy homography, or from files that don't decode, are left out
+    and counted by reason.
 
     Returns:
         The camera, and what was measured: counts of pairs by outcome, and quantiles of the corners' movements.
@@ -63,12 +64,7 @@ def fit_camera(
             f"camera: none of {len(footage)} target training videos is longer than the stride of {stride} frames; "
             "set camera.mode to still, or name a fitted camera in camera.fitted"
         )
-    draw = rng(seed)
-    rounds = -(-pairs // len(usable))
-    order = [usable[i] for _ in range(rounds) for i in draw.permutation(len(usable))][:pairs]
-    asked = [
-        _Pair(piece, first := int(draw.integers(piece.num_frames - stride)), first + stride, limits) for piece in order
-    ]
+    asked = [_Pair(piece, first, first + stride, limits) for piece, first in _places(usable, pairs, stride, seed)]
     found: dict[str, list[Floats]] = defaultdict(list)
     outcomes: Counter[str] = Counter()
     with IsolatedPool(workers, timeout_s=limits.timeout_s) as pool, meter("camera", len(asked)) as bar:
@@ -100,6 +96,18 @@ def fit_camera(
         "largest_corner_movement": {f"{q:g}": float(np.quantile(largest, q)) for q in (0.1, 0.5, 0.9, 0.99)},
     }
     return camera, measured
+
+
+def _places(usable: Sequence[Footage], pairs: int, stride: int, seed: int) -> Iterator[tuple[Footage, int]]:
+    """Pieces, and the first frame of a pair in each."""
+    draw = rng(seed)
+    each, more = divmod(pairs, len(usable))
+    for turn, i in enumerate(draw.permutation(len(usable))):
+        piece, wanted = usable[i], each + (turn < more)
+        firsts = piece.num_frames - stride
+        for begin in range(0, wanted, firsts):
+            for first in draw.choice(firsts, min(firsts, wanted - begin), replace=False):
+                yield piece, int(first)
 
 
 def _measure(pair: _Pair) -> Floats | str:
