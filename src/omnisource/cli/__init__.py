@@ -6,6 +6,7 @@ import sys
 import typer
 
 from omnisource import __version__
+from omnisource.cli.camera import camera
 from omnisource.cli.compare import compare
 from omnisource.cli.doctor import doctor
 from omnisource.cli.flow import flow
@@ -40,6 +41,7 @@ def _options(
 app.command()(doctor)
 app.command()(init)
 app.command()(ingest)
+app.add_typer(camera, name="camera")
 app.command()(flow)
 app.command()(compare)
 app.command()(fuse)

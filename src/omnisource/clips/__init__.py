@@ -7,9 +7,10 @@ from omnisource.clips.camera import Camera, aim, draw_path, load_camera, save_ca
 from omnisource.clips.fit import Footage, fit_camera
 from omnisource.clips.keys import rng
 from omnisource.clips.read import Crop, centre, read_clip, read_moving, read_times, read_views
+from omnisource.clips.sheet import camera_sheet
 from omnisource.clips.snippets import snippet_times
 from omnisource.clips.spatial import Box, random_resized_crop, view_boxes
-from omnisource.clips.stage import camera_path, fit_camera_stage
+from omnisource.clips.stage import camera_path, fit_camera_stage, target_footage
 from omnisource.clips.temporal import dense_test, dense_train, segment_test, segment_train
 from omnisource.clips.windows import frame_times, windows
 
@@ -25,6 +26,7 @@ __all__ = [
     "aim",
     "augment",
     "camera_path",
+    "camera_sheet",
     "centre",
     "dense_test",
     "dense_train",
@@ -46,6 +48,7 @@ __all__ = [
     "smooth",
     "snippet_times",
     "soft_labels",
+    "target_footage",
     "view_boxes",
     "windows",
 ]

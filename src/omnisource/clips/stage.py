@@ -48,7 +48,7 @@ def fit_camera_stage(recipe: Recipe, workspace: Workspace) -> StageRecord:
             camera = named
         else:
             camera, measured = fit_camera(
-                _footage(workspace),
+                target_footage(workspace),
                 wanted.pairs,
                 stride,
                 recipe.seed,
@@ -64,7 +64,7 @@ def _content(camera: Camera) -> list[Any]:
     return [camera.overall.mean.tolist(), camera.overall.covariance.tolist(), sorted(camera.classes)]
 
 
-def _footage(workspace: Workspace) -> list[Footage]:
+def target_footage(workspace: Workspace) -> list[Footage]:
     """The target's training clips that probe found to be good, by sample id."""
     facts = {
         row["sample_id"]: row
