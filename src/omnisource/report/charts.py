@@ -39,7 +39,7 @@ def comparison(summaries: Sequence[RunSummary]) -> str:
     for summary in summaries:
         dots = [100 * top1 for top1 in summary.top1_each]
         figure.add_scatter(x=[summary.run] * len(dots), y=dots, mode="markers", marker={"color": INK, "size": 6})
-    figure.update_layout(**_LAYOUT, showlegend=False, height=340, yaxis_title="top-1 (%)", yaxis_rangemode="tozero")
+    figure.update_layout(**_LAYOUT, showlegend=False, height=340, yaxis_title="top-1 (%)", yaxis_range=[0, 100])
     return _html(figure)
 
 
@@ -118,6 +118,6 @@ def smooth(values: Sequence[float], keep: float = 0.9) -> list[float]:
 def _html(figure: go.Figure) -> str:
     # The script itself stands once in the page's head.
     html: str = figure.to_html(
-        full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}
+        full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True}
     )
     return html

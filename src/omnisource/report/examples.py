@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ class Example:
     title: str
     lines: list[str]
     good: bool | None = None  # right or wrong by the truth; None: unknown
+    twin: str = ""  # data URI of the file that a duplicate repeats
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Gallery:
     title: str
     examples: list[Example]
     total: int
+
+    @property
+    def pairs(self) -> bool:
+        """Whether the examples stand beside their twins."""
+        return any(example.twin for example in self.examples)
 
 
 @dataclass(frozen=True)
@@ -65,11 +71,26 @@ def galleries(story: Story, each: int) -> list[Gallery]:
             plans.append((source, title, [(row, None) for row in rows]))
     chosen = [(source, title, _spread(pairs, each), len(pairs)) for source, title, pairs in plans if pairs]
     wanted = [_wanted(story, row, unit) for _, _, pairs, _ in chosen for row, unit in pairs]
-    pictures = iter(_pictures(wanted))
+    twins = [twin for _, _, pairs, _ in chosen for row, unit in pairs if unit is None and (twin := _twin(story, row))]
+    pictures = _pictures([*wanted, *(_wanted(story, twin, None) for twin in twins)])
+    shown, beside = iter(pictures[: len(wanted)]), iter(pictures[len(wanted) :])
     return [
-        Gallery(source, title, [_example(story, row, unit, next(pictures)) for row, unit in pairs], total)
+        Gallery(
+            source,
+            title,
+            [
+                _example(story, row, unit, next(shown), next(beside) if unit is None and _twin(story, row) else "")
+                for row, unit in pairs
+            ],
+            total,
+        )
         for source, title, pairs, total in chosen
     ]
+
+
+def _twin(story: Story, row: Row) -> Row | None:
+    found = story.duplicates.get(row["sample_id"])
+    return story.everything.get(found["twin_id"]) if found and found["status"] != "ok" else None
 
 
 def _spread(pairs: Sequence[tuple[Row, Row | None]], count: int) -> list[tuple[Row, Row | None]]:
@@ -111,10 +132,10 @@ def picture(wanted: _Wanted) -> bytes:
     return bytes(cv2.imencode(".jpg", cv2.cvtColor(strip, cv2.COLOR_RGB2BGR), _JPEG)[1])
 
 
-def _pictures(wanted: Sequence[_Wanted]) -> Iterable[str]:
+def _pictures(wanted: Sequence[_Wanted]) -> list[str]:
     with IsolatedPool(workers=2, timeout_s=20.0) as pool:
-        for _, result in pool.map(picture, wanted, ordered=True):
-            yield "" if isinstance(result, Failure) else data_uri(result)
+        results = [result for _, result in pool.map(picture, wanted, ordered=True)]
+    return ["" if isinstance(result, Failure) else data_uri(result) for result in results]
 
 
 def data_uri(jpeg: bytes) -> str:
@@ -122,7 +143,7 @@ def data_uri(jpeg: bytes) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
-def _example(story: Story, row: Row, unit: Row | None, image: str) -> Example:
+def _example(story: Story, row: Row, unit: Row | None, image: str, twin: str) -> Example:
     query = row["query_label"] or "(no query)"
     where = "" if unit is None or unit["start_s"] is None else f" at {unit['start_s']:.0f} s"
     good = None
@@ -133,7 +154,7 @@ def _example(story: Story, row: Row, unit: Row | None, image: str) -> Example:
         lines = [f"found for: {query}{where}", _verdict(unit)]
     else:
         lines = [f"found for: {query}", _reason(story, row["sample_id"])]
-    return Example(image, (unit or {}).get("label") or query, lines, good)
+    return Example(image, (unit or {}).get("label") or query, lines, good, twin)
 
 
 def _verdict(unit: dict[str, Any]) -> str:

@@ -52,12 +52,13 @@ class FilterScore:
 
 
 class Story:
-    """The tables of a finished curation, joined in memory, a row a web sample or unit."""
+    """The tables of a finished curation in memory: `samples` holds the web's alone, `everything` the target's too."""
 
     def __init__(self, recipe: Recipe, workspace: Workspace) -> None:
         self.recipe = recipe
         samples = read_table(workspace.table("samples")).to_pylist()
-        self.samples: dict[str, Row] = {row["sample_id"]: row for row in samples if row["role"] == "web"}
+        self.everything: dict[str, Row] = {row["sample_id"]: row for row in samples}
+        self.samples = {i: row for i, row in self.everything.items() if row["role"] == "web"}
         self.probe = _by_id(workspace.table("probe"))
         self.duplicates = _by_id(workspace.table("duplicates"))
         self.decisions: dict[str, list[Row]] = defaultdict(list)
