@@ -13,6 +13,7 @@ from omnisource.cli.flow import flow
 from omnisource.cli.fuse import fuse
 from omnisource.cli.ingest import ingest
 from omnisource.cli.init import init
+from omnisource.cli.probe import probe
 from omnisource.errors import UserError
 from omnisource.progress import console
 
@@ -42,6 +43,7 @@ app.command()(doctor)
 app.command()(init)
 app.command()(ingest)
 app.add_typer(camera, name="camera")
+app.command()(probe)
 app.command()(flow)
 app.command()(compare)
 app.command()(fuse)

@@ -1,5 +1,6 @@
 """Curation: from a heap of web media to training data that can be trusted."""
 
+from omnisource.curate.probe import probe
 from omnisource.curate.select import select, what_if
 
-__all__ = ["select", "what_if"]
+__all__ = ["probe", "select", "what_if"]
