@@ -31,7 +31,7 @@ def write(workspace: Workspace, run: str, seed: int, accuracy: float, samples: i
     probs[np.arange(samples), np.where(right, labels, (labels + 1) % 7)] = 0.4
     ids = [f"{n:04d}" for n in range(samples)]
     made = Predictions("x", CLASSES, ids, labels, probs, [f"g{n // 3}" for n in range(samples)], [], "")
-    write_predictions(workspace.table(predictions_name(run, seed)), as_table(made), CLASSES)
+    write_predictions(workspace.table(predictions_name(f"{run}-{seed}")), as_table(made), CLASSES)
     return float(right.mean())
 
 

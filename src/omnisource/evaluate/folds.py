@@ -93,9 +93,9 @@ def summarise_run(run: str, results: Results, baseline: str | None, base: Result
     )
 
 
-def predictions_name(run: str, seed: int, split: str = "test") -> str:
-    """Name of the predictions table of a training; other splits than `test` stand in the name."""
-    return f"predictions-{run}-{seed}" + ("" if split == "test" else f"-{split}")
+def predictions_name(training: str, split: str = "test") -> str:
+    """Name of the predictions table of a training (`RUN-SEED`); other splits than `test` stand in it."""
+    return f"predictions-{training}" + ("" if split == "test" else f"-{split}")
 
 
 _Values = tuple[list[str], list[str], Floats]  # sample ids, groups, one value a sample
@@ -103,7 +103,7 @@ _Values = tuple[list[str], list[str], Floats]  # sample ids, groups, one value a
 
 def _read_results(workspaces: Sequence[Workspace], recipe: Recipe, run: str, split: str | None) -> Results:
     paths = {
-        (fold, seed): workspace.table(predictions_name(run, seed, split or recipe.test.split))
+        (fold, seed): workspace.table(predictions_name(f"{run}-{seed}", split or recipe.test.split))
         for fold, workspace in enumerate(workspaces)
         for seed in recipe.seeds
     }

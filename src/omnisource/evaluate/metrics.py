@@ -45,8 +45,10 @@ class Metrics:
     confusion: list[list[int]]  # row: true class, column: predicted class
 
     def as_counts(self) -> dict[str, Any]:
-        """As JSON-able values, for a stage record."""
-        return asdict(self)
+        """As JSON-able values for a stage record, without the confusion, which is large."""
+        counts = asdict(self)
+        del counts["confusion"]
+        return counts
 
 
 def measure(

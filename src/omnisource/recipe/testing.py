@@ -14,6 +14,7 @@ class Test(Section):
 
     clips: Count = 10
     crops: Literal[1, 3, 5, 10] = 3
+    size: Count | None = None  # side of a crop; null: the short side for three crops, else that of the training's crop
     average: Literal["prob", "score"] = "prob"
     batch: Count = 8  # views in one forward
     split: Literal["test", "val", "train"] = "test"

@@ -142,7 +142,7 @@ def _class_charts(recipe: Recipe, workspace: Workspace, summaries: Sequence[RunS
     for summary in shown:
         matrices, accuracies = [], []
         for seed in summary.seeds:
-            found = read_predictions(workspace.table(predictions_name(summary.run, seed, recipe.test.split)))
+            found = read_predictions(workspace.table(predictions_name(f"{summary.run}-{seed}", recipe.test.split)))
             metrics = measure(found.probs, found.labels, found.classes, bootstrap=0)
             matrices.append(metrics.confusion)
             accuracies.append([result.accuracy for result in metrics.per_class.values()])

@@ -1,0 +1,228 @@
+"""The `test` stage: every view of every test sample, the predictions table, the metrics."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from omnisource.errors import UserError
+from omnisource.evaluate.folds import predictions_name
+from omnisource.evaluate.metrics import measure
+from omnisource.evaluate.predictions import AVERAGE, read_predictions, write_predictions
+from omnisource.evaluate.views import crop_size, view_request
+from omnisource.flow import use_flow
+from omnisource.infer import Result, infer
+from omnisource.media import Limits
+from omnisource.networks import Meta, Network, load_checkpoint
+from omnisource.progress import track
+from omnisource.recipe import Recipe, Test, Training
+from omnisource.tables import PREDICTIONS, Journal, read_table
+from omnisource.workspace import StageRecord, Workspace
+
+_SAVE_EVERY_S = 20.0  # finished samples reach the disk at least this often
+_UNPROBED = "not_probed"
+
+
+def test_run(recipe: Recipe, workspace: Workspace, run: str, seed: int, settings: Test | None = None) -> StageRecord:
+    """Tests the student of one run and seed; see `test_training`."""
+    return test_training(recipe, workspace, f"{run}-{seed}", recipe.student_of(run), settings or recipe.test)
+
+
+def test_training(recipe: Recipe, workspace: Workspace, name: str, training: Training, settings: Test) -> StageRecord:
+    """Tests the training `name` (stage `train-NAME`) on a split of the target.
+
+    Writes `predictions-NAME`. The record's counts hold the metrics, the number of samples listed, scored and failed (by
+    reason), and the hash of the list.
+
+    Raises:
+        UserError: not trained yet, other classes than the workspace's, an empty split, no sample scored.
+    """
+    checkpoint = workspace.run_dir(name) / "last.safetensors"
+    return _test(recipe, workspace, name, checkpoint, training, settings, [f"train-{name}"], {})
+
+
+def test_checkpoint(
+    recipe: Recipe, workspace: Workspace, name: str, checkpoint: Path, training: Training, settings: Test
+) -> StageRecord:
+    """Tests a checkpoint from elsewhere, with the input of `training`, under a name of its own."""
+    if name in {f"{run}-{seed}" for run in recipe.planned_runs() for seed in recipe.seeds}:
+        raise UserError(f"--name {name}: is the name of a training of this recipe; choose another")
+    try:
+        facts = checkpoint.stat()
+    except OSError as error:
+        raise UserError(f"{checkpoint}: cannot be read ({error.strerror})") from None
+    which = {"checkpoint": str(checkpoint.resolve()), "bytes": facts.st_size, "mtime_ns": facts.st_mtime_ns}
+    return _test(recipe, workspace, name, checkpoint, training, settings, [], which)
+
+
+def _test(
+    recipe: Recipe,
+    workspace: Workspace,
+    name: str,
+    checkpoint: Path,
+    training: Training,
+    settings: Test,
+    after: Sequence[str],
+    which: Mapping[str, Any],
+) -> StageRecord:
+    table_name = predictions_name(name, settings.split)
+    stage = table_name.replace("predictions-", "test-", 1)
+    path = workspace.table(table_name)
+    flow = training.input.modality == "flow"
+
+    def work(mark: str) -> Mapping[str, Any]:
+        classes = workspace.classes()
+        network, meta = load_checkpoint(checkpoint)
+        check_classes(checkpoint, meta, network, classes)
+        listed, missing = test_samples(workspace, settings.split, flow)
+        journal = Journal(workspace.partial(stage), PREDICTIONS, ["sample_id", "view"], mark)
+        done = journal.done()
+        todo = [row for row in listed if row["sample_id"] not in done]
+        save(journal, predict_rows(network, meta, todo, training, settings, classes, _limits(recipe)), stage, len(todo))
+        write_predictions(path, journal.table(), classes)
+        found = read_predictions(path)
+        metrics = measure(
+            found.probs, found.labels, classes, groups=found.groups, bootstrap=settings.bootstrap, seed=recipe.seed
+        )
+        return {
+            **metrics.as_counts(),
+            "listed": len(listed),
+            "missing": missing,
+            "failed": dict(Counter(unscored.reason for unscored in found.failed)),
+            "list_hash": found.list_hash,
+        }
+
+    return workspace.run_stage(
+        stage,
+        settings={
+            **which,
+            "test": settings.model_dump(mode="json", exclude={"batch"}),
+            "input": training.input.model_dump(mode="json"),
+        },
+        after=[*after, "ingest", "probe", *(["flow"] if flow else [])],
+        outputs=[path],
+        work=work,
+    )
+
+
+def check_classes(checkpoint: Path, meta: Meta, network: Network, classes: Sequence[str]) -> None:
+    """Refuses a checkpoint for other classes than `classes`, or for the same in another order."""
+    if meta.classes == tuple(classes) or (not meta.classes and network.num_classes == len(classes)):
+        return
+    common = len(set(meta.classes) & set(classes))
+    order = ", in another order" if common == len(classes) == network.num_classes else ""
+    raise UserError(
+        f"{checkpoint}: was trained for {network.num_classes} classes, this recipe has {len(classes)}, {common} of them in "
+        f"common{order}; give the checkpoint's own recipe, or fine-tune it (student.network.init.checkpoint)"
+    )
+
+
+def test_samples(workspace: Workspace, split: str, flow: bool = False) -> tuple[list[dict[str, Any]], int]:
+    """The samples of a target split with their probe facts under `facts` (None: not probed or broken).
+
+    Returns:
+        The rows sorted by sample id, and how many more the list names whose file is missing.
+    """
+    samples = read_table(workspace.table("samples"))
+    wanted = samples.filter((pc.field("role") == "target") & (pc.field("split") == split))
+    present = wanted.filter(pc.field("status") == "ok").sort_by("sample_id")
+    if not present.num_rows:
+        raise UserError(
+            f"{workspace.table('samples')}: no target sample in the split '{split}'; set test.split, or the source's `{split}:`"
+        )
+    ids = present.select(["sample_id"])
+    facts = {row["sample_id"]: row for row in read_table(workspace.table("probe")).to_pylist()}
+    if flow:
+        present = use_flow(workspace, present)
+    rows = [{**row, "facts": facts.get(row["sample_id"])} for row in present.to_pylist()]
+    return rows, wanted.num_rows - ids.num_rows
+
+
+def predict_rows(
+    network: Network,
+    meta: Meta,
+    samples: Sequence[Mapping[str, Any]],
+    training: Training,
+    settings: Test,
+    classes: Sequence[str],
+    limits: Limits,
+) -> Iterator[list[dict[str, Any]]]:
+    """For each of `samples` its rows of the predictions table: every view, then their average (view -1)."""
+    usable: list[Mapping[str, Any]] = []
+    for sample in samples:
+        if reason := _unusable(sample):
+            yield [_unscored(sample, reason)]
+        else:
+            usable.append(sample)
+    by_id = {sample["sample_id"]: sample for sample in usable}
+    requests = (view_request(s, s["facts"], training.input, settings, network.spatial) for s in usable)
+    results = infer(
+        network,
+        meta,
+        requests,
+        size=crop_size(training.input, settings),
+        short_side=training.input.short_side,
+        batch=settings.batch,
+        workers=training.workers or 1,
+        device=training.device,
+        limits=limits,
+    )
+    for result in results:
+        sample = by_id[str(result.request.key)]
+        if result.logits is None:
+            yield [_unscored(sample, str(result.reason))]
+        else:
+            yield list(_scored(sample, result, settings.average, classes))
+
+
+def average_views(result: Result, how: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """(K,) class probabilities of a sample: the mean over its views of the probabilities, or of the scores."""
+    if how == "prob":
+        return result.probs.mean(axis=0, dtype=np.float64).astype(np.float32)
+    assert result.logits is not None
+    mean = result.logits.mean(axis=0, dtype=np.float64)
+    powers = np.exp(mean - mean.max())
+    return (powers / powers.sum()).astype(np.float32)
+
+
+def save(journal: Journal, finished: Iterable[list[dict[str, Any]]], what: str, total: int) -> None:
+    """Appends rows to the journal as they come, a part every few seconds; also when it is interrupted."""
+    waiting: list[dict[str, Any]] = []
+    saved = time.monotonic()
+    try:
+        for rows in track(finished, total, what):
+            waiting += rows
+            if time.monotonic() - saved > _SAVE_EVERY_S:
+                journal.append(waiting)
+                waiting, saved = [], time.monotonic()
+    finally:
+        journal.append(waiting)
+
+
+def _unusable(sample: Mapping[str, Any]) -> str | None:
+    if sample["status"] != "ok":
+        return str(sample["reason"])
+    if sample["facts"] is None:
+        return _UNPROBED
+    return None if sample["facts"]["status"] == "ok" else str(sample["facts"]["reason"])
+
+
+def _unscored(sample: Mapping[str, Any], reason: str) -> dict[str, Any]:
+    given = {key: sample[key] for key in ("sample_id", "label", "group")}
+    return {**given, "view": AVERAGE, "status": "dropped", "reason": reason}
+
+
+def _scored(sample: Mapping[str, Any], result: Result, how: str, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
+    given = {key: sample[key] for key in ("sample_id", "label", "group")} | {"status": "ok"}
+    for view, probs in [*enumerate(result.probs), (AVERAGE, average_views(result, how))]:
+        yield {**given, "view": view, "predicted": classes[int(probs.argmax())], "probs": probs}
+
+
+def _limits(recipe: Recipe) -> Limits:
+    given = recipe.probe.limits
+    return Limits(given.max_pixels, given.max_duration_s, given.max_bytes, given.timeout_s, given.memory_bytes)
