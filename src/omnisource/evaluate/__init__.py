@@ -5,6 +5,7 @@ from omnisource.evaluate.folds import RunSummary, predictions_name, summarise, s
 from omnisource.evaluate.fusion import best_share, fuse, parse_weights, sweep_weights
 from omnisource.evaluate.metrics import Metrics, measure
 from omnisource.evaluate.predictions import Predictions, as_table, read_predictions, write_predictions
+from omnisource.evaluate.test import check_classes, test_checkpoint, test_run, test_training
 
 __all__ = [
     "Comparison",
@@ -13,6 +14,7 @@ __all__ = [
     "RunSummary",
     "as_table",
     "best_share",
+    "check_classes",
     "compare",
     "fuse",
     "measure",
@@ -22,5 +24,8 @@ __all__ = [
     "summarise",
     "summarise_folds",
     "sweep_weights",
+    "test_checkpoint",
+    "test_run",
+    "test_training",
     "write_predictions",
 ]

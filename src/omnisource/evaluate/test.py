@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import numpy.typing as npt
 import pyarrow.compute as pc
 
 from omnisource.errors import UserError
@@ -24,6 +24,7 @@ from omnisource.recipe import Recipe, Test, Training
 from omnisource.tables import PREDICTIONS, Journal, read_table
 from omnisource.workspace import StageRecord, Workspace
 
+F32 = npt.NDArray[np.float32]
 _SAVE_EVERY_S = 20.0  # finished samples reach the disk at least this often
 _UNPROBED = "not_probed"
 
@@ -117,8 +118,8 @@ def check_classes(checkpoint: Path, meta: Meta, network: Network, classes: Seque
     common = len(set(meta.classes) & set(classes))
     order = ", in another order" if common == len(classes) == network.num_classes else ""
     raise UserError(
-        f"{checkpoint}: was trained for {network.num_classes} classes, this recipe has {len(classes)}, {common} of them in "
-        f"common{order}; give the checkpoint's own recipe, or fine-tune it (student.network.init.checkpoint)"
+        f"{checkpoint}: was trained for {network.num_classes} classes, this recipe has {len(classes)}, {common} of "
+        f"them in common{order}; give the checkpoint's own recipe, or fine-tune it (student.network.init.checkpoint)"
     )
 
 
@@ -133,14 +134,14 @@ def test_samples(workspace: Workspace, split: str, flow: bool = False) -> tuple[
     present = wanted.filter(pc.field("status") == "ok").sort_by("sample_id")
     if not present.num_rows:
         raise UserError(
-            f"{workspace.table('samples')}: no target sample in the split '{split}'; set test.split, or the source's `{split}:`"
+            f"{workspace.table('samples')}: no target sample in the split '{split}'; set test.split, or `{split}:` of "
+            "the target source"
         )
-    ids = present.select(["sample_id"])
     facts = {row["sample_id"]: row for row in read_table(workspace.table("probe")).to_pylist()}
     if flow:
         present = use_flow(workspace, present)
     rows = [{**row, "facts": facts.get(row["sample_id"])} for row in present.to_pylist()]
-    return rows, wanted.num_rows - ids.num_rows
+    return rows, wanted.num_rows - len(rows)
 
 
 def predict_rows(
@@ -180,14 +181,15 @@ def predict_rows(
             yield list(_scored(sample, result, settings.average, classes))
 
 
-def average_views(result: Result, how: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+def average_views(result: Result, how: str) -> F32:
     """(K,) class probabilities of a sample: the mean over its views of the probabilities, or of the scores."""
-    if how == "prob":
-        return result.probs.mean(axis=0, dtype=np.float64).astype(np.float32)
-    assert result.logits is not None
-    mean = result.logits.mean(axis=0, dtype=np.float64)
-    powers = np.exp(mean - mean.max())
-    return (powers / powers.sum()).astype(np.float32)
+    if result.logits is None or how == "prob":
+        probs: F32 = result.probs.mean(axis=0, dtype=np.float64).astype(np.float32)
+    else:
+        scores = result.logits.mean(axis=0, dtype=np.float64)
+        powers = np.exp(scores - scores.max())
+        probs = (powers / powers.sum()).astype(np.float32)
+    return probs
 
 
 def save(journal: Journal, finished: Iterable[list[dict[str, Any]]], what: str, total: int) -> None:
@@ -225,4 +227,4 @@ def _scored(sample: Mapping[str, Any], result: Result, how: str, classes: Sequen
 
 def _limits(recipe: Recipe) -> Limits:
     given = recipe.probe.limits
-    return Limits(given.max_pixels, given.max_duration_s, given.max_bytes, given.timeout_s, given.memory_bytes)
+    return Limits(given.max_pixels, given.max_duration_s, given.max_bytes, given.timeout_s)

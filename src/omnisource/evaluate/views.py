@@ -11,7 +11,9 @@ from omnisource.infer import Request
 from omnisource.recipe import Input, Test
 
 
-def view_request(sample: Mapping[str, Any], facts: Mapping[str, Any], given: Input, views: Test, spatial: bool) -> Request:
+def view_request(
+    sample: Mapping[str, Any], facts: Mapping[str, Any], given: Input, views: Test, spatial: bool
+) -> Request:
     """All views of one sample.
 
     Args:
@@ -39,7 +41,7 @@ def frame_count(sample: Mapping[str, Any], facts: Mapping[str, Any]) -> int:
     if sample["start_s"] is None and sample["end_s"] is None:
         return max(1, int(facts["num_frames"]))
     end_s = facts["duration_s"] if sample["end_s"] is None else min(sample["end_s"], facts["duration_s"])
-    return max(1, round((end_s - (sample["start_s"] or 0.0)) * facts["fps"]))
+    return max(1, round(float((end_s - (sample["start_s"] or 0.0)) * facts["fps"])))
 
 
 def crop_size(given: Input, views: Test) -> int:

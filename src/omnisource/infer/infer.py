@@ -221,7 +221,9 @@ class _Runner:
         frames = torch.from_numpy(np.stack(waiting.pixels))
         if self.device.type == "cuda":
             frames = frames.pin_memory().to(self.device, non_blocking=True)
-        clips = augment(frames, mean=self.meta.mean, std=self.meta.std, length=length)
+        clips = augment(
+            frames, mean=self.meta.mean, std=self.meta.std, length=length, flow=self.network.in_channels == 2
+        )
         logits, features = (value.cpu().numpy() for value in forward(self.network, clips, self.precision))
         for row, (request, place) in enumerate(waiting.places):
             request.logits[place] = logits[row]

@@ -1,0 +1,276 @@
+"""The test stage: the protocol's numbers, honest counts, resume, refusals."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+import torch
+
+from omnisource import evaluate
+from omnisource.clips import augment, dense_test, read_views, segment_test
+from omnisource.errors import UserError
+from omnisource.evaluate import read_predictions, summarise
+from omnisource.evaluate import test as stage
+from omnisource.flow import compute_flow
+from omnisource.ingest import ingest
+from omnisource.media import MediaError, probe_media
+from omnisource.networks import Meta, create, load_checkpoint, save_checkpoint
+from omnisource.recipe import Recipe
+from omnisource.recipe import Test as Views
+from omnisource.tables import PROBE, read_table, table_from_rows, write_table
+from omnisource.workspace import Workspace, open_workspace
+
+run_test = evaluate.test_run  # under this name pytest does not take it for a test
+CLASSES = ["left", "right"]
+
+
+def film(path: Path, dx: int, frames: int, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    ground = random.integers(0, 255, 3)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 80, 60, "yuv420p"
+        for n in range(frames):
+            picture = np.full((60, 80, 3), ground, np.uint8)
+            left = (30 + dx * n) % 60
+            picture[20:40, left : left + 20] = 240
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("media")
+    for label, dx in (("left", -3), ("right", 3)):
+        for n in range(8):
+            film(folder / "target" / label / f"{label}{n}.mp4", dx, 3 + 4 * n, n)
+    (folder / "target" / "left" / "page.mp4").write_text("<html>gone</html>")
+    rows = [
+        f"{path.relative_to(folder / 'target')},{path.parent.name},{path.stem[-1]}"
+        for path in sorted((folder / "target").rglob("*.mp4"))
+    ]
+    (folder / "target" / "list.csv").write_text(
+        "path,label,number\n" + "\n".join([*rows, "left/gone.mp4,left,9"]) + "\n"
+    )
+    return folder
+
+
+def recipe_of(media: Path, **student: Any) -> Recipe:
+    student = {"network": {"name": "slowonly_r18", "options": {"base_width": 8}}, **student}
+    student.setdefault("input", {"frames": 4, "stride": 2, "short_side": 48, "size": 40})
+    return Recipe.model_validate(
+        {
+            "name": "t",
+            "data": media,
+            "classes": CLASSES,
+            "sources": {
+                "target": {
+                    "role": "target",
+                    "path": "target/list.csv",
+                    "test": {"number": ["3", "4", "5", "6", "7", "9", "e"]},
+                    "missing": "drop",
+                }
+            },
+            "teachers": {"image": {"network": {"name": "tsn_r18"}}, "video": {"network": {"name": "slowonly_r18"}}},
+            "student": {**student, "workers": 2},
+            "test": {"clips": 3, "crops": 3, "batch": 4, "bootstrap": 100},
+        }
+    )
+
+
+def prepare(recipe: Recipe, workspace: Workspace, classes: list[str] = CLASSES) -> None:
+    """Ingest and probe for real; the training is random weights."""
+    ingest(recipe, workspace)
+
+    def probe(_: str) -> dict[str, Any]:
+        rows = []
+        for sample in read_table(workspace.table("samples")).filter(pc.field("status") == "ok").to_pylist():
+            try:
+                facts = probe_media(sample["uri"])
+                row = {"status": "ok", "kind": facts.kind, "num_frames": facts.num_frames, "fps": facts.fps}
+                rows.append({"sample_id": sample["sample_id"], **row, "duration_s": facts.duration_s})
+            except MediaError as error:
+                rows.append({"sample_id": sample["sample_id"], "status": "dropped", "reason": str(error.reason)})
+        write_table(workspace.table("probe"), table_from_rows(rows, PROBE))
+        return {}
+
+    workspace.run_stage("probe", settings={}, after=["ingest"], outputs=[workspace.table("probe")], work=probe)
+    train(recipe, workspace, "target-only-0", classes)
+
+
+def train(recipe: Recipe, workspace: Workspace, name: str, classes: list[str] = CLASSES, seed: int = 0) -> None:
+    path = workspace.run_dir(name) / "last.safetensors"
+    given = recipe.student
+
+    def work(_: str) -> dict[str, Any]:
+        torch.manual_seed(seed)
+        channels = 2 if given.input.modality == "flow" else 3
+        network = create(given.network.name, len(classes), in_channels=channels, **given.network.options)
+        torch.nn.init.normal_(network.head.weight)
+        save_checkpoint(path, network, Meta(classes=tuple(classes), frames=given.input.frames))
+        return {}
+
+    workspace.run_stage(f"train-{name}", settings={"seed": seed}, after=[], outputs=[path], work=work)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    with open_workspace(tmp_path / "w") as opened:
+        yield opened
+
+
+def plainly(workspace: Workspace, uri: str, clips: np.ndarray, size: int) -> np.ndarray:
+    network, meta = load_checkpoint(workspace.run_dir("target-only-0") / "last.safetensors")
+    views = torch.from_numpy(read_views(uri, clips, crops=3, size=size, short_side=48))
+    with torch.inference_mode():
+        return network(augment(views, mean=meta.mean, std=meta.std)).double().softmax(1).numpy()
+
+
+def test_a_student_is_tested_with_every_view(media: Path, workspace: Workspace) -> None:
+    recipe = recipe_of(media)
+    prepare(recipe, workspace)
+    record = run_test(recipe, workspace, "target-only", 0)
+    counts = record.counts
+    assert (counts["listed"], counts["samples"], counts["missing"], counts["failed"]) == (11, 10, 1, {"not_media": 1})
+    ingested = workspace.record("ingest")
+    assert ingested is not None and counts["list_hash"] == ingested.counts["list_hash"]["test"]
+    rows = read_table(workspace.table("predictions-target-only-0")).to_pylist()
+    samples = {row["sample_id"]: row for row in read_table(workspace.table("samples")).to_pylist()}
+    by_sample: dict[str, dict[int, list[float]]] = {}
+    for row in rows:
+        if row["status"] == "ok":
+            by_sample.setdefault(row["sample_id"], {})[row["view"]] = row["probs"]
+    assert len(by_sample) == 10
+    hits = 0
+    for sample_id, views in by_sample.items():
+        assert sorted(views) == list(range(-1, 9))
+        sample = samples[sample_id]
+        frames = 3 + 4 * int(Path(sample["uri"]).stem[-1])
+        expected = plainly(workspace, sample["uri"], dense_test(frames, 4, 2, 3), 48)
+        np.testing.assert_allclose([views[n] for n in range(9)], expected, atol=1e-5)
+        np.testing.assert_allclose(views[-1], expected.mean(0), atol=1e-5)
+        hits += CLASSES[int(np.argmax(views[-1]))] == sample["label"]
+    assert counts["top1"] == pytest.approx(hits / 10)
+    assert not run_test(recipe, workspace, "target-only", 0).fresh
+    (summary,) = summarise(workspace, recipe)
+    assert (summary.top1, summary.samples, summary.failed) == (counts["top1"], 10, 1)
+
+
+def test_a_2d_network_sees_segments(media: Path, workspace: Workspace) -> None:
+    recipe = recipe_of(media, network={"name": "tsn_r18", "options": {"base_width": 8}})
+    prepare(recipe, workspace)
+    run_test(recipe, workspace, "target-only", 0, Views(clips=5, crops=3, average="score"))
+    found = read_predictions(workspace.table("predictions-target-only-0"))
+    samples = {row["sample_id"]: row for row in read_table(workspace.table("samples")).to_pylist()}
+    network, meta = load_checkpoint(workspace.run_dir("target-only-0") / "last.safetensors")
+    for n, sample_id in enumerate(found.sample_ids):
+        uri = samples[sample_id]["uri"]
+        frames = segment_test(3 + 4 * int(Path(uri).stem[-1]), 5)[None]
+        views = torch.from_numpy(read_views(uri, frames, crops=3, size=48, short_side=48))
+        with torch.inference_mode():
+            logits = network(augment(views, mean=meta.mean, std=meta.std)).mean(0)
+        np.testing.assert_allclose(found.probs[n], logits.softmax(0).numpy(), atol=1e-5)
+
+
+def test_flow_goes_through_the_same_path(media: Path, workspace: Workspace) -> None:
+    given = {"frames": 4, "stride": 2, "short_side": 48, "size": 40, "modality": "flow"}
+    recipe = recipe_of(media, input=given).model_copy(
+        update={"flow": recipe_of(media).flow.model_copy(update={"method": "dis"})}
+    )
+    prepare(recipe, workspace)
+    with pytest.raises(UserError, match="needs 'flow'"):
+        run_test(recipe, workspace, "target-only", 0)
+    compute_flow(recipe, workspace)
+    record = run_test(recipe, workspace, "target-only", 0, Views(clips=1, crops=1))
+    assert (record.counts["listed"], record.counts["samples"], record.counts["failed"]) == (11, 10, {"no_flow": 1})
+
+
+def test_other_splits_have_their_own_table(media: Path, workspace: Workspace) -> None:
+    recipe = recipe_of(media)
+    prepare(recipe, workspace)
+    record = run_test(recipe, workspace, "target-only", 0, Views(split="train", clips=1, crops=1))
+    assert record.stage == "test-target-only-0-train"
+    assert record.counts["samples"] == 6
+    assert workspace.table("predictions-target-only-0-train").exists()
+    with pytest.raises(UserError, match="no target sample in the split 'val'"):
+        run_test(recipe, workspace, "target-only", 0, Views(split="val"))
+
+
+def test_a_killed_test_goes_on_where_it_stopped(
+    media: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of(media)
+    prepare(recipe, workspace)
+    seen: list[str] = []
+    ask = stage.infer
+
+    def killed_after(limit: int) -> Any:
+        def asking(network: Any, meta: Any, requests: Any, **given: Any) -> Any:
+            for count, result in enumerate(ask(network, meta, requests, **given)):
+                if count == limit:
+                    raise KeyboardInterrupt
+                seen.append(str(result.request.key))
+                yield result
+
+        return asking
+
+    monkeypatch.setattr(stage, "infer", killed_after(4))
+    with pytest.raises(KeyboardInterrupt):
+        run_test(recipe, workspace, "target-only", 0)
+    monkeypatch.setattr(stage, "infer", killed_after(99))
+    record = run_test(recipe, workspace, "target-only", 0)
+    assert len(seen) == len(set(seen)) == record.counts["samples"] == 10
+    whole = read_table(workspace.table("predictions-target-only-0"))
+    shutil.rmtree(workspace.root / "stages", ignore_errors=False)
+    (workspace.root / "stages").mkdir()
+    prepare(recipe, workspace)
+    monkeypatch.setattr(stage, "infer", ask)
+    run_test(recipe, workspace, "target-only", 0)
+    again = read_table(workspace.table("predictions-target-only-0"))
+    assert again.drop_columns(["probs"]) == whole.drop_columns(["probs"])
+    np.testing.assert_allclose(
+        np.concatenate(again["probs"].drop_null().to_pylist()),
+        np.concatenate(whole["probs"].drop_null().to_pylist()),
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["left", "right", "up"], "trained for 3 classes, this recipe has 2, 2 of them in common"),
+        (["right", "left"], "2 of them in common, in another order"),
+    ],
+)
+def test_a_checkpoint_of_other_classes_is_refused(
+    media: Path, workspace: Workspace, classes: list[str], message: str
+) -> None:
+    recipe = recipe_of(media)
+    prepare(recipe, workspace, classes)
+    with pytest.raises(UserError, match=message):
+        run_test(recipe, workspace, "target-only", 0)
+
+
+def test_an_untrained_run_is_refused(media: Path, workspace: Workspace) -> None:
+    recipe = recipe_of(media)
+    prepare(recipe, workspace)
+    with pytest.raises(UserError, match="needs 'train-target-only-7'"):
+        run_test(recipe, workspace, "target-only", 7)
+
+
+def test_testing_again_is_quick(media: Path, workspace: Workspace) -> None:
+    """A demo tests many tiny networks: what a test costs beside its forward passes must stay small."""
+    recipe = recipe_of(media)
+    prepare(recipe, workspace)
+    run_test(recipe, workspace, "target-only", 0)
+    train(recipe, workspace, "target-only-1", seed=1)
+    started = time.monotonic()
+    run_test(recipe, workspace, "target-only", 1, Views(clips=1, crops=1))
+    assert time.monotonic() - started < 10
