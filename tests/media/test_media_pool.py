@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from omnisource.media import Failure, IsolatedPool, MediaError, Reason
+from omnisource.media import Failure, IsolatedPool, MediaError, Reason, shared_pool
 
 MIB = 1024**2
 
@@ -187,3 +187,18 @@ def test_processes_do_not_outlive_a_killed_parent_by_more_than_the_time_limit() 
     parent.wait()
     psutil.wait_procs(workers, timeout=10)
     assert not [worker for worker in workers if worker.is_running()]
+
+
+def test_a_shared_pool_keeps_its_processes_for_the_next() -> None:
+    def processes(timeout_s: float) -> set[int]:
+        with shared_pool(1, timeout_s) as pool:
+            return {result for _, result in pool.map(process_id, range(3)) if isinstance(result, int)}
+
+    first = processes(20.0)
+    assert len(first) == 1
+    assert processes(20.0) == first
+    with shared_pool(1, 20.0) as outer:
+        assert len(list(outer.map(process_id, [0]))) == 1
+        assert processes(20.0) != first  # in use: another one
+    assert processes(21.0).isdisjoint(first)
+    assert not psutil.pid_exists(first.pop()), "a pool of other settings takes its place"

@@ -12,7 +12,7 @@ import torch
 from omnisource.clips import augment, read_views
 from omnisource.infer.device import pick_device
 from omnisource.infer.network import Precision, forward
-from omnisource.media import DEFAULT_LIMITS, Failure, IsolatedPool, Limits
+from omnisource.media import DEFAULT_LIMITS, Failure, Limits, shared_pool
 from omnisource.networks import Meta, Network
 
 F32 = npt.NDArray[np.float32]
@@ -97,7 +97,7 @@ def infer(
     where = pick_device(device)
     network.to(where).eval()
     runner = _Runner(network, meta, where, precision, batch, features)
-    with IsolatedPool(workers, limits.timeout_s, memory_bytes) as pool:
+    with shared_pool(workers, limits.timeout_s, memory_bytes) as pool:
         parts = (part for request in requests for part in _parts(request, size, short_side, limits))
         ahead = max(4 * pool.workers, 2 * batch)  # images come one by one: enough of them for the next batch
         with closing(pool.map(_read, parts, ordered=True, ahead=ahead)) as decoded:

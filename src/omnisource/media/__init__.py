@@ -2,7 +2,7 @@
 
 from omnisource.media.image import decode_image, scaled_size
 from omnisource.media.limits import DEFAULT_LIMITS, Limits, MediaError, Reason
-from omnisource.media.pool import Failure, IsolatedPool
+from omnisource.media.pool import Failure, IsolatedPool, shared_pool
 from omnisource.media.probe import MediaFacts, probe_media
 from omnisource.media.sniff import Kind, sniff, sniff_bytes
 from omnisource.media.video import decode_frames, iter_frames
@@ -21,6 +21,7 @@ __all__ = [
     "iter_frames",
     "probe_media",
     "scaled_size",
+    "shared_pool",
     "sniff",
     "sniff_bytes",
 ]

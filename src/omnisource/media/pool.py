@@ -5,6 +5,7 @@ with a reason, the process is replaced and the others go on. Processes are start
 parent) and import only what the function needs, about 0.2 s each.
 """
 
+import atexit
 import math
 import os
 import queue
@@ -16,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from multiprocessing.connection import Connection, wait
@@ -98,6 +99,35 @@ class IsolatedPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+_shared: dict[tuple[int | None, float, int | None], IsolatedPool] = {}
+
+
+@contextmanager
+def shared_pool(
+    workers: int | None = None, timeout_s: float = 60.0, memory_bytes: int | None = 2 * 1024**3
+) -> Iterator[IsolatedPool]:
+    """A pool whose processes outlive the block, for the next one of the same settings.
+
+    Where a function imports much (torch takes seconds) and many short maps follow one another, starting the processes
+    again would cost more than the work. Only the pool used last is kept, until this process ends.
+    """
+    settings = (workers, timeout_s, memory_bytes)
+    pool = _shared.pop(settings, None) or IsolatedPool(workers, timeout_s, memory_bytes)
+    try:
+        yield pool
+    finally:
+        for other in _shared.values():
+            other.close()
+        _shared.clear()
+        _shared[settings] = pool
+
+
+@atexit.register
+def _close_shared() -> None:
+    for pool in _shared.values():
+        pool.close()
 
 
 class _Worker:
