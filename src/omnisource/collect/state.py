@@ -1,0 +1,272 @@
+"""What is known about every URL, in one SQLite file: pending, fetched, done or failed, and how it was found.
+
+Every change is committed by itself (a WAL commit costs some 20 microseconds), so a killed run has lost nothing and repeats
+nothing that was done. Rows about one URL: one in `urls`, and one in `finds` for every search result that led to it.
+"""
+
+import hashlib
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from omnisource.collect.addresses import Refused, canonical_url, host_of
+from omnisource.collect.sources.base import Candidate
+
+State = Literal["pending", "fetched", "done", "failed"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS urls (
+    id INTEGER PRIMARY KEY, url TEXT NOT NULL UNIQUE, host TEXT NOT NULL, fetcher TEXT NOT NULL, format TEXT NOT NULL,
+    digest TEXT, state TEXT NOT NULL DEFAULT 'pending', reason TEXT, attempts INTEGER NOT NULL DEFAULT 0,
+    not_before REAL NOT NULL DEFAULT 0, etag TEXT, modified TEXT, sha256 TEXT, original_sha256 TEXT, bytes INTEGER,
+    path TEXT, retrieved_at REAL
+);
+CREATE INDEX IF NOT EXISTS urls_work ON urls (state, host, id);
+CREATE INDEX IF NOT EXISTS urls_sha256 ON urls (sha256) WHERE sha256 IS NOT NULL;
+CREATE INDEX IF NOT EXISTS urls_original ON urls (original_sha256) WHERE original_sha256 IS NOT NULL;
+CREATE INDEX IF NOT EXISTS urls_digest ON urls (digest) WHERE digest IS NOT NULL;
+CREATE TABLE IF NOT EXISTS finds (
+    url_id INTEGER NOT NULL REFERENCES urls (id), source TEXT NOT NULL, label TEXT, query TEXT, page_url TEXT, title TEXT,
+    author TEXT, licence TEXT, found_at REAL NOT NULL
+);
+CREATE UNIQUE INDEX IF NOT EXISTS finds_once ON finds (url_id, source, IFNULL(label, ''), IFNULL(query, ''));
+CREATE TABLE IF NOT EXISTS searches (
+    source TEXT NOT NULL, query TEXT NOT NULL, label TEXT NOT NULL, period TEXT NOT NULL, state TEXT NOT NULL,
+    found INTEGER NOT NULL, reason TEXT, PRIMARY KEY (source, query, label, period)
+);
+CREATE TABLE IF NOT EXISTS forgotten (kind TEXT NOT NULL, hash TEXT NOT NULL, PRIMARY KEY (kind, hash));
+"""
+
+
+@dataclass
+class UrlRow:
+    """One URL that is being worked on."""
+
+    id: int
+    url: str
+    host: str
+    fetcher: str
+    format: str
+    digest: str | None
+    attempts: int
+    not_before: float
+    etag: str | None
+    modified: str | None
+    path: str | None
+
+
+_ROW = "id, url, host, fetcher, format, digest, attempts, not_before, etag, modified, path"
+
+
+class CollectState:
+    """The state table. Usable from several threads; calls take turns."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.RLock()
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def rows(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
+        """All rows of a question."""
+        with self._lock:
+            return self._db.execute(sql, parameters).fetchall()
+
+    def _change(self, sql: str, parameters: tuple[Any, ...]) -> int:
+        with self._lock:
+            return self._db.execute(sql, parameters).rowcount
+
+    # --- finding -----------------------------------------------------------------------------------------------------
+
+    def add(self, candidates: Iterable[Candidate]) -> tuple[int, int]:
+        """Remembers candidates; a URL that is known gains the find but is not asked again.
+
+        Returns (new URLs, refused ones: bad URLs and those to be forgotten).
+        """
+        new = refused = 0
+        with self._transaction() as db:
+            for candidate in candidates:
+                try:
+                    url = candidate.url if candidate.fetcher == "file" else canonical_url(candidate.url)
+                except Refused:
+                    refused += 1
+                    continue
+                host = "" if candidate.fetcher == "file" else host_of(url)
+                if self.is_forgotten(url=url, author=candidate.author, host=host):
+                    refused += 1
+                    continue
+                cursor = db.execute(
+                    "INSERT OR IGNORE INTO urls (url, host, fetcher, format, digest) VALUES (?, ?, ?, ?, ?)",
+                    (url, host, candidate.fetcher, candidate.format, candidate.digest),
+                )
+                new += cursor.rowcount
+                db.execute(
+                    "INSERT OR IGNORE INTO finds SELECT id, ?, ?, ?, ?, ?, ?, ?, ? FROM urls WHERE url = ?",
+                    (
+                        candidate.source,
+                        candidate.label,
+                        candidate.query,
+                        candidate.page_url,
+                        candidate.title,
+                        candidate.author,
+                        candidate.licence,
+                        time.time(),
+                        url,
+                    ),
+                )
+        return new, refused
+
+    def search_done(self, source: str, query: str, label: str, period: str) -> bool:
+        """Whether a search has been answered to its end."""
+        key = (source, query, label, period)
+        sql = "SELECT 1 FROM searches WHERE source = ? AND query = ? AND label = ? AND period = ? AND state = 'done'"
+        return bool(self.rows(sql, key))
+
+    def record_search(self, source: str, query: str, label: str, period: str, found: int, reason: str | None) -> None:
+        """Keeps the end of a search; `reason` is why it failed."""
+        self._change(
+            "INSERT OR REPLACE INTO searches VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (source, query, label, period, "failed" if reason else "done", found, reason),
+        )
+
+    # --- downloading -------------------------------------------------------------------------------------------------
+
+    def hosts(self, exclude: Iterable[str], limit: int) -> list[str]:
+        """Hosts with pending URLs, those with the most first."""
+        excluded = list(exclude)
+        marks = ",".join("?" * len(excluded))
+        sql = f"SELECT host FROM urls WHERE state = 'pending' AND host NOT IN ({marks}) "
+        return [row[0] for row in self.rows(sql + "GROUP BY host ORDER BY COUNT(*) DESC LIMIT ?", (*excluded, limit))]
+
+    def pending(self, host: str, after_id: int, limit: int) -> list[UrlRow]:
+        """Pending URLs of a host, in the order in which they were found."""
+        sql = f"SELECT {_ROW} FROM urls WHERE state = 'pending' AND host = ? AND id > ? ORDER BY id LIMIT ?"
+        return [UrlRow(*row) for row in self.rows(sql, (host, after_id, limit))]
+
+    def fetched(self, after_id: int, limit: int) -> list[UrlRow]:
+        """URLs whose file lies here but is not shrunk yet."""
+        sql = f"SELECT {_ROW} FROM urls WHERE state = 'fetched' AND id > ? ORDER BY id LIMIT ?"
+        return [UrlRow(*row) for row in self.rows(sql, (after_id, limit))]
+
+    def set_validators(self, url_id: int, etag: str | None, modified: str | None) -> None:
+        """What a partial file must match to be continued, and a finished one to be unchanged."""
+        self._change("UPDATE urls SET etag = ?, modified = ? WHERE id = ?", (etag, modified, url_id))
+
+    def finish(
+        self,
+        url_id: int,
+        state: State,
+        *,
+        sha256: str,
+        size: int,
+        path: str,
+        etag: str | None = None,
+        modified: str | None = None,
+        original_sha256: str | None = None,
+    ) -> None:
+        """The file of a URL lies in the store."""
+        self._change(
+            "UPDATE urls SET state = ?, reason = NULL, sha256 = ?, original_sha256 = COALESCE(?, original_sha256), "
+            "bytes = ?, path = ?, etag = COALESCE(?, etag), modified = COALESCE(?, modified), "
+            "retrieved_at = COALESCE(retrieved_at, ?) WHERE id = ?",
+            (state, sha256, original_sha256, size, path, etag, modified, time.time(), url_id),
+        )
+
+    def fail(self, url_id: int, reason: str, attempts: int) -> None:
+        """A URL is given up."""
+        self._change(
+            "UPDATE urls SET state = 'failed', reason = ?, attempts = ? WHERE id = ?", (reason, attempts, url_id)
+        )
+
+    def postpone(self, url_id: int, reason: str, attempts: int, not_before: float) -> None:
+        """A URL is tried again, not before a time (seconds since the epoch)."""
+        self._change(
+            "UPDATE urls SET reason = ?, attempts = ?, not_before = ? WHERE id = ?",
+            (reason, attempts, not_before, url_id),
+        )
+
+    def retry_failed(self) -> int:
+        """Makes the failed URLs pending again; returns their number. Those refused for good stay failed."""
+        return self._change(
+            "UPDATE urls SET state = 'pending', attempts = 0, not_before = 0 WHERE state = 'failed' "
+            "AND reason NOT IN ('forgotten', 'licence')",
+            (),
+        ) + self._change("DELETE FROM searches WHERE state = 'failed'", ()) * 0
+
+    def refresh(self) -> int:
+        """Makes finished URLs that have a validator pending again, to be asked whether they changed."""
+        return self._change(
+            "UPDATE urls SET state = 'pending', attempts = 0, not_before = 0 WHERE state = 'done' "
+            "AND (etag IS NOT NULL OR modified IS NOT NULL)",
+            (),
+        )
+
+    def twin(self, row: UrlRow) -> tuple[str, int, str] | None:
+        """(sha256, bytes, path) of a finished file that the service says has the same content, if there is one."""
+        if row.digest is None:
+            return None
+        found = self.rows(
+            "SELECT sha256, bytes, path FROM urls WHERE digest = ? AND state = 'done' LIMIT 1", (row.digest,)
+        )
+        return found[0] if found else None
+
+    def by_original(self, sha256: str) -> tuple[str, int, str] | None:
+        """(sha256, bytes, path) of a finished file that came from the same bytes, shrunk or not."""
+        found = self.rows(
+            "SELECT sha256, bytes, path FROM urls WHERE state = 'done' AND ? IN (sha256, original_sha256) LIMIT 1",
+            (sha256,),
+        )
+        return found[0] if found else None
+
+    def counts(self) -> dict[str, int]:
+        """Number of URLs by state."""
+        return dict(self.rows("SELECT state, COUNT(*) FROM urls GROUP BY state"))
+
+    def reasons(self) -> dict[str, int]:
+        """Number of failed URLs by reason, most frequent first."""
+        return dict(
+            self.rows(
+                "SELECT reason, COUNT(*) FROM urls WHERE state = 'failed' GROUP BY reason ORDER BY COUNT(*) DESC"
+            )
+        )
+
+    # --- forgetting --------------------------------------------------------------------------------------------------
+
+    def is_forgotten(self, *, url: str = "", author: str | None = None, host: str = "", sha256: str = "") -> bool:
+        """Whether something of this URL, author, host or content was asked to be forgotten."""
+        asked = {"url": url, "author": author or "", "host": host, "sha256": sha256}
+        for kind, value in asked.items():
+            key = (kind, _fingerprint(kind, value))
+            if value and self.rows("SELECT 1 FROM forgotten WHERE kind = ? AND hash = ?", key):
+                return True
+        return False
+
+    def remember_forgotten(self, kind: str, value: str) -> None:
+        """Never fetch this again. Only a hash is kept, so that the memory holds no personal data."""
+        self._change("INSERT OR IGNORE INTO forgotten VALUES (?, ?)", (kind, _fingerprint(kind, value)))
+
+
+def _fingerprint(kind: str, value: str) -> str:
+    return hashlib.sha256(f"{kind}:{value.strip().lower() if kind != 'url' else value}".encode()).hexdigest()
