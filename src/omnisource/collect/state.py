@@ -23,7 +23,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS urls (
     id INTEGER PRIMARY KEY, url TEXT NOT NULL UNIQUE, host TEXT NOT NULL, fetcher TEXT NOT NULL, format TEXT NOT NULL,
     digest TEXT, state TEXT NOT NULL DEFAULT 'pending', reason TEXT, attempts INTEGER NOT NULL DEFAULT 0,
-    not_before REAL NOT NULL DEFAULT 0, etag TEXT, modified TEXT, sha256 TEXT, original_sha256 TEXT, bytes INTEGER,
+    not_before REAL NOT NULL DEFAULT 0, validator TEXT, etag TEXT, modified TEXT, sha256 TEXT, original_sha256 TEXT, bytes INTEGER,
     path TEXT, retrieved_at REAL
 );
 CREATE INDEX IF NOT EXISTS urls_work ON urls (state, host, id);
@@ -55,12 +55,13 @@ class UrlRow:
     digest: str | None
     attempts: int
     not_before: float
+    validator: str | None  # of the partial file
     etag: str | None
     modified: str | None
     path: str | None
 
 
-_ROW = "id, url, host, fetcher, format, digest, attempts, not_before, etag, modified, path"
+_ROW = "id, url, host, fetcher, format, digest, attempts, not_before, validator, etag, modified, path"
 
 
 class CollectState:
@@ -73,6 +74,7 @@ class CollectState:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(_SCHEMA)
+        self._forgotten = set(self._db.execute("SELECT kind, hash FROM forgotten"))
 
     def close(self) -> None:
         with self._lock:
@@ -170,9 +172,9 @@ class CollectState:
         sql = f"SELECT {_ROW} FROM urls WHERE state = 'fetched' AND id > ? ORDER BY id LIMIT ?"
         return [UrlRow(*row) for row in self.rows(sql, (after_id, limit))]
 
-    def set_validators(self, url_id: int, etag: str | None, modified: str | None) -> None:
-        """What a partial file must match to be continued, and a finished one to be unchanged."""
-        self._change("UPDATE urls SET etag = ?, modified = ? WHERE id = ?", (etag, modified, url_id))
+    def set_validator(self, url_id: int, validator: str) -> None:
+        """What the server must still say about a body for its partial file to be continued."""
+        self._change("UPDATE urls SET validator = ? WHERE id = ?", (validator, url_id))
 
     def finish(
         self,
@@ -200,6 +202,10 @@ class CollectState:
             "UPDATE urls SET state = 'failed', reason = ?, attempts = ? WHERE id = ?", (reason, attempts, url_id)
         )
 
+    def abandon(self, host: str, reason: str) -> None:
+        """Gives up all pending URLs of a host."""
+        self._change("UPDATE urls SET state = 'failed', reason = ? WHERE state = 'pending' AND host = ?", (reason, host))
+
     def postpone(self, url_id: int, reason: str, attempts: int, not_before: float) -> None:
         """A URL is tried again, not before a time (seconds since the epoch)."""
         self._change(
@@ -213,12 +219,12 @@ class CollectState:
             "UPDATE urls SET state = 'pending', attempts = 0, not_before = 0 WHERE state = 'failed' "
             "AND reason NOT IN ('forgotten', 'licence')",
             (),
-        ) + self._change("DELETE FROM searches WHERE state = 'failed'", ()) * 0
+        )
 
     def refresh(self) -> int:
         """Makes finished URLs that have a validator pending again, to be asked whether they changed."""
         return self._change(
-            "UPDATE urls SET state = 'pending', attempts = 0, not_before = 0 WHERE state = 'done' "
+            "UPDATE urls SET state = 'pending', attempts = 0, not_before = 0, retrieved_at = NULL WHERE state = 'done' "
             "AND (etag IS NOT NULL OR modified IS NOT NULL)",
             (),
         )
@@ -234,11 +240,17 @@ class CollectState:
 
     def by_original(self, sha256: str) -> tuple[str, int, str] | None:
         """(sha256, bytes, path) of a finished file that came from the same bytes, shrunk or not."""
-        found = self.rows(
-            "SELECT sha256, bytes, path FROM urls WHERE state = 'done' AND ? IN (sha256, original_sha256) LIMIT 1",
-            (sha256,),
-        )
-        return found[0] if found else None
+        for column in ("sha256", "original_sha256"):
+            found = self.rows(
+                f"SELECT sha256, bytes, path FROM urls WHERE {column} = ? AND state = 'done' LIMIT 1", (sha256,)
+            )
+            if found:
+                return found[0]  # type: ignore[no-any-return]
+        return None
+
+    def unchanged(self, url_id: int) -> None:
+        """A finished URL was asked again, and its content is still the same."""
+        self._change("UPDATE urls SET state = 'done', reason = NULL, retrieved_at = ? WHERE id = ?", (time.time(), url_id))
 
     def counts(self) -> dict[str, int]:
         """Number of URLs by state."""
@@ -256,16 +268,16 @@ class CollectState:
 
     def is_forgotten(self, *, url: str = "", author: str | None = None, host: str = "", sha256: str = "") -> bool:
         """Whether something of this URL, author, host or content was asked to be forgotten."""
+        if not self._forgotten:
+            return False
         asked = {"url": url, "author": author or "", "host": host, "sha256": sha256}
-        for kind, value in asked.items():
-            key = (kind, _fingerprint(kind, value))
-            if value and self.rows("SELECT 1 FROM forgotten WHERE kind = ? AND hash = ?", key):
-                return True
-        return False
+        return any(value and (kind, _fingerprint(kind, value)) in self._forgotten for kind, value in asked.items())
 
     def remember_forgotten(self, kind: str, value: str) -> None:
         """Never fetch this again. Only a hash is kept, so that the memory holds no personal data."""
-        self._change("INSERT OR IGNORE INTO forgotten VALUES (?, ?)", (kind, _fingerprint(kind, value)))
+        key = (kind, _fingerprint(kind, value))
+        self._change("INSERT OR IGNORE INTO forgotten VALUES (?, ?)", key)
+        self._forgotten.add(key)
 
 
 def _fingerprint(kind: str, value: str) -> str:

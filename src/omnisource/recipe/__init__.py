@@ -1,5 +1,6 @@
 """The typed recipe."""
 
+from omnisource.recipe.collect import Collect, CollectSource
 from omnisource.recipe.curation import Dedupe, Limits, Probe, Score, Select
 from omnisource.recipe.flow import Flow
 from omnisource.recipe.load import load_recipe
@@ -24,6 +25,8 @@ __all__ = [
     "TARGET_ONLY",
     "Batch",
     "Camera",
+    "Collect",
+    "CollectSource",
     "Dedupe",
     "Flow",
     "Init",

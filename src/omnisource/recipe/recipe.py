@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from omnisource.errors import UserError
 from omnisource.recipe.base import Section
+from omnisource.recipe.collect import Collect
 from omnisource.recipe.curation import Dedupe, Probe, Score, Select
 from omnisource.recipe.flow import Flow
 from omnisource.recipe.sources import Source
@@ -25,6 +26,7 @@ class Recipe(Section):
     classes: list[str] | str | None = None  # names, or a file with one a line; null: the target's labels, sorted
     seed: Annotated[int, Field(ge=0)] = 0
     sources: Annotated[dict[str, Source], Field(min_length=1)]
+    collect: Collect = Collect()
     probe: Probe = Probe()
     dedupe: Dedupe = Dedupe()
     teachers: dict[str, Training]

@@ -1,10 +1,11 @@
-"""The recipe's `collect:` section."""
+"""`collect:` what is asked for on the web, whom, how politely, and what is kept of it (paper, section 3.1)."""
 
 from datetime import date
-from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from omnisource.recipe.base import Section
 
 SourceName = Literal[
     "archive",
@@ -24,11 +25,7 @@ Format = Literal["image", "clip", "untrimmed"]
 MIB = 2**20
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SourceSettings(_Section):
+class CollectSource(Section):
     """One place to collect from; `urls:list.txt` is short for `{name: urls, argument: list.txt}`."""
 
     name: SourceName
@@ -53,10 +50,10 @@ class SourceSettings(_Section):
         return f"{self.name}:{self.argument}" if self.argument else self.name
 
 
-class CollectSettings(_Section):
+class Collect(Section):
     """What to ask for, whom, how politely, and what to keep of it."""
 
-    sources: list[SourceSettings] = Field(default_factory=list)
+    sources: list[CollectSource] = Field(default_factory=list)
     templates: list[str] = Field(["{name}"], min_length=1, description="queries of a class; {name} is its name")
     variants: dict[str, list[str]] = Field({}, description="other names of a class, such as translations")
     since: date = date(2010, 1, 1)
@@ -89,7 +86,7 @@ class CollectSettings(_Section):
     min_free_bytes: int = Field(1024 * MIB, ge=0, description="disk that must stay free")
     shrink: int | None = Field(None, ge=64, le=2160, description="short side to shrink media to on arrival")
 
-    keys: Path | None = Field(
+    keys: str | None = Field(
         None, description="YAML file of service keys (name: key), outside the recipe; else OMNISOURCE_<SERVICE>_KEY"
     )
 

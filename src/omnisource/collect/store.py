@@ -1,0 +1,101 @@
+"""Where collected files lie: named by the hash of their content, `ab/abcd….jpg`, so the same bytes lie there once.
+
+No name in the store comes from the network. A file appears under its final name only when it is whole.
+"""
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+_CHECK_DISK_EVERY_S = 1.0
+_CHUNK = 2**20
+
+
+class StoreFull(Exception):
+    """The quota is used up, or the disk nearly is. The collection stops; nothing is lost."""
+
+
+class Store:
+    """A folder of content-named files within a quota.
+
+    Args:
+        root: the folder; made if need be.
+        used: bytes that its files take already.
+        quota: bytes that they may take; None: any number.
+        min_free: bytes that must stay free on the disk.
+    """
+
+    def __init__(self, root: Path, used: int, quota: int | None, min_free: int) -> None:
+        self.root = root
+        self.used = used
+        self._quota, self._min_free = quota, min_free
+        self._checked = 0.0
+        self._partial = root / "partial"
+        self._partial.mkdir(parents=True, exist_ok=True)
+        self._folders: set[Path] = set()
+
+    def partial(self, url: str) -> Path:
+        """Where the unfinished body of a URL lies."""
+        return self._partial / hashlib.sha256(url.encode()).hexdigest()
+
+    def make_room(self, size: int) -> None:
+        """Raises `StoreFull` if `size` more bytes would be too many."""
+        if self._quota is not None and self.used + size > self._quota:
+            raise StoreFull(f"the quota of {self._quota} bytes is used up (collect.quota_bytes)")
+        now = time.monotonic()
+        if now - self._checked > _CHECK_DISK_EVERY_S:
+            self._checked = now
+            if shutil.disk_usage(self.root).free < self._min_free + size:
+                raise StoreFull(f"less than {self._min_free} bytes would stay free (collect.min_free_bytes)")
+
+    def path(self, sha256: str, extension: str) -> Path:
+        """The final place of a content."""
+        return self.root / sha256[:2] / f"{sha256}.{extension}"
+
+    def put(self, body: bytes, sha256: str, extension: str) -> Path:
+        """Stores a whole body; returns its path."""
+        path = self.path(sha256, extension)
+        if path.exists():
+            return path
+        partial = self._partial / f"{sha256}.{os.getpid()}"
+        partial.write_bytes(body)
+        self._move(partial, path)
+        self.used += len(body)
+        return path
+
+    def adopt(self, partial: Path, sha256: str, extension: str) -> Path:
+        """Moves a finished file into the store; returns its path."""
+        path = self.path(sha256, extension)
+        if path.exists():
+            partial.unlink()
+            return path
+        size = partial.stat().st_size
+        self._move(partial, path)
+        self.used += size
+        return path
+
+    def remove(self, path: Path) -> int:
+        """Deletes a stored file; returns its bytes."""
+        try:
+            size = path.stat().st_size
+            path.unlink()
+        except FileNotFoundError:
+            return 0
+        self.used -= size
+        return size
+
+    def _move(self, partial: Path, path: Path) -> None:
+        if path.parent not in self._folders:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._folders.add(path.parent)
+        partial.replace(path)
+
+
+def file_chunks(path: Path) -> Iterator[bytes]:
+    """The bytes of a file, a MiB at a time."""
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
