@@ -34,7 +34,9 @@ def state(tmp_path: Path) -> Iterator[CollectState]:
 def download(state: CollectState, tmp_path: Path) -> Callable[..., dict[str, tuple[str, str | None]]]:
     """Downloads URLs; returns (state, reason) by URL."""
 
-    def run(urls: list[str] | None = None, format: str = "image", **settings: object) -> dict[str, tuple[str, str | None]]:
+    def run(
+        urls: list[str] | None = None, format: str = "image", **settings: object
+    ) -> dict[str, tuple[str, str | None]]:
         state.add(Candidate(url=url, source="test", format=format) for url in urls or [])
         merged = Collect(**{**QUICK, **settings})  # type: ignore[arg-type]
 

@@ -122,7 +122,9 @@ class Site:
             while not writer.is_closing():
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
                 target = urlsplit(head[0].split(" ")[1])
-                headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
+                headers = {
+                    name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)
+                }
                 self.asked[target.path] += 1
                 query = {name: values[0] for name, values in parse_qs(target.query).items()}
                 request = Request(target.path, query, headers, self.asked[target.path])

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from loopback_site import Request, Site, answer, closes, file, jpeg, sends
 
-from omnisource.collect.download import StoreFull
 from omnisource.collect.sources import Candidate
 from omnisource.collect.state import CollectState
+from omnisource.collect.store import StoreFull
 
 Download = Callable[..., dict[str, tuple[str, str | None]]]
 

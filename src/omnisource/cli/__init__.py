@@ -7,13 +7,17 @@ import typer
 
 from omnisource import __version__
 from omnisource.cli.camera import camera
+from omnisource.cli.collect import collect
 from omnisource.cli.compare import compare
+from omnisource.cli.datasheet import datasheet
 from omnisource.cli.doctor import doctor
 from omnisource.cli.flow import flow
+from omnisource.cli.forget import forget
 from omnisource.cli.fuse import fuse
 from omnisource.cli.ingest import ingest
 from omnisource.cli.init import init
 from omnisource.cli.probe import probe
+from omnisource.cli.provenance import provenance
 from omnisource.errors import UserError
 from omnisource.progress import console
 
@@ -41,12 +45,16 @@ def _options(
 # A verb is a function in the file of its name; its docstring is its help.
 app.command()(doctor)
 app.command()(init)
+app.command()(collect)
 app.command()(ingest)
 app.add_typer(camera, name="camera")
 app.command()(probe)
 app.command()(flow)
 app.command()(compare)
 app.command()(fuse)
+app.command()(provenance)
+app.command()(forget)
+app.command()(datasheet)
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
 """Which URLs and addresses may be asked at all.
 
-Everything that names a server comes from the network (search results, redirects), so it may name the user's own router or
-a cloud's metadata service. A URL is checked for its form, its host is resolved once, every address that comes back is
-checked, and the connection is made to the checked address: a second look-up could give another answer (DNS rebinding).
+Everything that names a server comes from the network (search results, redirects), so it may name the user's own
+router or a cloud's metadata service. A URL is checked for its form, its host is resolved once, every address that
+comes back is checked, and the connection is made to the checked address: a second look-up could give another answer
+(DNS rebinding).
 """
 
 import asyncio
@@ -95,13 +96,11 @@ def is_public(address: Address) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id is not None:
             return False
-        embedded = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-        if address in _NAT64 or int(address) < 2**32:
-            embedded.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        if address.ipv4_mapped is not None or address in _NAT64:
+            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        embedded = [address.sixtofour, *(address.teredo or ())]
         if any(inner is not None and not is_public(inner) for inner in embedded):
             return False
-        if address.ipv4_mapped is not None:
-            return True
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Protocol
 
 from omnisource.collect.addresses import Refused
-from omnisource.collect.content import HEAD_BYTES, sniff
 from omnisource.collect.fetch import Answer, Fetcher, FetchError
 from omnisource.collect.state import CollectState, UrlRow
-from omnisource.collect.store import Store, StoreFull, file_chunks
+from omnisource.collect.store import Store, file_chunks
+from omnisource.media import sniff_bytes
 
+_HEAD_BYTES = 4096  # what the type is told by
 _BATCH = 200  # rows of one host held in memory
 _MOST_DELAYED = 1000
 _IN_MEMORY = 2**20  # larger bodies go to a partial file, from which a broken download continues
@@ -103,7 +104,7 @@ class Downloader:
         self._unreached: dict[str, int] = {}
 
     async def run(self, more_to_come: Callable[[], bool] = lambda: False) -> None:
-        """Works until nothing is pending and `more_to_come` is false. Raises `StoreFull` when the disk's share is used."""
+        """Works until nothing is pending and `more_to_come` is false. Raises `StoreFull`."""
         active: dict[str, asyncio.Task[None]] = {}
         try:
             while True:
@@ -165,8 +166,7 @@ class Downloader:
     async def _one(self, row: UrlRow) -> None:
         twin = self._state.twin(row)
         if twin:
-            sha256, size, path = twin
-            self._state.finish(row.id, "done", sha256=sha256, size=size, path=path)
+            self._state.adopt(row.id, twin, None, None)
         elif row.fetcher == "http":
             await self._download(row)
         else:
@@ -197,7 +197,7 @@ class Downloader:
 
     async def _receive(self, row: UrlRow, answer: Answer, partial: Path, start: int) -> None:
         """Reads a body, into memory while it is small; checks size and content as it comes."""
-        most = self.settings.max_bytes(row.format)  # type: ignore[arg-type]
+        most = self.settings.max_bytes(row.format)
         length = answer.headers.get("content-length", "")
         if length.isdigit() and start + int(length) > most:
             raise FetchError("too_big", f"{start + int(length)} bytes announced")
@@ -207,7 +207,7 @@ class Downloader:
         validator = etag if etag and not etag.startswith("W/") else modified
         body, size, digest, checked = bytearray(), start, hashlib.sha256(), False
         if start:
-            digest = await asyncio.to_thread(_hash, partial)
+            digest = await asyncio.to_thread(hash_file, partial)
             checked = True
         else:
             partial.unlink(missing_ok=True)
@@ -218,8 +218,8 @@ class Downloader:
                     raise FetchError("too_big", f"more than {most} bytes")
                 body += chunk
                 digest.update(chunk)
-                if not checked and len(body) >= HEAD_BYTES:
-                    _check_type(row, bytes(body[:HEAD_BYTES]))
+                if not checked and len(body) >= _HEAD_BYTES:
+                    _check_type(row, bytes(body[:_HEAD_BYTES]))
                     checked = True
                 if len(body) >= _IN_MEMORY:
                     self._spill(row, partial, body, validator)
@@ -232,7 +232,7 @@ class Downloader:
         if not size:
             raise FetchError("empty")
         if not checked:
-            _check_type(row, bytes(body[:HEAD_BYTES]))
+            _check_type(row, bytes(body[:_HEAD_BYTES]))
         if partial.exists():
             self._spill(row, partial, body, validator)
             self._keep(row, digest.hexdigest(), size, partial, etag, modified)
@@ -250,12 +250,12 @@ class Downloader:
 
     async def _keep_file(self, row: UrlRow, partial: Path) -> None:
         size = partial.stat().st_size
-        if size > self.settings.max_bytes(row.format):  # type: ignore[arg-type]
+        if size > self.settings.max_bytes(row.format):
             raise FetchError("too_big", f"{size} bytes")
         with partial.open("rb") as file:
-            _check_type(row, file.read(HEAD_BYTES))
+            _check_type(row, file.read(_HEAD_BYTES))
         self._store.make_room(size)
-        digest = await asyncio.to_thread(_hash, partial)
+        digest = await asyncio.to_thread(hash_file, partial)
         self._keep(row, digest.hexdigest(), size, partial, None, None)
 
     def _keep(
@@ -264,18 +264,14 @@ class Downloader:
         """Stores a whole body, unless its content is here already or must be forgotten."""
         if self._state.is_forgotten(sha256=sha256):
             raise Refused("forgotten", "its content was asked to be forgotten")
-        known = self._state.by_original(sha256)
+        known = self._state.by_content(sha256)
         if known:
             if isinstance(body, Path):
                 body.unlink()
-            kept, size, path = known
-            original = sha256 if kept != sha256 else None
-            self._state.finish(
-                row.id, "done", sha256=kept, size=size, path=path, etag=etag, modified=modified, original_sha256=original
-            )
+            self._state.adopt(row.id, known, etag, modified)
             return
-        head = body[:HEAD_BYTES] if isinstance(body, bytes) else _head(body)
-        _, extension = _check_type(row, head)
+        head = body[:_HEAD_BYTES] if isinstance(body, bytes) else _head(body)
+        extension = _check_type(row, head)
         if isinstance(body, Path):
             stored = self._store.adopt(body, sha256, extension)
         else:
@@ -293,24 +289,23 @@ class Downloader:
         )
 
 
-def _check_type(row: UrlRow, head: bytes) -> tuple[str, str]:
-    found = sniff(head)
+def _check_type(row: UrlRow, head: bytes) -> str:
+    """The file extension by content, if it is of the family that was promised."""
+    found = sniff_bytes(head)
     wanted = "image" if row.format == "image" else "video"
-    if found is None or found[0] != wanted:
-        raise FetchError("wrong_type", f"{found[1] if found else 'neither image nor video'} where a {wanted} was promised")
-    return found
+    if found.family != wanted:
+        raise FetchError("wrong_type", f"{found.format} where a {wanted} was promised")
+    return found.suffix.lstrip(".")
 
 
 def _head(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(HEAD_BYTES)
+        return file.read(_HEAD_BYTES)
 
 
-def _hash(path: Path) -> "hashlib._Hash":
+def hash_file(path: Path) -> "hashlib._Hash":
+    """The running SHA-256 of a file."""
     digest = hashlib.sha256()
     for chunk in file_chunks(path):
         digest.update(chunk)
     return digest
-
-
-__all__ = ["Downloader", "HostQueue", "StoreFull", "Taker"]

@@ -1,7 +1,7 @@
 """Politeness: who may be asked, when, how often at once, and what an answer means.
 
 Every request of the collection goes through here, searches and downloads alike: robots.txt, a limit of requests at once
-and of requests a second for each host, Retry-After, redirects checked one by one, time limits on silence and on slowness.
+and of requests a second for each host, Retry-After, redirects checked one by one, time limits on silence and slowness.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from omnisource.collect.addresses import Refused, Resolver, canonical_url, host_of, join
+from omnisource.collect.addresses import Resolver, canonical_url, host_of, join
 from omnisource.collect.transport import PinnedTransport
 from omnisource.recipe.collect import Collect
 
@@ -137,7 +137,7 @@ class Fetcher:
 
     @asynccontextmanager
     async def turn(self, url: str, *, robots: bool) -> AsyncIterator[None]:
-        """Waits until `url` may be asked by other means, and counts it as a request to its host while the block runs."""
+        """Waits until `url` may be asked by other means; the block counts as a request to its host."""
         url = canonical_url(url)
         if robots:
             await self._obey_robots(url)
@@ -274,7 +274,9 @@ class Fetcher:
 
     async def _obey_robots(self, url: str) -> None:
         if not await self.allowed(url):
-            raise FetchError("robots", "robots.txt forbids it; collect.robots: false overrules, if you have the right to")
+            raise FetchError(
+                "robots", "robots.txt forbids it; collect.robots: false overrules, if you have the right to"
+            )
 
     async def _robots(self, url: str) -> Any:
         from protego import Protego

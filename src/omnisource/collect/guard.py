@@ -1,7 +1,7 @@
 """A proxy on loopback for the libraries that open connections of their own (yt-dlp, gallery-dl).
 
-They follow redirects and playlists wherever these lead. Through the guard they reach only addresses that the resolver has
-checked, and no more bytes than the job may take.
+They follow redirects and playlists wherever these lead. Through the guard they reach only addresses that the resolver
+has checked, and no more bytes than the job may take.
 """
 
 import asyncio

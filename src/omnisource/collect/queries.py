@@ -15,12 +15,21 @@ from typing import Literal
 Slice = Literal["none", "year", "month", "week"]
 
 # Words that carry no meaning in a tag.
-_FUNCTION_WORDS = frozenset("a an and at by for from in into not of on or out person persons s the through to up with".split())
+_FUNCTION_WORDS = frozenset(
+    re.findall(r"\w+", "a an and at by for from in into not of on or out person persons s the through to up with")
+)
 # Tags of names with more content words keep the word order: five words have 120 permutations, and nobody writes those.
 _MOST_PERMUTED_WORDS = 3
 # Words that the spelling rules below would get wrong.
-_IRREGULAR = {"dying": "die", "lying": "lie", "tying": "tie", "cookies": "cookie", "tasting": "taste", "pasting": "paste"}
-_IRREGULAR |= {word: word for word in "something nothing anything everything news clothes christmas".split()}
+_IRREGULAR = {
+    "dying": "die",
+    "lying": "lie",
+    "tying": "tie",
+    "cookies": "cookie",
+    "tasting": "taste",
+    "pasting": "paste",
+}
+_UNCHANGED = frozenset({"something", "nothing", "anything", "everything", "news", "clothes", "christmas"})
 # Endings that an English base form has only before a silent e: danc-e, driv-e, exercis-e, celebrat-e, juggl-e, chang-e.
 _SILENT_E = re.compile(r"([vcuz]|[aeiou]s|(?<!e)at|[bcdfgkptz]l|ag|dg|(ch|rr)ang|[^aeiou]lid|kit|lin|mobil)$")
 
@@ -69,8 +78,8 @@ def queries(
 def tags(label: str) -> list[str]:
     """Tags of one class name, for services that are asked by tag.
 
-    Function words and what stands in brackets are left out, "a or b" is either of both, and the words are joined in every
-    order (up to three words), as they are and stemmed.
+    Function words and what stands in brackets are left out, "a or b" is either of both, and the words are joined in
+    every order (up to three words), as they are and stemmed.
 
     >>> tags("riding a bike")
     ['ridingbike', 'bikeriding', 'ridebike', 'bikeride']
@@ -81,7 +90,7 @@ def tags(label: str) -> list[str]:
         for form in (content, [stem(word) for word in content]):
             orders = itertools.permutations(form) if len(form) <= _MOST_PERMUTED_WORDS else (form,)
             found.update(dict.fromkeys("".join(order) for order in orders))
-    return list(found)
+    return [tag for tag in found if tag]
 
 
 def _alternatives(phrase: list[str]) -> list[list[str]]:
@@ -97,14 +106,14 @@ def _alternatives(phrase: list[str]) -> list[list[str]]:
 def stem(word: str) -> str:
     """The base form of an English word: takes off -ing and the plural, and mends the spelling.
 
-    Porter's step 1 (An algorithm for suffix stripping, 1980) with the silent e put back, since a tag must be a word that
-    people write: "dancing" gives "dance", where the full algorithm gives "danc".
+    Porter's step 1 (An algorithm for suffix stripping, 1980) with the silent e put back, since a tag must be a word
+    that people write: "dancing" gives "dance", where the full algorithm gives "danc".
 
     >>> [stem(w) for w in "riding swimming juggling pressing opening ring eggs dishes knives berries".split()]
     ['ride', 'swim', 'juggle', 'press', 'open', 'ring', 'egg', 'dish', 'knife', 'berry']
     """
-    if word in _IRREGULAR:
-        return _IRREGULAR[word]
+    if word in _IRREGULAR or word in _UNCHANGED:
+        return _IRREGULAR.get(word, word)
     if word.endswith("ing") and re.search(r"[aeiouy]", word[:-3]):
         return _mend(word[:-3])
     if word.endswith("s") and not word.endswith(("ss", "us", "is", "ics")) and len(word) > 3:

@@ -1,7 +1,7 @@
 """What is known about every URL, in one SQLite file: pending, fetched, done or failed, and how it was found.
 
-Every change is committed by itself (a WAL commit costs some 20 microseconds), so a killed run has lost nothing and repeats
-nothing that was done. Rows about one URL: one in `urls`, and one in `finds` for every search result that led to it.
+Every change is committed by itself (a WAL commit costs some 20 microseconds), so a killed run has lost nothing and
+repeats nothing that was done. A URL has one row in `urls`, and one in `finds` for every result that led to it.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from omnisource.collect.addresses import Refused, canonical_url, host_of
-from omnisource.collect.sources.base import Candidate
+from omnisource.collect.candidate import Candidate
 
 State = Literal["pending", "fetched", "done", "failed"]
 
@@ -23,16 +23,16 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS urls (
     id INTEGER PRIMARY KEY, url TEXT NOT NULL UNIQUE, host TEXT NOT NULL, fetcher TEXT NOT NULL, format TEXT NOT NULL,
     digest TEXT, state TEXT NOT NULL DEFAULT 'pending', reason TEXT, attempts INTEGER NOT NULL DEFAULT 0,
-    not_before REAL NOT NULL DEFAULT 0, validator TEXT, etag TEXT, modified TEXT, sha256 TEXT, original_sha256 TEXT, bytes INTEGER,
-    path TEXT, retrieved_at REAL
+    not_before REAL NOT NULL DEFAULT 0, validator TEXT, etag TEXT, modified TEXT, sha256 TEXT, original_sha256 TEXT,
+    bytes INTEGER, path TEXT, retrieved_at REAL
 );
 CREATE INDEX IF NOT EXISTS urls_work ON urls (state, host, id);
 CREATE INDEX IF NOT EXISTS urls_sha256 ON urls (sha256) WHERE sha256 IS NOT NULL;
 CREATE INDEX IF NOT EXISTS urls_original ON urls (original_sha256) WHERE original_sha256 IS NOT NULL;
 CREATE INDEX IF NOT EXISTS urls_digest ON urls (digest) WHERE digest IS NOT NULL;
 CREATE TABLE IF NOT EXISTS finds (
-    url_id INTEGER NOT NULL REFERENCES urls (id), source TEXT NOT NULL, label TEXT, query TEXT, page_url TEXT, title TEXT,
-    author TEXT, licence TEXT, found_at REAL NOT NULL
+    url_id INTEGER NOT NULL REFERENCES urls (id), source TEXT NOT NULL, label TEXT, query TEXT, page_url TEXT,
+    title TEXT, author TEXT, licence TEXT, found_at REAL NOT NULL
 );
 CREATE UNIQUE INDEX IF NOT EXISTS finds_once ON finds (url_id, source, IFNULL(label, ''), IFNULL(query, ''));
 CREATE TABLE IF NOT EXISTS searches (
@@ -59,6 +59,14 @@ class UrlRow:
     etag: str | None
     modified: str | None
     path: str | None
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What forgetting took out of the state table."""
+
+    urls: int
+    paths: list[str]  # of files, relative to the store
 
 
 _ROW = "id, url, host, fetcher, format, digest, attempts, not_before, validator, etag, modified, path"
@@ -177,23 +185,30 @@ class CollectState:
         self._change("UPDATE urls SET validator = ? WHERE id = ?", (validator, url_id))
 
     def finish(
-        self,
-        url_id: int,
-        state: State,
-        *,
-        sha256: str,
-        size: int,
-        path: str,
-        etag: str | None = None,
-        modified: str | None = None,
-        original_sha256: str | None = None,
+        self, url_id: int, state: State, *, sha256: str, size: int, path: str, etag: str | None, modified: str | None
     ) -> None:
-        """The file of a URL lies in the store."""
+        """The file of a URL lies in the store; `fetched` if it is still to be made small."""
         self._change(
-            "UPDATE urls SET state = ?, reason = NULL, sha256 = ?, original_sha256 = COALESCE(?, original_sha256), "
-            "bytes = ?, path = ?, etag = COALESCE(?, etag), modified = COALESCE(?, modified), "
-            "retrieved_at = COALESCE(retrieved_at, ?) WHERE id = ?",
-            (state, sha256, original_sha256, size, path, etag, modified, time.time(), url_id),
+            "UPDATE urls SET state = ?, reason = NULL, sha256 = ?, original_sha256 = ?, bytes = ?, path = ?, etag = ?, "
+            "modified = ?, retrieved_at = ? WHERE id = ?",
+            (state, sha256, sha256, size, path, etag, modified, time.time(), url_id),
+        )
+
+    def adopt(self, url_id: int, twin: int, etag: str | None, modified: str | None) -> None:
+        """The file of a URL is that of another one."""
+        self._change(
+            "UPDATE urls SET (state, sha256, original_sha256, bytes, path) = "
+            "(SELECT state, sha256, original_sha256, bytes, path FROM urls WHERE id = ?), "
+            "reason = NULL, etag = ?, modified = ?, retrieved_at = ? WHERE id = ?",
+            (twin, etag, modified, time.time(), url_id),
+        )
+
+    def settle(self, original_sha256: str, *, sha256: str, size: int, path: str) -> None:
+        """All URLs with this original are done: their file is the small copy, or the original after all."""
+        self._change(
+            "UPDATE urls SET state = 'done', sha256 = ?, bytes = ?, path = ? "
+            "WHERE original_sha256 = ? AND state = 'fetched'",
+            (sha256, size, path, original_sha256),
         )
 
     def fail(self, url_id: int, reason: str, attempts: int) -> None:
@@ -204,7 +219,9 @@ class CollectState:
 
     def abandon(self, host: str, reason: str) -> None:
         """Gives up all pending URLs of a host."""
-        self._change("UPDATE urls SET state = 'failed', reason = ? WHERE state = 'pending' AND host = ?", (reason, host))
+        self._change(
+            "UPDATE urls SET state = 'failed', reason = ? WHERE state = 'pending' AND host = ?", (reason, host)
+        )
 
     def postpone(self, url_id: int, reason: str, attempts: int, not_before: float) -> None:
         """A URL is tried again, not before a time (seconds since the epoch)."""
@@ -229,28 +246,53 @@ class CollectState:
             (),
         )
 
-    def twin(self, row: UrlRow) -> tuple[str, int, str] | None:
-        """(sha256, bytes, path) of a finished file that the service says has the same content, if there is one."""
+    def twin(self, row: UrlRow) -> int | None:
+        """Another URL that has its file and of which the service says that it has the same content."""
         if row.digest is None:
             return None
-        found = self.rows(
-            "SELECT sha256, bytes, path FROM urls WHERE digest = ? AND state = 'done' LIMIT 1", (row.digest,)
-        )
-        return found[0] if found else None
+        sql = "SELECT id FROM urls WHERE digest = ? AND state IN ('fetched', 'done') AND id != ? LIMIT 1"
+        found = self.rows(sql, (row.digest, row.id))
+        return found[0][0] if found else None
 
-    def by_original(self, sha256: str) -> tuple[str, int, str] | None:
-        """(sha256, bytes, path) of a finished file that came from the same bytes, shrunk or not."""
-        for column in ("sha256", "original_sha256"):
-            found = self.rows(
-                f"SELECT sha256, bytes, path FROM urls WHERE {column} = ? AND state = 'done' LIMIT 1", (sha256,)
-            )
-            if found:
-                return found[0]  # type: ignore[no-any-return]
-        return None
+    def by_content(self, sha256: str) -> int | None:
+        """A URL whose file came from the same bytes, small by now or not."""
+        sql = "SELECT id FROM urls WHERE original_sha256 = ? AND state IN ('fetched', 'done') LIMIT 1"
+        found = self.rows(sql, (sha256,))
+        return found[0][0] if found else None
 
     def unchanged(self, url_id: int) -> None:
         """A finished URL was asked again, and its content is still the same."""
-        self._change("UPDATE urls SET state = 'done', reason = NULL, retrieved_at = ? WHERE id = ?", (time.time(), url_id))
+        self._change(
+            "UPDATE urls SET state = 'done', reason = NULL, retrieved_at = ? WHERE id = ?", (time.time(), url_id)
+        )
+
+    def stored_bytes(self) -> int:
+        """Bytes of all files in the store."""
+        sql = "SELECT SUM(bytes) FROM (SELECT MAX(bytes) AS bytes FROM urls WHERE path IS NOT NULL GROUP BY path)"
+        return self.rows(sql)[0][0] or 0
+
+    def first_finds(self) -> Iterator[dict[str, Any]]:
+        """For every file, the URL and the search that found it first."""
+        columns = ("sha256", "path", "bytes", "format", "fetcher", "url", "retrieved_at")
+        said = ("source", "label", "query", "page_url", "title", "author", "licence")
+        chosen = ", ".join([*(f"u.{name}" for name in columns), *(f"f.{name}" for name in said)])
+        sql = (
+            f"SELECT {chosen} FROM finds f JOIN urls u ON u.id = f.url_id WHERE u.state = 'done' ORDER BY u.id, f.rowid"
+        )
+        seen: set[str] = set()
+        for row in self.rows(sql):
+            if row[0] not in seen:
+                seen.add(row[0])
+                yield dict(zip((*columns, *said), row, strict=True))
+
+    def by_source(self, classes: bool = False) -> list[tuple[Any, ...]]:
+        """(source, URLs found, URLs finished), or (source, class, found, finished, failed)."""
+        group = "f.source, f.label" if classes else "f.source"
+        failed = ", SUM(u.state = 'failed')" if classes else ""
+        return self.rows(
+            f"SELECT {group}, COUNT(*), SUM(u.state IN ('done', 'failed')){failed} "
+            f"FROM finds f JOIN urls u ON u.id = f.url_id GROUP BY {group} ORDER BY {group}"
+        )
 
     def counts(self) -> dict[str, int]:
         """Number of URLs by state."""
@@ -259,10 +301,16 @@ class CollectState:
     def reasons(self) -> dict[str, int]:
         """Number of failed URLs by reason, most frequent first."""
         return dict(
-            self.rows(
-                "SELECT reason, COUNT(*) FROM urls WHERE state = 'failed' GROUP BY reason ORDER BY COUNT(*) DESC"
-            )
+            self.rows("SELECT reason, COUNT(*) FROM urls WHERE state = 'failed' GROUP BY reason ORDER BY COUNT(*) DESC")
         )
+
+    def finds_of(self, sha256: str) -> list[dict[str, Any]]:
+        """Every search result that led to a file, with the fate of its URL."""
+        columns = ("url", "state", "etag", "modified", "original_sha256")
+        said = ("source", "label", "query", "page_url", "title", "author", "licence")
+        chosen = ", ".join([*(f"u.{name}" for name in columns), *(f"f.{name}" for name in said)])
+        sql = f"SELECT {chosen} FROM finds f JOIN urls u ON u.id = f.url_id WHERE u.sha256 = ? ORDER BY f.rowid"
+        return [dict(zip((*columns, *said), row, strict=True)) for row in self.rows(sql, (sha256,))]
 
     # --- forgetting --------------------------------------------------------------------------------------------------
 
@@ -278,6 +326,31 @@ class CollectState:
         key = (kind, _fingerprint(kind, value))
         self._change("INSERT OR IGNORE INTO forgotten VALUES (?, ?)", key)
         self._forgotten.add(key)
+
+    def remove(self, kind: str, value: str) -> Removed:
+        """Takes out every row of a URL, author, host or content; tells which files nothing refers to any more.
+
+        A file that somebody else's URL led to as well goes too: it is the same content.
+        """
+        conditions = {
+            "url": "url = ?",
+            "host": "(host = ? OR host LIKE ? || ':%')",
+            "sha256": "? IN (sha256, original_sha256)",
+            "author": "id IN (SELECT url_id FROM finds WHERE LOWER(TRIM(author)) = LOWER(TRIM(?)))",
+        }
+        parameters = (value, value) if kind == "host" else (value,)
+        with self._transaction() as db:
+            found = db.execute(f"SELECT id, path, sha256 FROM urls WHERE {conditions[kind]}", parameters).fetchall()
+            ids = {row[0] for row in found}
+            for _, _, sha256 in found:
+                ids.update(row[0] for row in db.execute("SELECT id FROM urls WHERE sha256 = ?", (sha256,)))
+            for url_id in ids:
+                db.execute("DELETE FROM finds WHERE url_id = ?", (url_id,))
+                db.execute("DELETE FROM urls WHERE id = ?", (url_id,))
+        contents = {sha256 for _, _, sha256 in found if sha256}
+        for sha256 in contents:
+            self.remember_forgotten("sha256", sha256)
+        return Removed(len(ids), sorted({path for _, path, _ in found if path}))
 
 
 def _fingerprint(kind: str, value: str) -> str:

@@ -41,6 +41,10 @@ class Store:
         """Where the unfinished body of a URL lies."""
         return self._partial / hashlib.sha256(url.encode()).hexdigest()
 
+    def scratch(self, name: str) -> Path:
+        """A file name for work in progress, on the same disk."""
+        return self._partial / name
+
     def make_room(self, size: int) -> None:
         """Raises `StoreFull` if `size` more bytes would be too many."""
         if self._quota is not None and self.used + size > self._quota:
@@ -99,3 +103,9 @@ def file_chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             yield chunk
+
+
+def copy_in(source: Path, target: Path) -> Path:
+    """Copies a local file; returns `target`."""
+    shutil.copyfile(source, target)
+    return target

@@ -1,7 +1,7 @@
 """Running yt-dlp and gallery-dl as separate processes: behind the guard, in a folder of their own, under a time limit.
 
-They parse hostile pages with large machinery, so they get no network but the guard, no configuration of the user's, a copy
-of the cookie file (they write into it), and an end.
+They parse hostile pages with large machinery, so they get no network but the guard, no configuration of the user's, a
+copy of the cookie file (they write into it), and an end.
 """
 
 import asyncio
@@ -75,7 +75,7 @@ async def run_tool(
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
-    if status != 0 and not output.strip():
+    if status != 0 and output.strip() in (b"", b"null"):
         lines = complaints.decode("utf-8", "replace").strip().splitlines() or ["no word"]
         raise FetchError("tool_failed", f"{module}: {lines[-1][:200]}", retry=True)
     return output

@@ -117,8 +117,8 @@ class _Body(httpx.AsyncByteStream):
 class PinnedTransport(httpx.AsyncBaseTransport):
     """A connection to one host at a time, kept open between requests; never follows redirects, sends no cookies.
 
-    Raises `httpx.TransportError` for network trouble and `Refused` for what must not be asked. One connection each, and a
-    free list of transports above: httpcore's own pool slows down with the number of its connections.
+    Raises `httpx.TransportError` for network trouble and `Refused` for what must not be asked. One connection each,
+    and a free list of transports above: httpcore's own pool slows down with the number of its connections.
     """
 
     def __init__(self, resolver: Resolver, tls: ssl.SSLContext) -> None:

@@ -1,7 +1,9 @@
 """How a source, which runs in a thread, asks the network: through the one fetcher of the collection."""
 
 import asyncio
+import concurrent.futures
 import json
+import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -25,6 +27,7 @@ class Web:
     fetcher: Fetcher
     loop: asyncio.AbstractEventLoop
     keys: Keys
+    stop: threading.Event  # set when the run ends: nothing more is asked then
     robots: bool | None = None  # None: as the fetcher's settings say
 
     def with_robots(self, robots: bool | None) -> "Web":
@@ -54,4 +57,10 @@ class Web:
             return await run_tool(self.fetcher.resolver, module, arguments, _SEARCH_BYTES, timeout_s, self.keys.cookies)
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+        if self.stop.is_set():
+            work.close()
+            raise FetchError("stopped")
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+        except concurrent.futures.CancelledError:
+            raise FetchError("stopped") from None

@@ -1,0 +1,24 @@
+"""`omnisource datasheet`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from omnisource.progress import console
+
+
+def datasheet(
+    workspace: Annotated[Path, typer.Option("--workspace", "-w", help="Where it was collected.", show_default=False)],
+    output: Annotated[Path | None, typer.Argument(help="File to write; default: the workspace's datasheet.md.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the dataset; default: the workspace's.")] = None,
+) -> None:
+    """Write a dataset card for what was collected."""
+    from omnisource.collect import datasheet as describe
+    from omnisource.tables import write_atomic
+    from omnisource.workspace import open_workspace
+
+    with open_workspace(workspace) as opened:
+        path = output or opened.root / "datasheet.md"
+        write_atomic(path, describe(opened, name or opened.root.name).encode())
+    console.print(f"wrote {path}", soft_wrap=True)

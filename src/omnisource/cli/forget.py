@@ -1,0 +1,36 @@
+"""`omnisource forget`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from omnisource.errors import UserError
+from omnisource.progress import console
+
+Value = Annotated[str | None, typer.Option(show_default=False)]
+
+
+def forget(
+    workspace: Annotated[Path, typer.Option("--workspace", "-w", help="Where it was collected.", show_default=False)],
+    url: Value = None,
+    author: Value = None,
+    host: Value = None,
+    sha256: Value = None,
+) -> None:
+    """Remove media and their rows, never fetch them again, and list the runs that used them."""
+    from omnisource.collect import forget as take_out
+    from omnisource.workspace import open_workspace
+
+    given = {"url": url, "author": author, "host": host, "sha256": sha256}
+    asked = [(kind, value) for kind, value in given.items() if value]
+    if len(asked) != 1:
+        raise UserError("give exactly one of --url, --author, --host, --sha256")
+    with open_workspace(workspace) as opened:
+        done = take_out(opened, *asked[0])
+    console.print(f"removed {done.files} files ({done.bytes} bytes) and {done.urls} URLs; they are not fetched again")
+    for table, rows in done.rows.items():
+        console.print(f"  {rows} rows of {table}", markup=False)
+    if done.runs:
+        names = ", ".join(done.runs)
+        console.print(f"trained with them: {names}; train these again", markup=False, soft_wrap=True)

@@ -1,0 +1,117 @@
+"""Lists of URLs and folders of files: sources that list instead of searching."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from omnisource.collect.candidate import Candidate
+from omnisource.collect.licences import normalise
+from omnisource.collect.queries import Query, Window
+from omnisource.errors import UserError
+from omnisource.media import sniff
+from omnisource.recipe.collect import CollectSource, Format
+
+# Column names that img2dataset's and video2dataset's users have for the same thing.
+_COLUMNS = {
+    "url": ("url", "image_url", "video_url", "link", "videoLoc"),
+    "label": ("label", "class", "query_label", "category"),
+    "query": ("query", "caption", "text", "keyword"),
+    "page_url": ("page_url", "page", "source_url"),
+    "title": ("title",),
+    "author": ("author", "creator", "owner"),
+    "licence": ("licence", "license"),
+    "format": ("format",),
+}
+_BATCH = 4096
+
+
+class UrlList:
+    """A text file with a URL a line, or a CSV or Parquet file with a column of URLs and, if there are, of labels."""
+
+    page_size = 1000
+    cap = 10**9
+    windowed = False
+    requests_per_result = 0
+
+    def __init__(self, settings: CollectSource, path: Path) -> None:
+        self._name, self._path = settings.label, path
+        self._format: Format = settings.format or "image"
+        if not path.is_file():
+            raise UserError(f"{path}: no such list of URLs (collect source {settings.label})")
+
+    def search(self, query: Query | None, window: Window | None, limit: int) -> Iterator[Candidate]:
+        for row in self._rows():
+            said = {name: _first(row, columns) for name, columns in _COLUMNS.items()}
+            if said["url"]:
+                yield Candidate(
+                    url=said["url"],
+                    source=self._name,
+                    format=_format(said["format"]) or self._format,
+                    label=said["label"],
+                    query=said["query"],
+                    page_url=said["page_url"],
+                    title=said["title"],
+                    author=said["author"],
+                    licence=normalise(said["licence"]),
+                )
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        try:
+            if self._path.suffix == ".parquet":
+                for batch in pq.ParquetFile(self._path).iter_batches(_BATCH):
+                    yield from batch.to_pylist()
+            elif self._path.suffix in (".csv", ".tsv"):
+                with self._path.open(encoding="utf-8-sig", newline="") as file:
+                    reader = csv.DictReader(file, delimiter="\t" if self._path.suffix == ".tsv" else ",")
+                    if not set(reader.fieldnames or ()) & set(_COLUMNS["url"]):
+                        raise UserError(f"{self._path}: no column 'url'; it has: {', '.join(reader.fieldnames or ())}")
+                    yield from reader
+            else:
+                with self._path.open(encoding="utf-8-sig") as file:
+                    for line in file:
+                        if line.strip() and not line.startswith("#"):
+                            yield {"url": line.strip()}
+        except (OSError, ValueError, csv.Error) as error:
+            raise UserError(f"{self._path}: cannot be read as a list of URLs ({error})") from None
+
+
+class Folder:
+    """A folder of <class>/<file>, or of plain files; they are copied into the store, the originals stay."""
+
+    page_size = 1000
+    cap = 10**9
+    windowed = False
+    requests_per_result = 0
+
+    def __init__(self, settings: CollectSource, path: Path) -> None:
+        self._name, self._path, self._format = settings.label, path, settings.format
+        if not path.is_dir():
+            raise UserError(f"{path}: no such folder (collect source {settings.label})")
+
+    def search(self, query: Query | None, window: Window | None, limit: int) -> Iterator[Candidate]:
+        for path in sorted(self._path.rglob("*")):
+            if path.is_symlink() or not path.is_file() or path.name.startswith("."):
+                continue
+            family = sniff(path).family
+            if family not in ("image", "video"):
+                continue
+            label = path.relative_to(self._path).parts[0] if path.parent != self._path else None
+            video: Format = self._format if self._format in ("clip", "untrimmed") else "clip"
+            yield Candidate(
+                url=str(path.resolve()),
+                source=self._name,
+                format="image" if family == "image" else video,
+                label=label,
+                fetcher="file",
+            )
+
+
+def _first(row: dict[str, Any], columns: tuple[str, ...]) -> str | None:
+    return next((str(row[column]) for column in columns if row.get(column) not in (None, "")), None)
+
+
+def _format(stated: str | None) -> Format | None:
+    return stated if stated in ("image", "clip", "untrimmed") else None  # type: ignore[return-value]

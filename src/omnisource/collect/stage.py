@@ -1,0 +1,254 @@
+"""`collect`: class names become media in the workspace and rows in its `collected` table.
+
+Searching and downloading go on side by side: each source searches in a thread of its own and fills the state table,
+from which the downloader works. Whatever stops the run, the same command goes on from there.
+"""
+
+import asyncio
+import hashlib
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from omnisource.collect.addresses import Refused
+from omnisource.collect.candidate import Candidate, Source
+from omnisource.collect.download import Downloader, Taker
+from omnisource.collect.fetch import Fetcher, FetchError
+from omnisource.collect.keys import Keys
+from omnisource.collect.licences import normalise
+from omnisource.collect.plan import searches
+from omnisource.collect.progress import Progress
+from omnisource.collect.shrink import shrink_fetched
+from omnisource.collect.sources import LISTS, VideoTaker, open_source
+from omnisource.collect.state import CollectState, UrlRow
+from omnisource.collect.store import Store, StoreFull, copy_in
+from omnisource.collect.web import Web
+from omnisource.errors import UserError
+from omnisource.progress import console
+from omnisource.recipe import Recipe
+from omnisource.recipe.collect import Collect, CollectSource
+from omnisource.tables import SAMPLES, table_from_rows, write_table
+from omnisource.workspace import StageRecord, Workspace
+
+_SEARCH_BATCH = 100
+_LIST_BATCH = 2000
+_GIVE_UP_AFTER = 5  # failed searches of one source, one after the other
+Resolve = Callable[[str], Path]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to collect: the settings, the classes, where relative paths start, and which recipe source gets what."""
+
+    settings: Collect
+    classes: list[str]
+    resolve: Resolve
+    into: Mapping[str, str]  # format -> name of the recipe's source for it
+
+
+def order_of(recipe: Recipe) -> Order:
+    """The order that a recipe gives. Raises `UserError` if it names no class or no source."""
+    classes = recipe.class_list()
+    if classes is None:
+        raise UserError(f"recipe {recipe.name}: collecting needs `classes` (a list, or a file with one name a line)")
+    if not recipe.collect.sources:
+        raise UserError(f"recipe {recipe.name}: `collect.sources` is empty, for instance: sources: [openverse]")
+    taking = {name: source for name, source in recipe.sources.items() if source.layout == "collected"}
+    for source in recipe.collect.sources:
+        if source.into is not None and source.into not in taking:
+            raise UserError(
+                f"recipe {recipe.name}: collect source {source.label} goes into '{source.into}', which is no source "
+                f"with `layout: collected`; those are: {', '.join(taking) or 'none'}"
+            )
+    into: dict[str, str] = {}
+    for name, taker in taking.items():
+        into.setdefault(taker.format, name)
+    return Order(recipe.collect, classes, recipe.resolve, into)
+
+
+def collect(recipe: Recipe, workspace: Workspace, *, retry_failed: bool = False, refresh: bool = False) -> StageRecord:
+    """The stage: searches and downloads what the recipe's `collect:` section asks for.
+
+    Args:
+        retry_failed: try the URLs and searches again that failed.
+        refresh: ask for every file that has come whether it changed.
+
+    Raises:
+        UserError: nothing to collect, a missing key, an unreadable list, another process in the workspace.
+    """
+    return collect_order(order_of(recipe), workspace, retry_failed=retry_failed, refresh=refresh)
+
+
+def collect_order(
+    order: Order, workspace: Workspace, *, retry_failed: bool = False, refresh: bool = False
+) -> StageRecord:
+    """As `collect`, for an order that comes from elsewhere."""
+    output = workspace.table("collected")
+    if retry_failed or refresh:
+        output.unlink(missing_ok=True)  # so that the stage does not count as done
+
+    def work(_: str) -> dict[str, Any]:
+        state = open_state(workspace)
+        try:
+            if retry_failed:
+                state.retry_failed()
+            if refresh:
+                state.refresh()
+            stopped = asyncio.run(_Collection(order, workspace, state).run())
+            rows = sample_rows(order, workspace, state)
+            write_table(output, table_from_rows(rows, SAMPLES))
+            return _counts(state, rows) | ({"stopped": stopped} if stopped else {})
+        finally:
+            state.close()
+
+    settings = {**order.settings.model_dump(mode="json"), "classes": order.classes, "into": dict(order.into)}
+    return workspace.run_stage("collect", settings=settings, after=[], outputs=[output], work=work)
+
+
+def open_state(workspace: Workspace) -> CollectState:
+    """The workspace's table of URLs."""
+    return CollectState(workspace.root / "collect" / "state.sqlite")
+
+
+class _Collection:
+    """One run of the stage."""
+
+    def __init__(self, order: Order, workspace: Workspace, state: CollectState) -> None:
+        self._order, self._settings, self._state = order, order.settings, state
+        self._keys = Keys(order.resolve(order.settings.keys) if order.settings.keys else None)
+        self._store = Store(
+            workspace.media_dir("web"), state.stored_bytes(), order.settings.quota_bytes, order.settings.min_free_bytes
+        )
+        self._stop = threading.Event()
+        self._progress = Progress(state)
+
+    async def run(self) -> str | None:
+        """Searches and downloads; returns why it stopped early, or None."""
+        fetcher = Fetcher(self._settings)
+        loop = asyncio.get_running_loop()
+        web = Web(fetcher, loop, self._keys, self._stop)
+        opened = [(source, open_source(source, web, self._order.resolve)) for source in self._settings.sources]
+        searching = [loop.run_in_executor(None, self._search, *pair) for pair in opened]
+        downloading = threading.Event()
+        downloading.set()
+        shrinking = self._start_shrinking(loop, downloading)
+        takers: dict[str, Taker] = {"yt-dlp": VideoTaker(fetcher, self._store, self._keys), "file": self._take_file}
+        downloader = Downloader(fetcher, self._state, self._store, takers, self._progress.finished)
+        stopped = None
+        try:
+            await downloader.run(lambda: not all(task.done() for task in searching))
+            for task in searching:
+                await task
+        except StoreFull as full:
+            stopped = str(full)
+            console.print(f"[yellow]stopped:[/] {full}; what was found stays pending", soft_wrap=True)
+        finally:
+            self._stop.set()
+            downloading.clear()
+            self._progress.close()
+            await asyncio.gather(*searching, return_exceptions=True)
+            if shrinking is not None:
+                await shrinking
+            await fetcher.aclose()
+        return stopped
+
+    def _start_shrinking(
+        self, loop: asyncio.AbstractEventLoop, downloading: threading.Event
+    ) -> "asyncio.Future[None] | None":
+        if self._settings.shrink is None:
+            return None
+        return loop.run_in_executor(None, shrink_fetched, self._state, self._store, self._settings.shrink, downloading)
+
+    async def _take_file(self, row: UrlRow) -> Path:
+        self._store.make_room(Path(row.url).stat().st_size)
+        return await asyncio.to_thread(copy_in, Path(row.url), self._store.partial(row.url))
+
+    # --- in a thread for each source ---------------------------------------------------------------------------------
+
+    def _search(self, settings: CollectSource, source: Source) -> None:
+        failures = 0
+        for search in searches(self._settings, settings, source, self._order.classes):
+            if self._stop.is_set():
+                return
+            if settings.name not in LISTS and self._state.search_done(settings.label, *search.key):
+                continue
+            found, problem = 0, None
+            try:
+                limit = settings.limit if settings.name not in LISTS else source.cap
+                batch: list[Candidate] = []
+                for candidate in source.search(search.query, search.window, limit):
+                    found += 1
+                    if self._wanted(candidate):
+                        batch.append(candidate)
+                    if len(batch) >= (_SEARCH_BATCH if search.query else _LIST_BATCH):
+                        self._state.add(batch)
+                        batch = []
+                self._state.add(batch)
+                failures = 0
+            except (FetchError, Refused) as error:
+                problem = str(error)
+            except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+                problem = f"unexpected answer: {type(error).__name__} {error}"[:200]
+            if self._stop.is_set() and problem:
+                return
+            self._state.record_search(settings.label, *search.key, found, problem)
+            if problem:
+                failures += 1
+                if failures in (1, _GIVE_UP_AFTER):
+                    given_up = "given up after" if failures == _GIVE_UP_AFTER else "search failed:"
+                    console.print(f"[yellow]{settings.label}[/] {given_up} {problem}", soft_wrap=True, highlight=False)
+                if failures == _GIVE_UP_AFTER:
+                    return
+
+    def _wanted(self, candidate: Candidate) -> bool:
+        allowed = self._settings.licence
+        if allowed and (candidate.licence or "") not in {normalise(name) for name in allowed}:
+            return False
+        longest = {"clip": self._settings.max_clip_s, "untrimmed": self._settings.max_untrimmed_s}
+        return candidate.duration_s is None or candidate.duration_s <= longest.get(candidate.format, float("inf"))
+
+
+def sample_rows(order: Order, workspace: Workspace, state: CollectState) -> list[dict[str, Any]]:
+    """A row for each collected file, in the order of its hash; the first search that found it names its class."""
+    into = {source.label: source.into for source in order.settings.sources if source.into}
+    root = workspace.media_dir("web")
+    rows = []
+    for find in state.first_finds():
+        source = into.get(find["source"]) or order.into.get(find["format"]) or f"web-{find['format']}"
+        rows.append(
+            {
+                "sample_id": hashlib.sha256(f"{source}\0{find['sha256']}".encode()).hexdigest()[:20],
+                "source": source,
+                "role": "web",
+                "format": find["format"],
+                "uri": str(root / find["path"]),
+                "query_label": find["label"],
+                "bytes": find["bytes"],
+                "url": find["url"] if find["fetcher"] != "file" else None,
+                "page_url": find["page_url"],
+                "query": find["query"],
+                "author": find["author"],
+                "licence": find["licence"],
+                "retrieved_at": datetime.fromtimestamp(find["retrieved_at"], UTC),
+                "status": "ok",
+            }
+        )
+    return sorted(rows, key=lambda row: row["sample_id"])
+
+
+def _counts(state: CollectState, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    urls = state.counts()
+    return {
+        "files": len(rows),
+        "urls_done": urls.get("done", 0),
+        "urls_failed": urls.get("failed", 0),
+        "urls_pending": urls.get("pending", 0) + urls.get("fetched", 0),
+        "searches_failed": state.rows("SELECT COUNT(*) FROM searches WHERE state = 'failed'")[0][0],
+        "reasons": state.reasons(),
+        "sources": dict(Counter(str(row["source"]) for row in rows)),
+        "classes": dict(Counter(str(row["query_label"]) for row in rows)),
+    }
