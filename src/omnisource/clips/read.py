@@ -13,6 +13,7 @@ from omnisource.clips.spatial import Box, view_boxes
 from omnisource.media import DEFAULT_LIMITS, Limits, decode_frames
 
 U8 = npt.NDArray[np.uint8]
+_ANTIALIAS_FROM = 1.6  # pixels of the crop for one of the result
 Crop = Callable[[int, int], Box]  # (width, height) of the decoded frame -> what to keep of it
 
 
@@ -154,8 +155,9 @@ def _cut(frames: U8, box: Box, size: int) -> U8:
         part = part[:, :, ::-1]
     if part.shape[1:3] == (size, size):
         return part
-    # Area averaging is OpenCV's antialiasing; it only makes sense for shrinking.
-    method = cv2.INTER_AREA if box.height >= size and box.width >= size else cv2.INTER_LINEAR
+    # Area averaging is OpenCV's antialiasing, seven times slower. Below this ratio bilinear weights leave no pixel out.
+    shrinks = max(box.width, box.height) > _ANTIALIAS_FROM * size
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     out = np.empty((len(part), size, size, part.shape[3]), np.uint8)
     for source, target in zip(part, out, strict=True):
         cv2.resize(source, (size, size), dst=target, interpolation=method)
