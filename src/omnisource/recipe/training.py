@@ -126,6 +126,7 @@ class Training(Section):
     accumulate: bool = False  # one forward per source, gradients summed, instead of one concatenated forward
     validate_every: Positive | None = None  # epochs; null: never
     checkpoint_every: Positive = 1.0  # epochs
+    checkpoint_seconds: NonNegative = 20.0  # but no sooner than this after the last one
     workers: Annotated[int, Field(ge=0)] = 2
     device: str = "auto"
     threads: Count | None = (

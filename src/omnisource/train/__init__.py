@@ -1,1 +1,23 @@
-"""x"""
+"""Joint training: the pool of units, the plan of batches, the loader, the loop, and the stages made of them."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from omnisource.train.plan import Plan, Slots
+from omnisource.train.pool import Pool, Unit, build_pool
+
+if TYPE_CHECKING:
+    from omnisource.train.begin import train
+    from omnisource.train.loop import TrainResult
+    from omnisource.train.stages import train_student, train_teacher
+
+__all__ = ["Plan", "Pool", "Slots", "TrainResult", "Unit", "build_pool", "train", "train_student", "train_teacher"]
+
+# Imported when first asked for: the processes that decode start without torch.
+_LAZY = {"train": "begin", "TrainResult": "loop", "train_student": "stages", "train_teacher": "stages"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -55,7 +55,9 @@ class Plan:
         self._mixup = training.mixup
         self._key = mix(seed)
         roles = np.array([role == "target" for role in pool.roles])
-        self.decks = [self._deck(training, TARGET, [name for name, role in zip(pool.sources, roles, strict=True) if role])]
+        self.decks = [
+            self._deck(training, TARGET, [name for name, role in zip(pool.sources, roles, strict=True) if role])
+        ]
         for name, is_target in zip(pool.sources, roles, strict=True):
             if not is_target:
                 self.decks.append(self._deck(training, name, [name]))
@@ -84,7 +86,7 @@ class Plan:
         )
 
     def replacement(self, step: int, slot: int, attempt: int) -> int:
-        """The unit that takes a slot whose unit failed, from the same deck: the first, second ... for attempt 1, 2 ..."""
+        """The unit that takes a slot whose unit failed, from the same deck; attempts count from 1."""
         for deck, size in zip(self.decks, self.sizes, strict=True):
             if slot < size:
                 return int(deck.units(np.array([step * size + slot]), attempt)[0])

@@ -16,6 +16,7 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from omnisource.errors import UserError
@@ -40,6 +41,8 @@ UNITS = pa.schema(
         pa.field("end_s", pa.float64()),
         pa.field("fps", pa.float64()),  # of the file; null for images
         pa.field("num_frames", pa.int64()),  # of the file; null where unknown
+        pa.field("side", pa.int32()),  # shorter side of the picture in pixels; null where unknown
+        pa.field("sound", pa.bool_()),  # every frame that was looked at decodes
         pa.field("probs", pa.list_(pa.float32())),  # soft pseudo-label; null: `label`
     ]
 )
@@ -80,6 +83,8 @@ class Unit:
     end_s: float | None
     fps: float | None
     num_frames: int  # of the piece; 1 for images and frames
+    side: int | None
+    sound: bool
     probs: tuple[float, ...] | None
     place: int  # of the sample in the samples table
 
@@ -120,9 +125,21 @@ class Pool:
             end_s=end_s,
             fps=fps,
             num_frames=1 if row["kind"] in ("image", "frame") else _frames_of_piece(start_s, end_s, fps, total),
+            side=row["side"],
+            sound=bool(row["sound"]),
             probs=tuple(probs) if probs is not None else None,
             place=row["place"],
         )
+
+    @property
+    def soft(self) -> bool:
+        """Whether some unit has a soft pseudo-label."""
+        return any(piece["probs"].null_count < piece.num_rows for piece in self._pieces)
+
+    @property
+    def has_images(self) -> bool:
+        """Whether some unit is an image."""
+        return any(pc.any(pc.equal(piece["kind"], "image")).as_py() for piece in self._pieces)
 
     def counts(self) -> dict[str, int]:
         """Units of each source."""
@@ -212,7 +229,8 @@ def _declare(
 _GOOD = """
     good AS (
         SELECT w.rank AS source, s.file_row_number AS place, s.* EXCLUDE (source, status, reason, file_row_number),
-            p.fps, coalesce(p.num_frames, round(p.duration_s * p.fps)::BIGINT) AS num_frames
+            p.fps, coalesce(p.num_frames, round(p.duration_s * p.fps)::BIGINT) AS num_frames,
+            least(p.width, p.height) AS side, coalesce(p.decodable_share, 1) >= 1 AS sound
         FROM samples s JOIN wanted w ON s.source = w.name JOIN probe p USING (sample_id)
         WHERE s.status = 'ok' AND p.status = 'ok'
             AND hash(s.sample_id) % {parts} = {part} AND hash(p.sample_id) % {parts} = {part})"""
@@ -220,13 +238,13 @@ _GOOD = """
 _JUDGED = """
     judged AS (
         SELECT g.source, g.place, d.label, g.sample_id, g.uri, d.unit AS kind, d.start_s, d.end_s, g.fps, g.num_frames,
-            d.probs, d.keep, d.negative
+            g.side, g.sound, d.probs, d.keep, d.negative
         FROM good g JOIN decisions d ON d.sample_id = g.sample_id
         WHERE g.role = 'web' AND d.unit = CASE g.format WHEN 'untrimmed' THEN '{piece}' ELSE g.format END
             AND hash(d.sample_id) % {parts} = {part}
             AND g.sample_id NOT IN (SELECT sample_id FROM duplicates WHERE status = 'dropped'))"""
 
-_COLUMNS = "source, place, label, sample_id, uri, kind, start_s, end_s, fps, num_frames"
+_COLUMNS = "source, place, label, sample_id, uri, kind, start_s, end_s, fps, num_frames, side, sound"
 
 
 def _units(web: bool, spatial: bool, split: str, part: int, parts: int) -> str:
@@ -280,7 +298,9 @@ def _stream(
                 for batch in tables.sql(query).to_arrow_reader(_ROWS):
                     unknown = batch["unknown"].drop_null()
                     if len(unknown):
-                        raise UserError(f"the label '{unknown[0]}' is not in the class list; mend `classes` or the label")
+                        raise UserError(
+                            f"the label '{unknown[0]}' is not in the class list; mend `classes` or the label"
+                        )
                     identities.append(batch["identity"].to_numpy())
                     writer.write_batch(batch.select(UNITS.names).cast(UNITS))
         file.flush()
@@ -295,7 +315,7 @@ def _digest(pieces: Sequence[pa.RecordBatch], identities: U64, order: I64) -> st
     whole = hashlib.blake2b(identities[order].tobytes(), digest_size=8)
     for name in ("source", "label", "start_s", "end_s", "fps", "num_frames"):
         whole.update(_column(pieces, name)[order].tobytes())
-    if any(piece["probs"].null_count < piece.num_rows for piece in pieces):
+    if any(piece["probs"].null_count < piece.num_rows for piece in pieces):  # soft labels are rare, and big
         table = pa.Table.from_batches(pieces).select(["probs"]).take(order)
         whole.update(np.concatenate([chunk.flatten().to_numpy() for chunk in table["probs"].chunks]).tobytes())
     return whole.hexdigest()
@@ -321,7 +341,9 @@ def _check(pool: Pool, recipe: Recipe, split: str) -> None:
         return
     for name, count in pool.counts().items():
         if count == 0 and recipe.sources[name].role == "target":
-            raise UserError(f"source '{name}' has no usable training sample; see its rows in the samples and probe tables")
+            raise UserError(
+                f"source '{name}' has no usable training sample; see its rows in the samples and probe tables"
+            )
         if count == 0:
             raise UserError(
                 f"source '{name}' has no kept rows in the selection '{recipe.select.name}'; lower `select.threshold`, "

@@ -1,0 +1,141 @@
+"""`train`: begins a training, or continues it where it was left."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from omnisource import __version__
+from omnisource.clips import Camera
+from omnisource.errors import UserError
+from omnisource.media import DEFAULT_LIMITS, Limits
+from omnisource.recipe import Training
+from omnisource.train.distributed import Ranks, joined
+from omnisource.train.loop import Trainer, TrainResult
+from omnisource.train.pool import Pool
+from omnisource.train.record import differences, load_state, read_run, set_aside, write_run
+
+Changed = Literal["anew", "refuse", "continue"]
+
+# Settings that do not change what a training computes.
+_FREE = ("workers", "checkpoint_every", "checkpoint_seconds")
+
+
+def train(
+    training: Training,
+    pool: Pool,
+    run_dir: Path,
+    seed: int,
+    *,
+    validation: Pool | None = None,
+    camera: Camera | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    changed: Changed = "refuse",
+) -> TrainResult:
+    """Trains a network on a pool. The same call continues an interrupted run, and does nothing for a finished one.
+
+    Args:
+        training: settings; file names in it are absolute.
+        pool: units of all sources (build_pool).
+        run_dir: folder of the run.
+        seed: everything random follows from it.
+        validation: units to validate on; needed when `training.validate_every` is set.
+        camera: how images move, for 3D networks (clips.load_camera).
+        limits: what one media file may cost.
+        changed: what to do with an unfinished run of other settings or other units: put it aside and begin `anew`,
+            `refuse` with what changed, or `continue` with its network under the new ones.
+
+    Raises:
+        UserError: settings that do not fit the pool, a run that changed, a loss that is not finite, a full disk.
+        KeyboardInterrupt: after SIGINT or SIGTERM, when the checkpoint is written.
+    """
+    if training.validate_every and validation is None:
+        raise UserError("validate_every is set but there is no val split; give the target source `val:`, or remove it")
+    _check_camera(training, pool, camera)
+    if training.threads:
+        torch.set_num_threads(training.threads)
+    identity = _identity(training, pool, seed)
+    with joined(training.device) as ranks:
+        if ranks.first:
+            _settle(run_dir, identity, changed)
+        ranks.wait()
+        run = read_run(run_dir)
+        if run is not None and run.get("finished"):
+            return TrainResult(**{**run["result"], "checkpoint": run_dir / "last.safetensors"})
+        state = load_state(run_dir) if run is not None else None
+        ranks.wait()
+        trainer = Trainer(training, pool, run_dir, seed, ranks, validation=validation, camera=camera, limits=limits)
+        try:
+            return _run(trainer, state, identity, run_dir, ranks)
+        finally:
+            trainer.close()
+
+
+def _run(
+    trainer: Trainer, state: dict[str, Any] | None, identity: Mapping[str, Any], run_dir: Path, ranks: Ranks
+) -> TrainResult:
+    if state is not None:
+        trainer.restore(state)
+    elif trainer.log is not None:
+        trainer.log.cut(0)
+    run = {
+        "identity": identity,
+        "finished": False,
+        "steps": trainer.plan.steps,
+        "versions": {"omnisource": __version__, "python": platform.python_version(), "torch": str(torch.__version__)},
+        "world": ranks.world,
+        "device": str(ranks.device),
+    }
+    if ranks.first:
+        write_run(run_dir, run)
+    result = trainer.run()
+    if ranks.first:
+        write_run(run_dir, run | {"finished": True, "result": asdict(result)})
+        for leftover in ("state.pt", "state.previous.pt"):
+            (run_dir / leftover).unlink(missing_ok=True)
+    return result
+
+
+def _identity(training: Training, pool: Pool, seed: int) -> dict[str, Any]:
+    """Everything that a training's result depends on."""
+    settings = training.model_dump(mode="json", exclude=set(_FREE))
+    return {
+        "training": settings,
+        "units": {"sources": pool.counts(), "digest": pool.digest},
+        "classes": list(pool.classes),
+        "seed": seed,
+    }
+
+
+def _settle(run_dir: Path, identity: Mapping[str, Any], changed: Changed) -> None:
+    """Decides about a run that lies in the folder already."""
+    run_dir.parent.mkdir(parents=True, exist_ok=True)
+    run = read_run(run_dir)
+    if run is None:
+        if run_dir.exists():
+            set_aside(run_dir)
+        return
+    different = differences(run["identity"], identity)
+    if not different or changed == "continue":
+        if different:
+            write_run(run_dir, run | {"identity": identity, "finished": False})
+        return
+    if changed == "anew":
+        set_aside(run_dir)
+        return
+    shown = "; ".join(different[:4]) + (f"; and {len(different) - 4} more" if len(different) > 4 else "")
+    raise UserError(
+        f"{run_dir}: this run began with something else ({shown}); --allow-changed goes on with it, --anew begins again"
+    )
+
+
+def _check_camera(training: Training, pool: Pool, camera: Camera | None) -> None:
+    from omnisource.networks import is_spatial
+
+    if camera is not None or training.camera.mode == "still" or is_spatial(training.network.name):
+        return
+    if pool.has_images:
+        raise UserError(f"camera.mode is {training.camera.mode}, but no camera was fitted; run `omnisource camera fit`")

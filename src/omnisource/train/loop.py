@@ -1,0 +1,486 @@
+"""The training loop: one optimiser step per iteration over the summed losses of all sources (paper, Eq. 1).
+
+    L = ( sum over B_T of CE  +  sum over sources s of w_s sum over B_s of CE ) / |B_T|
+
+Dividing by the target's batch size keeps the learning rate's meaning: without web sources L is the mean cross-entropy.
+Everything random follows from (seed, step), so a training that continues from a checkpoint does what it would have
+done without the break.
+"""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from omnisource.clips import Camera
+from omnisource.errors import UserError
+from omnisource.media import Limits
+from omnisource.networks import Meta, Network, create, freeze_norm, initialise, is_spatial, save_checkpoint
+from omnisource.progress import meter
+from omnisource.recipe import Training
+from omnisource.tables import write_json
+from omnisource.train import keys
+from omnisource.train.board import open_board
+from omnisource.train.decode import Reading
+from omnisource.train.distributed import Ranks
+from omnisource.train.inputs import Inputs, make_inputs
+from omnisource.train.loader import Batch, Loader, Quarantine, Replacement
+from omnisource.train.optimise import Average, build_optimiser, rate, set_rate
+from omnisource.train.plan import Plan
+from omnisource.train.pool import Pool
+from omnisource.train.record import Log, State, save_state
+from omnisource.train.validate import validate
+from omnisource.workspace import fingerprint
+
+_WEIGHTS, _DROPOUT = 1, 2  # what a key is drawn for
+_LOGS_PER_EPOCH = 10
+_EXPLODED = 50.0  # mean loss, in units of that of guessing
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished training is known by."""
+
+    checkpoint: Path  # the network after the last step
+    steps: int
+    epochs: float
+    units: dict[str, int]  # of each source
+    batch: dict[str, int]  # slots of each source in a step
+    loss: float  # of the last logged steps
+    best: float | None  # top-1 of the best validation; its network is best.safetensors
+    quarantined: int
+
+
+@dataclass
+class _Tally:
+    """Sums since the last line of the log; they continue over a break."""
+
+    sums: Tensor  # float64 (sources, 3): loss, right answers, slots
+    steps: int = 0
+    loss: float = 0.0
+    norm: float = 0.0
+
+
+@dataclass
+class _Progress:
+    """What changes from step to step, beside the network."""
+
+    step: int
+    tally: _Tally
+    loss: float = math.nan  # of the last line of the log
+    best: float | None = None
+    seconds: float = 0.0  # since the last line, in this process
+    waited: float = 0.0
+
+
+class Trainer:
+    """A training that is under way: `run` takes it to its end. Use `train`, which also decides where it begins."""
+
+    def __init__(
+        self,
+        training: Training,
+        pool: Pool,
+        folder: Path,
+        seed: int,
+        ranks: Ranks,
+        *,
+        validation: Pool | None,
+        camera: Camera | None,
+        limits: Limits,
+    ) -> None:
+        self.training, self.pool, self.folder, self.seed, self.ranks = training, pool, folder, seed, ranks
+        self.validation = validation
+        self.spatial = is_spatial(training.network.name)
+        self.plan = Plan(pool, training, seed)
+        if self.plan.sizes and sum(self.plan.sizes) < ranks.world:
+            raise UserError(f"{ranks.world} processes can't share a batch of {sum(self.plan.sizes)}; start fewer")
+        self.reading = Reading(training, self.spatial, camera, pool.frames, pool.classes, limits)
+        self.network = self._network()
+        self.optimiser = build_optimiser(self.network, training.optimiser)
+        self.average = Average(self.network, training.ema) if training.ema else None
+        self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=training.precision == "fp16")
+        self.model = ranks.wrap(self.network)
+        self.forward: nn.Module = torch.compile(self.model) if training.compile else self.model  # type: ignore[assignment]
+        self.weights = torch.tensor([training.loss_weight.get(name, 1.0) for name in pool.sources], device=ranks.device)
+        self.at = _Progress(0, _new_tally(pool))
+        self.log = Log(folder / "log.jsonl") if ranks.first else None
+        self.speed = Log(folder / "speed.jsonl") if ranks.first else None
+        self.board = open_board(folder) if ranks.first else None
+
+    def _network(self) -> Network:
+        settings = self.training.network
+        torch.manual_seed(_torch_seed(self.seed, _WEIGHTS))
+        channels = 2 if self.training.input.modality == "flow" else 3
+        network = create(settings.name, len(self.pool.classes), channels, settings.dropout, **settings.options)
+        if settings.init.imagenet:
+            packaged = settings.init.imagenet == "package"
+            initialise(network, "imagenet", None if packaged else Path(settings.init.imagenet))
+        elif settings.init.checkpoint:
+            initialise(network, "checkpoint", Path(settings.init.checkpoint))
+        network.recompute = self.training.checkpointing
+        network.to(self.ranks.device)
+        if settings.norm == "frozen":
+            freeze_norm(network)
+        elif settings.norm == "sync" and self.ranks.world > 1:
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        return network.train()
+
+    # One step.
+
+    def take_step(self, batch: Batch) -> tuple[Tensor, float]:
+        """One optimiser step. Returns per source the sums of loss, right answers and slots, and the gradient's norm."""
+        inputs = make_inputs(batch, self.pool, self.training, self.spatial, self.ranks.device)
+        torch.manual_seed(_torch_seed(self.seed, _DROPOUT, batch.slots.step, self.ranks.rank))
+        epoch = batch.slots.step / self.plan.steps_per_epoch
+        set_rate(self.optimiser, rate(self.training.optimiser, epoch, self.training.epochs))
+        self.optimiser.zero_grad(set_to_none=True)
+        sums = self._gradients(inputs)
+        self.scaler.unscale_(self.optimiser)
+        trained = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+        limit = self.training.optimiser.clip_grad
+        norm = float(nn.utils.clip_grad_norm_(trained, limit if limit is not None else math.inf))
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update(self.network)
+        return sums, norm
+
+    def _gradients(self, inputs: Inputs) -> Tensor:
+        """Backward passes of Eq. 1: one for all, or one a source."""
+        sums = torch.zeros(len(self.pool.sources), 3, dtype=torch.float64, device=self.ranks.device)
+        parts = list(self._parts(inputs))
+        total: Tensor | None = None
+        for number, (clips, rows) in enumerate(parts):
+            last = number == len(parts) - 1
+            keep = self.training.norm_per_source and not self._is_target(inputs, rows)
+            with self.ranks.unsynced(self.model) if not last else nullcontext(), self._autocast():
+                with _running_statistics_kept(self.network) if keep else nullcontext():
+                    logits = self.forward(clips)
+                loss = self._loss(logits.float(), inputs, rows, sums)
+                if self._one_by_one:
+                    self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                else:
+                    total = loss if total is None else total + loss
+        if total is not None:
+            self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+        return sums
+
+    @property
+    def _one_by_one(self) -> bool:
+        return self.training.accumulate or self.training.norm_per_source
+
+    def _parts(self, inputs: Inputs) -> Iterator[tuple[Tensor, Tensor]]:
+        """Clips and their rows, one forward pass each."""
+        for clips, rows in zip(inputs.clips, inputs.rows, strict=True):
+            if not self._one_by_one:
+                yield clips, rows
+                continue
+            for number in range(len(self.pool.sources)):
+                mine = (inputs.source[rows] == number).nonzero()[:, 0]
+                if len(mine):
+                    yield clips[mine], rows[mine]
+
+    def _is_target(self, inputs: Inputs, rows: Tensor) -> bool:
+        return self.pool.roles[int(inputs.source[rows[0]])] == "target"
+
+    def _loss(self, logits: Tensor, inputs: Inputs, rows: Tensor, sums: Tensor) -> Tensor:
+        """This process's part of Eq. 1; adds to `sums`."""
+        each = -(inputs.labels[rows] * logits.log_softmax(1)).sum(1)
+        source = inputs.source[rows]
+        with torch.no_grad():
+            right = logits.argmax(1) == inputs.truth[rows]
+            found = torch.stack([each.double(), right.double(), torch.ones_like(each).double()], 1)
+            sums.index_add_(0, source, found)
+        # DDP averages over processes, Eq. 1 sums.
+        return (each * self.weights[source]).sum() * (self.ranks.world / self.plan.target_size)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        dtype = _DTYPES.get(self.training.precision)
+        return torch.autocast(self.ranks.device.type, dtype) if dtype else nullcontext()
+
+    # All steps.
+
+    def run(self) -> TrainResult:
+        """Takes every step that is left."""
+        plan = self.plan
+        every = max(1, round(plan.steps_per_epoch / _LOGS_PER_EPOCH))
+        checkpoint_every = self._steps(self.training.checkpoint_every)
+        validate_every = self._steps(self.training.validate_every) if self.validation is not None else None
+        quarantine = Quarantine(self.folder, self.ranks.rank)
+        loader = Loader(
+            plan,
+            self.reading,
+            quarantine,
+            workers=self.training.workers,
+            timeout_s=self.reading.limits.timeout_s,
+            rank=self.ranks.rank,
+            world=self.ranks.world,
+        )
+        at, saved_at = self.at, time.monotonic()
+        with _stop_signals() as stop, loader, meter(f"train {self.folder.name}", plan.steps - at.step) as bar:
+            batches = loader.batches(at.step, plan.steps)
+            while at.step < plan.steps:
+                began = time.monotonic()
+                batch = next(batches)
+                at.waited += time.monotonic() - began
+                sums, norm = self.take_step(batch)
+                old = time.monotonic() - saved_at >= self.training.checkpoint_seconds
+                stopping, old = self._account(batch, sums, norm, stop.is_set(), old)
+                at.seconds += time.monotonic() - began
+                at.step += 1
+                last = at.step == plan.steps
+                if at.step % every == 0 or last:
+                    self._write_line()
+                    bar.advance(0, note=f"loss {at.loss:.3f}")
+                if validate_every and (at.step % validate_every == 0 or last):
+                    self._validate()
+                if not last and (stopping or (old and at.step % checkpoint_every == 0)):
+                    self.checkpoint()
+                    saved_at = time.monotonic()
+                    if stopping:
+                        raise KeyboardInterrupt
+                bar.advance()
+        self._save_network("last.safetensors")
+        return TrainResult(
+            checkpoint=self.folder / "last.safetensors",
+            steps=plan.steps,
+            epochs=self.training.epochs,
+            units=self.pool.counts(),
+            batch={deck.name: size for deck, size in zip(plan.decks, plan.sizes, strict=True)},
+            loss=at.loss,
+            best=at.best,
+            quarantined=len(quarantine),
+        )
+
+    def _steps(self, epochs: float | None) -> int:
+        return max(1, round(epochs * self.plan.steps_per_epoch)) if epochs else 0
+
+    def _account(self, batch: Batch, sums: Tensor, norm: float, stop: bool, old: bool) -> tuple[bool, bool]:
+        """Adds a step to the tally of all processes, and checks its loss.
+
+        Returns whether some process was asked to stop, and whether the first one finds the last checkpoint old.
+        """
+        flags = [float(stop), float(old and self.ranks.first), float(len(batch.replaced))]
+        packed = torch.cat([sums.flatten(), torch.tensor(flags, dtype=torch.float64, device=sums.device)])
+        found = self.ranks.sum(packed).cpu()
+        sums, tally = found[:-3].view(-1, 3), self.at.tally
+        loss = float((sums[:, 0] * self.weights.cpu().double()).sum()) / self.plan.target_size
+        mean = float(sums[:, 0].sum() / sums[:, 2].sum())
+        broken = not math.isfinite(loss) or (not math.isfinite(norm) and not self.scaler.is_enabled())
+        if broken or mean > _EXPLODED * math.log(max(len(self.pool.classes), 2)):
+            self._diverged(batch, loss, norm)
+        tally.sums += sums
+        tally.steps += 1
+        tally.loss += loss
+        tally.norm += norm
+        if found[-1]:
+            for replacement in [one for some in self.ranks.gather(batch.replaced) for one in some]:
+                self._write_replaced(replacement)
+        return bool(found[-3]), bool(found[-2])
+
+    def _diverged(self, batch: Batch, loss: float, norm: float) -> NoReturn:
+        step = batch.slots.step
+        samples = [self.pool.unit(int(number)) for number in batch.unit[: batch.own]]
+        rows = [{"source": unit.source, "sample_id": unit.sample_id, "uri": unit.uri} for unit in samples]
+        report = self.folder / "diverged.json"
+        write_json(report, {"step": step, "loss": str(loss), "gradient_norm": str(norm), "samples": rows})
+        good = self.folder / "state.pt"
+        raise UserError(
+            f"{self.folder}: the loss of step {step} is {loss:.4g} (gradient norm {norm:.4g}); its samples are in "
+            f"{report}, the last good checkpoint is {good if good.exists() else 'none yet'}; lower optimiser.lr, "
+            "clip gradients, or leave those samples out"
+        )
+
+    # What is written.
+
+    def _write_line(self) -> None:
+        at, tally = self.at, self.at.tally
+        at.loss = tally.loss / tally.steps
+        sources = {}
+        for name, (loss, right, slots) in zip(self.pool.sources, tally.sums.tolist(), strict=True):
+            if slots:
+                sources[name] = {"loss": loss / slots, "accuracy": right / slots, "slots": int(slots)}
+        row = {
+            "kind": "train",
+            "step": at.step,
+            "epoch": at.step / self.plan.steps_per_epoch,
+            "lr": self.optimiser.param_groups[0]["lr"],
+            "loss": at.loss,
+            "gradient_norm": tally.norm / tally.steps,
+            "sources": sources,
+        }
+        clips = float(tally.sums[:, 2].sum())
+        device = self.ranks.device
+        speed = {
+            "step": at.step,
+            "seconds": at.seconds,
+            "clips_per_s": clips / at.seconds,
+            "waiting_share": at.waited / at.seconds,
+            "memory_bytes": psutil.Process().memory_info().rss,
+            "device_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
+        }
+        at.tally, at.seconds, at.waited = _new_tally(self.pool), 0.0, 0.0
+        self._write(row)
+        if self.speed is not None:
+            self.speed.write(speed)
+        if self.board is not None:
+            self.board.write(row, speed)
+
+    def _write_replaced(self, replacement: Replacement) -> None:
+        old, new = self.pool.unit(replacement.unit), self.pool.unit(replacement.by)
+        self._write(
+            {
+                "kind": "replaced",
+                "step": replacement.step,
+                "slot": replacement.slot,
+                "source": old.source,
+                "sample_id": old.sample_id,
+                "by": new.sample_id,
+                "reason": replacement.reason,
+            }
+        )
+
+    def _write(self, row: Mapping[str, Any]) -> None:
+        if self.log is not None:
+            self.log.write(row)
+
+    def _validate(self) -> None:
+        assert self.validation is not None
+        with self._averaged():
+            found = validate(self.network, self.validation, self.reading, self.ranks, self.training.workers)
+        row = {"kind": "validation", "step": self.at.step, "epoch": self.at.step / self.plan.steps_per_epoch}
+        self._write(row | found)
+        if self.at.best is None or found["top1"] > self.at.best:
+            self.at.best = found["top1"]
+            self._save_network("best.safetensors")
+
+    def _save_network(self, name: str) -> None:
+        if not self.ranks.first:
+            return
+        given = self.training.input
+        meta = Meta(
+            classes=self.pool.classes,
+            mean=given.mean,
+            std=given.std,
+            frames=given.frames,
+            stride=given.stride,
+            size=given.size,
+            recipe_hash=fingerprint(self.training.model_dump(mode="json")),
+            notes={
+                "short_side": given.short_side,
+                "modality": given.modality,
+                "step": self.at.step,
+                "best": self.at.best,
+            },
+        )
+        with self._averaged():
+            save_checkpoint(self.folder / name, self.network, meta)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The network with its averaged weights, while there are any."""
+        if self.average is None:
+            yield
+            return
+        now = {name: value.clone() for name, value in self.network.state_dict().items()}
+        self.network.load_state_dict(self.average.weights)
+        try:
+            yield
+        finally:
+            self.network.load_state_dict(now)
+
+    # The state from which a training continues.
+
+    def checkpoint(self) -> None:
+        """Writes the state; only the first process does."""
+        if self.log is None:
+            return
+        at = self.at
+        save_state(
+            self.folder,
+            {
+                "step": at.step,
+                "network": self.network.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "average": self.average.weights if self.average is not None else None,
+                "scaler": self.scaler.state_dict(),
+                "log": self.log.mark(),
+                "tally": {"sums": at.tally.sums, "steps": at.tally.steps, "loss": at.tally.loss, "norm": at.tally.norm},
+                "loss": at.loss,
+                "best": at.best,
+            },
+        )
+
+    def restore(self, state: State) -> None:
+        """Continues from a state."""
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.average is not None:
+            self.average.load(state["average"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.log is not None:
+            self.log.cut(state["log"])
+        self.at = _Progress(state["step"], _Tally(**state["tally"]), state["loss"], state["best"])
+
+    def close(self) -> None:
+        """Closes the run's files."""
+        for file in (self.log, self.speed, self.board):
+            if file is not None:
+                file.close()
+
+
+def _new_tally(pool: Pool) -> _Tally:
+    return _Tally(torch.zeros(len(pool.sources), 3, dtype=torch.float64))
+
+
+def _torch_seed(*parts: int) -> int:
+    return int(keys.mix(*parts)) >> 1
+
+
+@contextmanager
+def _running_statistics_kept(network: Network) -> Iterator[None]:
+    """A forward pass in training mode that leaves the running statistics alone (`norm_per_source`).
+
+    Batch norms then normalise each source by its own statistics, and those kept for testing are the target's.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """SIGTERM and SIGINT set the event, so that a step ends before its training does; a second one stops at once."""
+    stop = threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,127 @@
+"""What a run keeps on disk: its identity, its log, and the state from which it continues to the bit.
+
+RUN/run.json            what the run is (settings, units, classes, seed) and how far it got
+RUN/log.jsonl           losses, accuracies, rates, validations, replaced samples: the same for the same run, always
+RUN/speed.jsonl         clips per second, waiting, memory: differs from machine to machine
+RUN/state.pt            network, optimiser, average, scaler, step; the one before it in state.previous.pt
+RUN/last.safetensors    the network; best.safetensors: at its best validation
+RUN/quarantine.jsonl    units that could not be read
+"""
+
+import json
+import os
+import pickle
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from omnisource.errors import UserError
+from omnisource.tables import write_json
+
+State = dict[str, Any]
+
+
+class Log:
+    """A file of JSON lines that can be cut back to where a checkpoint saw it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("ab")
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Appends a line."""
+        self._file.write((json.dumps(row) + "\n").encode())
+        self._file.flush()
+
+    def mark(self) -> int:
+        """Puts everything on disk; the length so far."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._path.stat().st_size
+
+    def cut(self, length: int) -> None:
+        """Drops what was written after `mark` gave `length`."""
+        if self._path.stat().st_size < length:
+            raise UserError(f"{self._path}: shorter than the checkpoint says; delete the run to train it anew")
+        self._file.truncate(length)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def save_state(folder: Path, state: State) -> None:
+    """Writes the state so that, whenever the process dies, a whole one is there: the new one or the one before."""
+    partial, current = folder / ".state.pt.tmp", folder / "state.pt"
+    try:
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if current.exists():
+            current.replace(folder / "state.previous.pt")
+        partial.replace(current)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(
+            f"{folder}: the checkpoint can't be written ({error.strerror}); the same command resumes"
+        ) from error
+
+
+def load_state(folder: Path) -> State | None:
+    """The newest whole state, on the CPU; None when there is none."""
+    for name in ("state.pt", "state.previous.pt"):
+        try:
+            state: State = torch.load(folder / name, map_location="cpu", weights_only=True)
+            return state
+        except FileNotFoundError:
+            continue
+        except (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, OSError):
+            continue  # cut off by a power failure; the one before it is whole
+    return None
+
+
+def read_run(folder: Path) -> dict[str, Any] | None:
+    """run.json, or None."""
+    path = folder / "run.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable ({error}); delete the run's folder to train it anew") from None
+
+
+def write_run(folder: Path, content: Mapping[str, Any]) -> None:
+    """Writes run.json."""
+    write_json(folder / "run.json", content)
+
+
+def set_aside(folder: Path) -> None:
+    """Moves a run out of the way, in place of the one that was moved before."""
+    old = folder.with_name(f"{folder.name}.replaced")
+    shutil.rmtree(old, ignore_errors=True)
+    folder.replace(old)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two identities, as `key: old -> new`."""
+    found = []
+    for key in sorted({*old, *new}):
+        before, after, name = old.get(key), new.get(key), f"{prefix}{key}"
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += differences(before, after, f"{name}.")
+        elif before != after:
+            found.append(f"{name}: {_short(before)} -> {_short(after)}")
+    return found
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,109 @@
+"""The trainings of a recipe as stages: its teachers, and its students."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from omnisource.clips import Camera, camera_path, load_camera
+from omnisource.media import Limits
+from omnisource.networks import is_spatial
+from omnisource.recipe import Recipe, Training
+from omnisource.train.begin import Changed, train
+from omnisource.train.pool import build_pool
+from omnisource.workspace import StageRecord, Workspace
+
+
+def train_teacher(recipe: Recipe, workspace: Workspace, name: str, changed: Changed = "anew") -> StageRecord:
+    """Trains a teacher on the target's training split (paper, section 3.2). Run: `teacher-NAME`."""
+    stage, run = f"train-teacher-{name}", f"teacher-{name}"
+    return _stage(
+        recipe,
+        workspace,
+        stage,
+        run,
+        recipe.teachers[name],
+        recipe.target_sources,
+        recipe.seed,
+        ["ingest", "probe"],
+        changed,
+    )
+
+
+def train_student(recipe: Recipe, workspace: Workspace, run: str, seed: int, changed: Changed = "anew") -> StageRecord:
+    """Trains the student of one of the recipe's runs, on the target and on the run's web sources. Run: `RUN-SEED`."""
+    training, sources = recipe.student_of(run), recipe.planned_runs()[run].sources
+    after = ["ingest", "probe"]
+    if any(recipe.sources[name].role == "web" for name in sources):
+        after += ["dedupe", "select"]
+    if _needs_camera(recipe, training, sources) and not training.camera.fitted:
+        after += ["camera"]
+    name = f"{run}-{seed}"
+    return _stage(recipe, workspace, f"train-{name}", name, training, sources, seed, after, changed)
+
+
+def _stage(
+    recipe: Recipe,
+    workspace: Workspace,
+    stage: str,
+    run: str,
+    training: Training,
+    sources: Sequence[str],
+    seed: int,
+    after: Sequence[str],
+    changed: Changed,
+) -> StageRecord:
+    folder = workspace.run_dir(run)
+    training = _resolved(recipe, training)
+
+    def work(_: str) -> Mapping[str, Any]:
+        spatial = is_spatial(training.network.name)
+        pool = build_pool(recipe, workspace, sources, spatial)
+        targets = [name for name in sources if recipe.sources[name].role == "target"]
+        validation = build_pool(recipe, workspace, targets, spatial, "val") if training.validate_every else None
+        result = train(
+            training,
+            pool,
+            folder,
+            seed,
+            validation=validation if validation is not None and len(validation) else None,
+            camera=_camera(recipe, workspace, training, sources),
+            limits=Limits(**recipe.probe.limits.model_dump(exclude={"memory_bytes"})),
+            changed=changed,
+        )
+        return {key: value for key, value in asdict(result).items() if key != "checkpoint"} | {"list": pool.digest}
+
+    return workspace.run_stage(
+        stage,
+        settings={
+            "training": training.model_dump(mode="json", exclude={"workers"}),
+            "sources": list(sources),
+            "seed": seed,
+        },
+        after=after,
+        outputs=[folder / "last.safetensors", folder / "log.jsonl"],
+        work=work,
+    )
+
+
+def _needs_camera(recipe: Recipe, training: Training, sources: Sequence[str]) -> bool:
+    images = any(recipe.sources[name].format == "image" for name in sources)
+    return images and training.camera.mode != "still" and not is_spatial(training.network.name)
+
+
+def _camera(recipe: Recipe, workspace: Workspace, training: Training, sources: Sequence[str]) -> Camera | None:
+    if not _needs_camera(recipe, training, sources):
+        return None
+    return load_camera(recipe.resolve(training.camera.fitted) if training.camera.fitted else camera_path(workspace))
+
+
+def _resolved(recipe: Recipe, training: Training) -> Training:
+    """The training with absolute file names."""
+    init = training.network.init
+    paths = {
+        "imagenet": str(recipe.resolve(init.imagenet))
+        if init.imagenet and init.imagenet != "package"
+        else init.imagenet,
+        "checkpoint": str(recipe.resolve(init.checkpoint)) if init.checkpoint else None,
+    }
+    network = training.network.model_copy(update={"init": init.model_copy(update=paths)})
+    return training.model_copy(update={"network": network})

@@ -1,0 +1,18 @@
+"""The small workspace of the training tests."""
+
+from pathlib import Path
+
+import pytest
+from train_small import Small, make_small
+
+
+@pytest.fixture(scope="session")
+def small_tables(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """The small workspace, to be read only."""
+    return make_small(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Small:
+    """A small workspace of one's own."""
+    return make_small(tmp_path)
