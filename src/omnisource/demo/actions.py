@@ -34,9 +34,7 @@ class Motion:
 Action = Callable[[Array, Style], Motion]
 
 STAND = pose()
-SEATED = pose(
-    both={"THIGH_FWD": 86, "SHIN_FWD": 4, "THIGH_OUT": 8, "ARM_FWD": 22, "FORE_FWD": 72, "ARM_OUT": 10}, LEAN=2
-)
+SEATED = pose({"THIGH_FWD": 86, "SHIN_FWD": 4, "THIGH_OUT": 8, "ARM_FWD": 22, "FORE_FWD": 72, "ARM_OUT": 10}, LEAN=2)
 
 
 def waving(t: Array, style: Style) -> Motion:
@@ -52,8 +50,8 @@ def waving(t: Array, style: Style) -> Motion:
 
 def jumping_jacks(t: Array, style: Style) -> Motion:
     turn = 2 * math.pi * (1.15 * style.tempo * t + style.phase)
-    closed = pose(both={"ARM_OUT": 8, "FORE_OUT": 6, "THIGH_OUT": 2, "SHIN_OUT": 2})
-    wide = pose(both={"ARM_OUT": 140, "FORE_OUT": 166, "FORE_FWD": 0, "THIGH_OUT": 30, "SHIN_OUT": 27})
+    closed = pose({"ARM_OUT": 8, "FORE_OUT": 6, "THIGH_OUT": 2, "SHIN_OUT": 2})
+    wide = pose({"ARM_OUT": 140, "FORE_OUT": 166, "FORE_FWD": 0, "THIGH_OUT": 30, "SHIN_OUT": 27})
     poses = _swung(closed, wide, -np.cos(turn) * style.swing)
     poses[:, Dof.LIFT] += 0.13 * np.abs(np.sin(turn))
     return Motion(poses)
@@ -62,10 +60,8 @@ def jumping_jacks(t: Array, style: Style) -> Motion:
 def squatting(t: Array, style: Style) -> Motion:
     depth = np.cos(2 * math.pi * (0.62 * style.tempo * t + style.phase))
     arms = {"ARM_FWD": 85.0, "FORE_FWD": 92.0} if style.variant < 0.6 else {"ARM_OUT": 40.0, "FORE_FWD": 150.0}
-    low = pose(
-        both={"THIGH_FWD": 108, "SHIN_FWD": -38, "THIGH_OUT": 22, "SHIN_OUT": 4, **arms}, LEAN=30, NOD=-18
-    )
-    return Motion(_swung(pose(both={"THIGH_OUT": 9}), low, -depth * style.swing))
+    low = pose({"THIGH_FWD": 108, "SHIN_FWD": -38, "THIGH_OUT": 22, "SHIN_OUT": 4, **arms}, LEAN=30, NOD=-18)
+    return Motion(_swung(pose({"THIGH_OUT": 9}), low, -depth * style.swing))
 
 
 def cartwheeling(t: Array, style: Style) -> Motion:
@@ -77,7 +73,7 @@ def cartwheeling(t: Array, style: Style) -> Motion:
     back = np.floor(count) % 2 == 1
     way = np.where(back, 1 - eased, eased)
     star = {"ARM_OUT": 160, "FORE_OUT": 168, "FORE_FWD": 0, "THIGH_OUT": 34, "SHIN_OUT": 32}
-    poses = np.repeat(pose(both=star)[None], len(t), axis=0)
+    poses = np.repeat(pose(star)[None], len(t), axis=0)
     poses[:, Dof.ROLL] = 360 * way
     poses[:, Dof.STEP] = 1.5 * (way - 0.5)
     return Motion(_handed(poses, style), planted=False)
@@ -95,16 +91,14 @@ def throwing_ball(t: Array, style: Style) -> Motion:
     )  # fmt: skip
     released = pose(R_ARM_FWD=150, R_FORE_FWD=128, L_ARM_FWD=10, L_FORE_FWD=20, LEAN=14, TWIST=22, **stride)
     through = pose(R_ARM_FWD=35, R_FORE_FWD=20, L_ARM_FWD=-30, L_FORE_FWD=10, LEAN=30, TWIST=30, **stride)
-    poses = keyed(
-        share, [(0.0, ready), (0.32, wound), (0.42, wound), (0.54, released), (0.66, through), (0.9, ready)]
-    )
+    poses = keyed(share, [(0.0, ready), (0.32, wound), (0.42, wound), (0.54, released), (0.66, through), (0.9, ready)])
     held = (share < 0.54) | (share > 0.88)
     return Motion(_handed(poses, style), thing="ball", held=held, throwing_left=style.left_handed)
 
 
 def drumming(t: Array, style: Style) -> Motion:
     beat = 2 * math.pi * (2.1 * style.tempo * t + style.phase)
-    down = pose(both={"ARM_OUT": 22, "ARM_FWD": 18, "FORE_OUT": 4, "FORE_FWD": 68}, LEAN=8, NOD=14)
+    down = pose({"ARM_OUT": 22, "ARM_FWD": 18, "FORE_OUT": 4, "FORE_FWD": 68}, LEAN=8, NOD=14)
     poses = np.repeat(down[None], len(t), axis=0)
     for side, offset in (("L", 0.0), ("R", math.pi)):
         up = np.clip(np.sin(beat + offset), 0, 1) ** 0.7 * style.swing
@@ -118,7 +112,7 @@ def sitting_down(t: Array, style: Style) -> Motion:
     start = 0.25 + 0.45 * style.phase
     takes = 0.95 / style.tempo
     bending = pose(
-        both={"THIGH_FWD": 48, "SHIN_FWD": -22, "ARM_FWD": 30 + 20 * style.variant, "FORE_FWD": 55}, LEAN=36, NOD=-12
+        {"THIGH_FWD": 48, "SHIN_FWD": -22, "ARM_FWD": 30 + 20 * style.variant, "FORE_FWD": 55}, LEAN=36, NOD=-12
     )
     keys = [(start, STAND), (start + 0.5 * takes, bending), (start + takes, SEATED)]
     return Motion(keyed(t, keys), thing="chair")

@@ -53,7 +53,7 @@ class Session:
 
 def any_person(rng: Rng) -> Person:
     """Somebody: child or adult, slim or stout, and a way of moving."""
-    tall, girth = rng.uniform(0.8, 1.12), rng.uniform(0.82, 1.35)
+    tall, girth = rng.uniform(0.85, 1.1), rng.uniform(0.95, 1.4)
     leggy = rng.uniform(0.92, 1.08)
     body = Body(
         torso=0.48 * tall, shoulder=0.19 * tall * girth**0.4, hip=0.09 * tall * girth**0.5,
@@ -76,7 +76,7 @@ def any_person(rng: Rng) -> Person:
 
 def target_session(rng: Rng, scene: Scene) -> Session:
     """A session of the target dataset: somebody films with care."""
-    view = {"horizon": rng.uniform(0.36, 0.46), "tall": rng.uniform(0.58, 0.7), "distance": rng.uniform(4, 7)}
+    view = {"horizon": rng.uniform(0.36, 0.42), "tall": rng.uniform(0.7, 0.78), "distance": rng.uniform(4, 7)}
     return Session(
         scene, any_person(rng), view, _some_props(rng, 0.4), int(rng.choice([-1, 1])), _pick(rng, _CLOTHES[:8])
     )  # fmt: skip
@@ -85,7 +85,7 @@ def target_session(rng: Rng, scene: Scene) -> Session:
 def web_session(rng: Rng) -> Session:
     """A session of the web: anybody, anywhere, anyhow."""
     scene = Scene(_pick(rng, tuple(sorted(PAINTERS))), int(rng.integers(1_000, 1_000_000)))
-    view = {"horizon": rng.uniform(0.32, 0.5), "tall": rng.uniform(0.5, 0.74), "distance": rng.uniform(3.5, 8)}
+    view = {"horizon": rng.uniform(0.34, 0.44), "tall": rng.uniform(0.64, 0.8), "distance": rng.uniform(3.5, 8)}
     finish: Finish = ""
     if rng.random() < 0.25:
         finish = _pick(rng, FINISHES)
@@ -105,15 +105,15 @@ def take(rng: Rng, session: Session, action: str, *, web: bool) -> Shot:
         style = replace(style, variant=rng.uniform())
     actor = Actor(
         action, style, person.body, person.look, yaw=side * rng.uniform(low, high),
-        spot=(rng.uniform(-0.35, 0.35), rng.uniform(-0.3, 0.3)), thing_colour=session.thing_colour,
+        spot=(rng.uniform(-0.2, 0.2), rng.uniform(-0.2, 0.2)), thing_colour=session.thing_colour,
         wobble=person.wobble,
     )  # fmt: skip
     actors = (actor, *(_passer_by(rng) for _ in range(int(rng.random() < (0.2 if web else 0.1)))))
     roughness = 1.5 if web else 1.0
     move = CameraMove(
-        pan=(roughness * rng.normal(0, 0.05), roughness * rng.normal(0, 0.02)),
-        zoom=(1.0, 1 + roughness * rng.normal(0, 0.06)),
-        shake=roughness * rng.uniform(0, 1.0), seed=int(rng.integers(1 << 30)),
+        pan=(roughness * rng.normal(0, 0.03), roughness * rng.normal(0, 0.01)),
+        zoom=(1.0, 1 + roughness * rng.normal(0, 0.04)),
+        shake=roughness * rng.uniform(0, 0.7), seed=int(rng.integers(1 << 30)),
     )  # fmt: skip
     return Shot(
         session.scene, actors, session.props, session.view, move, outline=session.outline,
@@ -135,7 +135,10 @@ def empty_shot(rng: Rng) -> Shot:
     """A place without people, maybe with things: nothing happens."""
     session = web_session(rng)
     move = CameraMove(pan=(rng.normal(0, 0.15), 0), zoom=(1, 1 + abs(rng.normal(0, 0.1))), shake=rng.uniform(0, 1))
-    return Shot(session.scene, (), _some_props(rng, 1.0), session.view, move, seed=int(rng.integers(1 << 30)))
+    seed = int(rng.integers(1 << 30))
+    return Shot(
+        session.scene, (), _some_props(rng, 1.0), session.view, move, session.outline, session.finish, 2.0, seed
+    )  # fmt: skip
 
 
 def _passer_by(rng: Rng) -> Actor:
@@ -143,7 +146,8 @@ def _passer_by(rng: Rng) -> Actor:
     action = _pick(rng, ("idling", "phoning", "walking"))
     spot = (float(rng.choice([-1, 1])) * rng.uniform(1.1, 1.8), rng.uniform(-3.0, -1.5))
     style = replace(somebody.style, phase=rng.uniform())
-    return Actor(action, style, somebody.body, somebody.look, rng.uniform(-50, 50), spot, wobble=somebody.wobble)
+    yaw = rng.uniform(-50, 50)
+    return Actor(action, style, somebody.body, somebody.look, yaw, spot, _pick(rng, _CLOTHES), somebody.wobble)
 
 
 def _some_props(rng: Rng, chance: float) -> tuple[Prop, ...]:

@@ -1,7 +1,7 @@
 """From a shot (a place, people, a camera) to frames."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import cv2
@@ -31,13 +31,13 @@ class Actor:
     """One person and what it does; `yaw` turns it to the viewer's right, `spot` is (x, z) on the ground in metres."""
 
     action: str
-    style: Style = Style()
-    body: Body = Body()
-    look: Look = Look()
-    yaw: float = 0.0
-    spot: tuple[float, float] = (0.0, 0.0)
-    thing_colour: Colour = (200, 60, 60)
-    wobble: float = 2.0  # degrees by which no two people move alike
+    style: Style
+    body: Body
+    look: Look
+    yaw: float
+    spot: tuple[float, float]
+    thing_colour: Colour
+    wobble: float  # degrees by which no two people move alike
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Prop:
     thing: Thing
     spot: tuple[float, float]
     colour: Colour
-    yaw: float = 0.0
+    yaw: float
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class Shot:
 
     scene: Scene
     actors: tuple[Actor, ...]
-    props: tuple[Prop, ...] = ()
-    view: dict[str, float] = field(default_factory=dict)
-    move: CameraMove = CameraMove()
-    outline: bool = True
-    finish: Finish = ""
-    noise: float = 2.0
-    seed: int = 0
+    props: tuple[Prop, ...]
+    view: dict[str, float]  # what differs from View's defaults
+    move: CameraMove
+    outline: bool
+    finish: Finish
+    noise: float  # standard deviation in grey levels
+    seed: int
 
 
 def film(shot: Shot, width: int, height: int, times: Array, fps: float) -> Iterator[Picture]:
@@ -142,10 +142,9 @@ class _Drawing:
             if part.seen is not None and not part.seen[index]:
                 continue
             red, green, blue = part.colour
-            if self.rims:
-                if part.outlined:
-                    rim = (red // 3, green // 3, blue // 3)
-                    cv2.fillConvexPoly(frame, cv2.convexHull(self.rims[which][index]), rim, cv2.LINE_AA, _FIXED)
+            if self.rims and part.outlined:
+                rim = (red // 3, green // 3, blue // 3)
+                cv2.fillConvexPoly(frame, cv2.convexHull(self.rims[which][index]), rim, cv2.LINE_AA, _FIXED)
             cv2.fillConvexPoly(frame, cv2.convexHull(self.bodies[which][index]), part.colour, cv2.LINE_AA, _FIXED)
             if part.outlined:
                 lit = (min(255, red + 26), min(255, green + 26), min(255, blue + 24))
@@ -224,4 +223,3 @@ def finished(frame: Picture, finish: Finish) -> Picture:
         hsv[:, :, 1] = cv2.convertScaleAbs(hsv[:, :, 1], alpha=1.6)
         return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
     return frame
-

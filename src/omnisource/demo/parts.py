@@ -130,9 +130,11 @@ def chair(body: Body, colour: Colour, yaw: float, spot: Array, frames: int) -> l
 
 def drum(body: Body, colour: Colour, yaw: float, spot: Array, frames: int) -> list[Part]:
     """A drum on a stand, in front of `body` at the height of its hips."""
-    high, radius, reach = body.thigh + body.shin - 0.02, 0.27, 0.47
+    high, wide, reach = body.thigh + body.shin - 0.02, 0.27, 0.47
     around = np.linspace(0, 2 * np.pi, 12, endpoint=False)
-    ring = np.stack([radius * np.cos(around), np.zeros(12), reach + radius * np.sin(around)], axis=-1)
+
+    def disc(level: float, radius: float) -> Array:
+        return np.stack([radius * np.cos(around), np.full(12, level), reach + radius * np.sin(around)], axis=-1)
 
     def still(points: Array, thick: float, tint: Colour, nearer: float) -> Part:
         fixed = placed(points, yaw, spot)
@@ -142,10 +144,9 @@ def drum(body: Body, colour: Colour, yaw: float, spot: Array, frames: int) -> li
     for angle in (0.5, 2.6, 4.7):
         foot = np.array([[0, high - 0.3, reach], [0.3 * np.cos(angle), 0.02, reach + 0.3 * np.sin(angle)]])
         parts.append(still(foot, 0.02, (90, 90, 95), 0.0))
-    shell = np.concatenate([ring + (0, high - 0.32, 0), ring + (0, high, 0)])
-    parts.append(still(shell, 0.01, colour, 0.02))
-    parts.append(still(ring * (1.04, 1, 1.0) + (0, high - 0.01, 0), 0.02, _shade(colour, 0.6), 0.03))
-    parts.append(still(ring + (0, high + 0.01, 0), 0.012, (244, 238, 222), 0.04))
+    parts.append(still(np.concatenate([disc(high - 0.32, wide), disc(high, wide)]), 0.01, colour, 0.02))
+    parts.append(still(disc(high - 0.01, 1.04 * wide), 0.02, _shade(colour, 0.6), 0.03))
+    parts.append(still(disc(high + 0.01, wide), 0.012, (244, 238, 222), 0.04))
     return parts
 
 
@@ -170,13 +171,10 @@ def ball(centres: Array, radius: float, colour: Colour, seen: np.ndarray | None 
 
 def thrown(hand: Array, held: np.ndarray, way: Array, fps: float) -> Array:
     """Where the ball (T, 3) is: in the `hand` (T, 3) while `held` (T,), then flying `way` (3,) m/s under gravity."""
-    centres = hand + np.array([0, 0.06, 0])
-    for now in range(1, len(centres)):
-        if not held[now]:
-            last = now if held[:now].sum() == 0 else int(np.flatnonzero(held[: now + 1])[-1])
-            seconds = (now - last) / fps
-            centres[now] = hand[last] + seconds * way + np.array([0, 0.06 - 4.9 * seconds**2, 0])
-    return centres
+    frames = np.arange(len(hand))
+    last_held = np.maximum.accumulate(np.where(held, frames, 0))
+    seconds = ((frames - last_held) / fps)[:, None]
+    return np.asarray(hand[last_held] + seconds * way + np.array([0, 0.06, 0]) - seconds**2 * np.array([0, 4.9, 0]))
 
 
 def _shade(colour: Colour, factor: float) -> Colour:

@@ -12,7 +12,7 @@ from omnisource.demo.actions import ACTIONS, PASTIMES
 from omnisource.demo.casting import Rng
 from omnisource.demo.files import CAPTIONS, Damage, Edit
 from omnisource.demo.jobs import CopyJob, DamageJob, Format, ImageJob, Job, ReuploadJob, Take, VideoJob
-from omnisource.demo.scenes import PAINTERS, Scene
+from omnisource.demo.scenes import Scene
 
 CLASSES = tuple(ACTIONS)
 OFF_TOPIC = "off-topic"
@@ -99,7 +99,7 @@ class Plan:
     segments: list[Segment] = field(default_factory=list)
 
 
-def plan_world(size: WorldSize, seed: int, mix: WebMix = WebMix()) -> Plan:
+def plan_world(size: WorldSize, seed: int, mix: WebMix) -> Plan:
     """The plan of a world: a pure function of its arguments."""
     plan = Plan()
     _plan_target(plan, size, seed)
@@ -208,9 +208,7 @@ def _plan_untrimmed(plan: Plan, size: WorldSize, mix: WebMix, seed: int) -> None
         whole = path
 
 
-def _story(
-    rng: Rng, size: WorldSize, query: str, off_topic: bool
-) -> tuple[list[Take], list[tuple[float, float, str]]]:
+def _story(rng: Rng, size: WorldSize, query: str, off_topic: bool) -> tuple[list[Take], list[tuple[float, float, str]]]:
     """The takes of an untrimmed video, and what is to be seen in it when, in seconds."""
     session = casting.web_session(rng)
     wanted = rng.uniform(*size.untrimmed_seconds)
@@ -233,10 +231,11 @@ def _story(
         add(Take(casting.take(rng, session, pastime, web=True), rng.uniform(3, 8)))
         if now >= wanted:
             break
-        label = query if rng.random() < 0.75 and not off_topic else _other(rng, query)
         if off_topic and rng.random() < 0.7:
             add(Take(casting.empty_shot(rng), rng.uniform(3, 6)))
             continue
+        asked = not off_topic and (not segments or rng.random() < 0.75)
+        label = query if asked else _other(rng, query)
         began = now
         for _ in range(int(rng.integers(3, 5)) if label in _DIRECTED else 1):
             seconds = size.clip_seconds * 1.05 if label in _DIRECTED else rng.uniform(5, 9)
@@ -272,7 +271,7 @@ def _fates(rng: Rng, count: int, mix: WebMix) -> list[str]:
     fates = [name for name, share in vars(mix).items() for _ in range(round(share * count))]
     fates = [name.replace("off_topic", "off-topic") for name in fates]
     fates += ["right"] * (count - len(fates))
-    return ["right", *np.array([fate for fate in fates[:-1]])[rng.permutation(count - 1)].tolist()]
+    return ["right", *(fates[at] for at in rng.permutation(count - 1))]
 
 
 def _long_tail(rng: Rng, count: int) -> list[str]:

@@ -83,8 +83,8 @@ class Body:
     girth: float = 1.0
 
 
-def pose(both: Mapping[str, float] | None = None, **angles: float) -> Array:
-    """A pose (P,) that hangs loosely except where told: `LEAN=20`, and `both={"ARM_OUT": 90}` for left and right."""
+def pose(both: Mapping[str, float] | None = None, /, **angles: float) -> Array:
+    """A pose (P,) that hangs loosely except where told: `LEAN=20`, and `{"ARM_OUT": 90}` for left and right."""
     values = np.zeros(len(Dof))
     for side in "LR":
         values[Dof[f"{side}_ARM_OUT"]] = 8

@@ -18,8 +18,8 @@ class View:
 
     width: int
     height: int
-    horizon: float = 0.42
-    tall: float = 0.62
+    horizon: float = 0.4
+    tall: float = 0.72
     distance: float = 5.0
     eye_height: float = 1.15
 

@@ -4,19 +4,19 @@ import csv
 import json
 import multiprocessing
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, astuple, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import av
 import cv2
 import numpy as np
 
 from omnisource.demo.jobs import Job
-from omnisource.demo.plan import CLASSES, Found, Segment, TargetRow, WebRow, WorldSize, plan_world
+from omnisource.demo.plan import CLASSES, Found, Segment, TargetRow, WebMix, WebRow, WorldSize, plan_world
 from omnisource.errors import UserError
 from omnisource.progress import meter
 
@@ -77,9 +77,7 @@ class World:
         return self.root / "segments.csv"
 
 
-def make_world(
-    out: Path, *, size: Literal["demo", "large"] | WorldSize = "demo", seed: int = 0, workers: int = 2
-) -> World:
+def make_world(out: Path, *, size: str | WorldSize = "demo", seed: int = 0, workers: int = 2) -> World:
     """Films a miniature world into `out`, a folder that is empty or does not exist.
 
     The same size and seed give the same bytes with the same versions of NumPy, OpenCV and FFmpeg, whatever `workers`
@@ -96,7 +94,7 @@ def make_world(
     try:
         shutil.rmtree(partial_root, ignore_errors=True)
         partial_root.mkdir(parents=True)
-        plan = plan_world(size, seed)
+        plan = plan_world(size, seed, WebMix())
         with meter("filming the miniature world", len(plan.filmed) + len(plan.derived)) as bar:
             _do_all(plan.filmed, partial_root, workers, bar.advance)
             _do_all(plan.derived, partial_root, workers, bar.advance)
@@ -145,12 +143,17 @@ def _is_made(out: Path, record: dict[str, Any]) -> bool:
     raise UserError(f"{out}: holds something else than this demo world: name an empty or new folder, or delete it")
 
 
-def _do_all(jobs: Sequence[Job], root: Path, workers: int, advance: Any) -> None:
+def _do_all(jobs: Sequence[Job], root: Path, workers: int, advance: Callable[[], None]) -> None:
     do = partial(_do, root=root)
     if workers <= 1:
-        for job in jobs:
-            do(job)
-            advance()
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)  # as in the processes: with more, some filters round differently
+        try:
+            for job in jobs:
+                do(job)
+                advance()
+        finally:
+            cv2.setNumThreads(threads)
         return
     # Long jobs first, so that no process is left alone with one at the end. Spawned, as a forked copy of a process
     # with threads may hang.
