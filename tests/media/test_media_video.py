@@ -199,6 +199,14 @@ def test_only_what_is_needed_is_decoded(media, monkeypatch):
     assert decoded == 3
 
 
+def test_keys_only_takes_the_key_frame_before(media):
+    path = media["h264-sound.mp4"]  # a key frame every 12 frames
+    assert numbers(decode_frames(path, [0, 11, 12, 13, 47, 48, 49], keys_only=True)) == [0, 0, 12, 12, 36, 48, 48]
+    # In a piece that begins between key frames, the first frame stands for those before its first key frame.
+    assert numbers(decode_frames(path, [0, 1, 3, 20], start_s=0.839, keys_only=True)) == [21, 21, 24, 36]
+    assert numbers(decode_frames(media["mpeg4.avi"], [5], keys_only=True)) == [5]  # no time stamps: exact
+
+
 def test_animated_images_count_as_videos_and_stills_as_one_frame(tmp_path):
     frames = [Image.fromarray(frame) for frame in _still_frames(4)]
     for name in ("a.gif", "a.webp", "a.png"):
