@@ -162,7 +162,8 @@ import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_curate_probe import run
-sys.modules["omnisource.curate.probe"]._PART_ROWS = 1
+import omnisource.curate.journalled
+omnisource.curate.journalled._PART_ROWS = 1
 run(Path({data!r}))
 """
 

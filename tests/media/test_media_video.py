@@ -270,6 +270,26 @@ def test_truncated_at_either_end(tmp_path):
     assert facts.decodable_share < 0.8 and facts.first_bad_s is not None
 
 
+def test_a_size_that_changes_in_the_middle(tmp_path):
+    settings = {"codec": "mjpeg", "pixel_format": "yuvj420p"}
+    parts = [
+        make_video(tmp_path / "a.mkv", 5, **settings),
+        make_video(tmp_path / "b.mkv", 5, **settings, size=(320, 180)),
+    ]
+    with (
+        av.open(str(tmp_path / "both.mkv"), "w") as out,
+        av.open(str(parts[0])) as first,
+        av.open(str(parts[1])) as second,
+    ):
+        stream = out.add_stream_from_template(first.streams.video[0])
+        for number, packet in enumerate(p for c in (first, second) for p in c.demux(video=0) if p.size):
+            packet.pts = packet.dts = number * 40
+            packet.stream = stream
+            out.mux(packet)
+    frames = decode_frames(tmp_path / "both.mkv", range(10))
+    assert frames.shape == (10, 96, 128, 3) and numbers(frames) == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
+
+
 def test_wrong_use_is_refused(media):
     for indices in ([], [-1], [3, -2]):
         with pytest.raises(ValueError, match="indices"):

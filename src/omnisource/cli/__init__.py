@@ -16,6 +16,7 @@ from omnisource.cli.forget import forget
 from omnisource.cli.fuse import fuse
 from omnisource.cli.ingest import ingest
 from omnisource.cli.init import init
+from omnisource.cli.prepare import prepare
 from omnisource.cli.probe import probe
 from omnisource.cli.provenance import provenance
 from omnisource.errors import UserError
@@ -49,6 +50,7 @@ app.command()(collect)
 app.command()(ingest)
 app.add_typer(camera, name="camera")
 app.command()(probe)
+app.command()(prepare)
 app.command()(flow)
 app.command()(compare)
 app.command()(fuse)

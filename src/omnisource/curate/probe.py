@@ -1,22 +1,18 @@
 """`probe`: looks into every file; what is broken is dropped with a reason (paper, section 3.1)."""
 
-import time
 from collections import Counter
-from collections.abc import Generator, Mapping
-from contextlib import closing
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import pyarrow.compute as pc
 
+from omnisource.curate.journalled import save_rows
 from omnisource.media import Failure, IsolatedPool, Limits, MediaFacts, Reason, probe_media
 from omnisource.progress import track
 from omnisource.recipe import Recipe
 from omnisource.tables import PROBE, Journal, read_table
 from omnisource.workspace import StageRecord, Workspace
-
-_PART_ROWS = 2000  # finished rows are saved when there are so many,
-_PART_S = 10.0  # or after so long
 
 
 def probe(recipe: Recipe, workspace: Workspace) -> StageRecord:
@@ -35,7 +31,7 @@ def probe(recipe: Recipe, workspace: Workspace) -> StageRecord:
         examine = partial(probe_media, limits=limits, thorough=settings.thorough)
         with IsolatedPool(timeout_s=limits.timeout_s, memory_bytes=limits.memory_bytes) as pool:
             results = track(pool.map(examine, files), len(files), "probe")
-            _save(
+            save_rows(
                 journal,
                 (row for uri, result in results for row in _rows(files[uri], result, settings.min_decodable_share)),
             )
@@ -57,21 +53,6 @@ def _unprobed(workspace: Workspace, done: set[Any]) -> dict[str, list[tuple[str,
         if sample_id not in done:
             files.setdefault(uri, []).append((sample_id, form))
     return files
-
-
-def _save(journal: Journal, rows: Generator[dict[str, Any], None, None]) -> None:
-    """Appends rows to the journal in parts; those that are finished survive an interruption."""
-    part: list[dict[str, Any]] = []
-    saved_at = time.monotonic()
-    with closing(rows):
-        try:
-            for row in rows:
-                part.append(row)
-                if len(part) >= _PART_ROWS or time.monotonic() - saved_at > _PART_S:
-                    journal.append(part)
-                    part, saved_at = [], time.monotonic()
-        finally:
-            journal.append(part)
 
 
 def _rows(samples: list[tuple[str, str]], result: MediaFacts | Failure, min_share: float) -> list[dict[str, Any]]:

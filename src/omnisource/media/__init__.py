@@ -3,6 +3,7 @@
 from omnisource.media.image import decode_image, scaled_size
 from omnisource.media.limits import DEFAULT_LIMITS, Limits, MediaError, Reason
 from omnisource.media.pool import Failure, IsolatedPool, shared_pool
+from omnisource.media.prepare import Prepared, prepare_image, prepare_video
 from omnisource.media.probe import MediaFacts, probe_media
 from omnisource.media.sniff import Kind, sniff, sniff_bytes
 from omnisource.media.video import decode_frames, iter_frames
@@ -15,10 +16,13 @@ __all__ = [
     "Limits",
     "MediaError",
     "MediaFacts",
+    "Prepared",
     "Reason",
     "decode_frames",
     "decode_image",
     "iter_frames",
+    "prepare_image",
+    "prepare_video",
     "probe_media",
     "scaled_size",
     "shared_pool",

@@ -41,6 +41,7 @@ class Video:
     deadline: float  # time.monotonic() after which reading stops
     read_errors: int = 0  # errors met by packets()
     decode_errors: int = 0  # errors met by decode()
+    _size: tuple[int, int] | None = None  # (width, height) of what to_rgb gives
     _moved: bool = False  # no longer at the beginning
     # One converter for all frames: making a new one for each halves the speed.
     _reformatter: VideoReformatter = field(default_factory=VideoReformatter)
@@ -137,11 +138,12 @@ class Video:
         self.stream.codec_context.flush_buffers()
 
     def to_rgb(self, frame: Any, short_side: int | None) -> U8:
-        """One frame as uint8 (H, W, 3), resized but not yet upright."""
+        """One frame as uint8 (H, W, 3), resized but not yet upright; all get the size that the first one had."""
         self.limits.check_pixels(frame.width, frame.height)
-        width, height = scaled_size(frame.width, frame.height, short_side)
-        self.limits.check_pixels(width, height)
-        rgb = self._reformatter.reformat(frame, width, height, format="rgb24", threads=1)
+        if self._size is None:
+            self._size = scaled_size(frame.width, frame.height, short_side)
+            self.limits.check_pixels(*self._size)
+        rgb = self._reformatter.reformat(frame, *self._size, format="rgb24", threads=1)
         array = cast(U8, rgb.to_ndarray())
         return array
 

@@ -1,7 +1,7 @@
 """The typed recipe."""
 
 from omnisource.recipe.collect import Collect, CollectSource
-from omnisource.recipe.curation import Dedupe, Limits, Probe, Score, Select
+from omnisource.recipe.curation import Dedupe, Limits, Prepare, Probe, Score, Select
 from omnisource.recipe.flow import Flow
 from omnisource.recipe.load import load_recipe
 from omnisource.recipe.recipe import ALL, TARGET_ONLY, Recipe
@@ -35,6 +35,7 @@ __all__ = [
     "Mixup",
     "Network",
     "Optimiser",
+    "Prepare",
     "Probe",
     "Range",
     "Recipe",

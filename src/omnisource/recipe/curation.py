@@ -28,6 +28,16 @@ class Probe(Section):
     limits: Limits = Limits()
 
 
+class Prepare(Section):
+    """The optional form in which media are stored once more for training (`omnisource prepare`)."""
+
+    short_side: Annotated[int, Field(ge=16)] = 256  # pixels; smaller media keep their size
+    gop: Annotated[int, Field(ge=1)] | None = None  # frames between key frames; null: the student's stride
+    crf: Annotated[int, Field(ge=0, le=51)] = 20  # quality of H.264, 0 is lossless
+    jpeg_quality: Annotated[int, Field(ge=1, le=95)] = 92
+    timeout_s: Annotated[float, Field(gt=0)] = 3600.0  # for one file
+
+
 class Dedupe(Section):
     """What counts as the same. The paper removes web samples close to the target's val and test splits."""
 

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from omnisource.errors import UserError
 from omnisource.recipe.base import Section
 from omnisource.recipe.collect import Collect
-from omnisource.recipe.curation import Dedupe, Probe, Score, Select
+from omnisource.recipe.curation import Dedupe, Prepare, Probe, Score, Select
 from omnisource.recipe.flow import Flow
 from omnisource.recipe.sources import Source
 from omnisource.recipe.testing import Run, Test, Truth
@@ -28,6 +28,7 @@ class Recipe(Section):
     sources: Annotated[dict[str, Source], Field(min_length=1)]
     collect: Collect = Collect()
     probe: Probe = Probe()
+    prepare: Prepare = Prepare()
     dedupe: Dedupe = Dedupe()
     teachers: dict[str, Training]
     score: Score = Score()

@@ -10,13 +10,14 @@ from omnisource.tables.io import (
     write_json,
     write_table,
 )
-from omnisource.tables.schemas import DECISIONS, DUPLICATES, FLOW, PREDICTIONS, PROBE, SAMPLES, SCORES
+from omnisource.tables.schemas import DECISIONS, DUPLICATES, FLOW, PREDICTIONS, PREPARED, PROBE, SAMPLES, SCORES
 
 __all__ = [
     "DECISIONS",
     "DUPLICATES",
     "FLOW",
     "PREDICTIONS",
+    "PREPARED",
     "PROBE",
     "SAMPLES",
     "SCORES",

@@ -61,6 +61,22 @@ PROBE = pa.schema(
     ]
 )
 
+# Where a sample's training form lies. One row per sample that passed `probe`. Written by `prepare`.
+PREPARED = pa.schema(
+    [
+        pa.field("sample_id", _TEXT, nullable=False),
+        pa.field("uri", _TEXT),
+        pa.field("gop", pa.int32()),  # frames from one key frame to the next; null: an image
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("num_frames", pa.int64()),
+        pa.field("bytes", pa.int64()),
+        pa.field("status", _TEXT, nullable=False),  # ok | dropped
+        pa.field("reason", _TEXT),
+        pa.field("message", _TEXT),
+    ]
+)
+
 # One row per examined web sample. Written by `dedupe`.
 DUPLICATES = pa.schema(
     [
