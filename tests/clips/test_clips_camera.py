@@ -14,7 +14,7 @@ from test_clips_motion import world
 
 from omnisource.clips import Box, Camera, aim, augment, draw_path, load_camera, read_moving, rng, save_camera
 from omnisource.clips.camera import MAX_SHRINK, Gaussian, fit_gaussian
-from omnisource.clips.motion import apply, from_movement, to_movement
+from omnisource.clips.motion import apply, from_movement, is_in_front, to_movement
 from omnisource.errors import UserError
 
 
@@ -71,7 +71,9 @@ def test_a_wild_gaussian_still_gives_paths_a_camera_can_follow() -> None:
     wild = Camera(1, Gaussian(np.zeros(8), np.eye(8) * 4, 30))
     for key in range(30):
         path = draw_path(wild, "homography", 5, rng(key))
-        assert np.isfinite(path).all()
+        assert all(is_in_front(step) for step in path)
+        part, views = aim(200, 100, Box(20, 20, 80, 80), path)
+        assert np.isfinite(views).all() and part.right <= 200
     with pytest.raises(ValueError, match="needs a fitted camera"):
         draw_path(None, "homography", 4, rng(0))
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omnisource.clips import rng
-from omnisource.clips.motion import Miss, apply, from_movement, homography, is_plausible, to_movement
+from omnisource.clips.motion import CORNERS, Miss, apply, from_movement, homography, is_plausible, to_movement
 
 WIDTH, HEIGHT = 176, 112
 
@@ -64,6 +64,20 @@ def test_known_motions_are_found() -> None:
         assert not isinstance(found, Miss)
         errors.append(np.abs(to_movement(found) - truth).max())
     assert np.median(errors) < 0.003 and max(errors) < 0.01  # 0.003: a quarter of a pixel here
+
+
+def test_size_and_aspect_do_not_matter() -> None:
+    truth = np.tile([0.05, -0.03], 4) + rng(4).normal(0, 0.01, 8)
+    pair = film(world(5), [np.eye(3), from_movement(truth)])
+    for width, height in ((WIDTH, HEIGHT), (3 * WIDTH, 3 * HEIGHT), (WIDTH // 4 * 3, HEIGHT // 4 * 3)):
+        found = homography(*(cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA) for frame in pair))
+        assert not isinstance(found, Miss) and np.abs(to_movement(found) - truth).max() < 0.006
+    middle = [frame[:, 24:-24] for frame in pair]  # a narrower picture of the same movement
+    found = homography(*middle)
+    assert not isinstance(found, Miss)
+    narrower = WIDTH / (WIDTH - 48)  # its half side is the shorter unit
+    moved = apply(from_movement(truth), CORNERS / narrower) * narrower
+    assert np.abs(apply(found, CORNERS) - moved).max() < 0.008
 
 
 def test_a_person_in_front_does_not_count_as_the_camera() -> None:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from omnisource.clips.motion import Floats, apply, from_movement, is_plausible
+from omnisource.clips.motion import Floats, apply, from_movement, is_in_front, is_plausible
 from omnisource.clips.spatial import Box
 from omnisource.errors import UserError
 from omnisource.tables import write_json
@@ -92,7 +92,8 @@ def draw_path(
         if i == 1 or mode != "translate-constant":
             step = _draw_step(gaussian, mode, rng)
         product = path[i - 1] @ step
-        path[i] = product / product[2, 2]
+        # Steps that are possible one by one may together turn the camera away: then it rests.
+        path[i] = product / product[2, 2] if is_in_front(product / product[2, 2]) else path[i - 1]
     return path
 
 

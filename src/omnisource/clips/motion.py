@@ -90,14 +90,18 @@ def apply(step: Floats, points: Floats) -> Floats:
     return np.asarray(moved[:, :2] / moved[:, 2:])
 
 
+def is_in_front(step: Floats) -> bool:
+    """Nothing that a picture can hold comes to lie beside or behind the camera."""
+    square = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1.0]])
+    return bool((square @ step[2] > 0.2).all())
+
+
 def is_plausible(step: Floats) -> bool:
     """A camera can move like this in one step: no corner far away, nothing turned inside out or behind it."""
-    square = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1.0]])
-    in_front = bool((square @ step[2] > 0.2).all())
     return (
-        in_front
-        and bool(np.isfinite(step).all())
-        and np.linalg.det(step) > 0
+        bool(np.isfinite(step).all())
+        and is_in_front(step)
+        and bool(np.linalg.det(step) > 0)
         and float(np.abs(apply(step, CORNERS) - CORNERS).max()) <= MAX_STEP
     )
 

@@ -111,7 +111,7 @@ def read_views(
 
     Args:
         clips: (K, T) frame indices of K clips (temporal.dense_test; segment_test with a leading axis).
-        crops: 1, 3, 5 or 10 per clip (spatial.view_boxes).
+        crops: 1, 3, 5 or 10 per clip (spatial.view_boxes). Not 10 for flow: mirroring would have to negate x.
         size: side of a crop, taken from frames scaled to `short_side` without resizing it.
 
     Returns:
