@@ -6,8 +6,8 @@ the clip shows at p what the image shows at H_2 H_3 ... H_i p: the image is resa
 clip is.
 
 The paper leaves the parametrisation open. Ours: the movements of the four corners of the middle square of the picture,
-eight numbers in camera coordinates. All of them have the same unit and the same size of noise (the entries of H/h33
-differ by orders of magnitude), and a Gaussian over them never gives h33 = 0.
+eight numbers in camera coordinates. All have the same unit and errors of the same size, where the entries of H/h33 mix
+shifts, scales and perspective.
 """
 
 import json
