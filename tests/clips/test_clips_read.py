@@ -1,7 +1,9 @@
 """From files to pixels: the right frames, the right part of them, decoded once."""
 
+import io
 import pickle
 from collections.abc import Callable
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
@@ -99,6 +101,27 @@ def test_a_random_crop_repeats_with_its_key_and_travels_to_workers(film: Path) -
 def test_times_give_the_first_frame_at_or_after_each(film: Path) -> None:
     clip = read_times(film, [0.5, 2.55, 0.5, 3.9], centre(80), 40)
     assert [number(frame) for frame in clip] == [5, 26, 5, 39]
+
+
+def test_a_video_that_changes_its_size_gives_snippets_of_one_size(tmp_path: Path) -> None:
+    path = tmp_path / "changing.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuvj444p"
+        for index in range(FRAMES):
+            # Every JPEG brings its own size, whatever the container says.
+            jpeg = io.BytesIO()
+            scale = 1 if index < FRAMES // 2 else 2
+            Image.fromarray(picture(index)).resize((WIDTH // scale, HEIGHT // scale)).save(jpeg, "JPEG", quality=95)
+            packet = av.Packet(jpeg.getvalue())
+            packet.stream, packet.pts, packet.dts = stream, index, index
+            packet.time_base, packet.is_keyframe = Fraction(1, FPS), True
+            container.mux(packet)
+    clip = read_times(path, [0.5, 3.0], centre(80), 40)
+    assert clip.shape == (2, 40, 40, 3)
+    assert [number(frame) for frame in clip] == [5, 30]
+    assert np.abs(clip[0, ..., 0].astype(int) - clip[1, ..., 0]).mean() < 8  # the same part of the picture
+    assert read_clip(path, [5, 30], centre(80), 40).shape == (2, 40, 40, 3)
 
 
 @pytest.mark.parametrize("crops", [1, 3, 5, 10])

@@ -64,11 +64,12 @@ def read_times(
         uint8 (T, size, size, 3); all frames have the same box.
     """
     unique = sorted(set(times_s))
-    frames = np.concatenate(
-        [decode_frames(path, [0], start_s=time_s, short_side=short_side, limits=limits) for time_s in unique]
-    )
-    box = crop(frames.shape[2], frames.shape[1])
-    return _cut(frames, box, size)[[unique.index(time_s) for time_s in times_s]]
+    frames = [decode_frames(path, [0], start_s=at, short_side=short_side, limits=limits)[0] for at in unique]
+    height, width = frames[0].shape[:2]
+    # A video may change its size on the way; all snippets get that of the first.
+    frames = [f if f.shape[:2] == (height, width) else cv2.resize(f, (width, height)) for f in frames]
+    place = [unique.index(at) for at in times_s]
+    return _cut(np.stack(frames), crop(width, height), size)[place]
 
 
 def read_moving(
