@@ -7,22 +7,21 @@ from typing import Any
 
 import av
 import numpy as np
-import pyarrow.compute as pc
 import pytest
 import torch
 
 from omnisource import evaluate
 from omnisource.clips import augment, dense_test, read_views, segment_test
+from omnisource.curate import probe
 from omnisource.errors import UserError
 from omnisource.evaluate import read_predictions, summarise
 from omnisource.evaluate import test as stage
 from omnisource.flow import compute_flow
 from omnisource.ingest import ingest
-from omnisource.media import MediaError, probe_media
 from omnisource.networks import Meta, create, load_checkpoint, save_checkpoint
 from omnisource.recipe import Recipe
 from omnisource.recipe import Test as Views
-from omnisource.tables import PROBE, read_table, table_from_rows, write_table
+from omnisource.tables import read_table
 from omnisource.workspace import Workspace, open_workspace
 
 run_test = evaluate.test_run  # under this name pytest does not take it for a test
@@ -96,20 +95,7 @@ def recipe_of(media: Path, **student: Any) -> Recipe:
 def prepare(recipe: Recipe, workspace: Workspace, classes: list[str] = CLASSES) -> None:
     """Ingest and probe for real; the training is random weights."""
     ingest(recipe, workspace)
-
-    def probe(_: str) -> dict[str, Any]:
-        rows = []
-        for sample in read_table(workspace.table("samples")).filter(pc.field("status") == "ok").to_pylist():
-            try:
-                facts = probe_media(sample["uri"])
-                row = {"status": "ok", "kind": facts.kind, "num_frames": facts.num_frames, "fps": facts.fps}
-                rows.append({"sample_id": sample["sample_id"], **row, "duration_s": facts.duration_s})
-            except MediaError as error:
-                rows.append({"sample_id": sample["sample_id"], "status": "dropped", "reason": str(error.reason)})
-        write_table(workspace.table("probe"), table_from_rows(rows, PROBE))
-        return {}
-
-    workspace.run_stage("probe", settings={}, after=["ingest"], outputs=[workspace.table("probe")], work=probe)
+    probe(recipe, workspace)
     train(recipe, workspace, "target-only-0", classes)
 
 

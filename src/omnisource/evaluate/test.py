@@ -75,6 +75,7 @@ def _test(
     stage = table_name.replace("predictions-", "test-", 1)
     path = workspace.table(table_name)
     flow = training.input.modality == "flow"
+    limits = Limits(**recipe.probe.limits.model_dump())
 
     def work(mark: str) -> Mapping[str, Any]:
         classes = workspace.classes()
@@ -84,7 +85,7 @@ def _test(
         journal = Journal(workspace.partial(stage), PREDICTIONS, ["sample_id", "view"], mark)
         done = journal.done()
         todo = [row for row in listed if row["sample_id"] not in done]
-        save(journal, predict_rows(network, meta, todo, training, settings, classes, _limits(recipe)), stage, len(todo))
+        save(journal, predict_rows(network, meta, todo, training, settings, classes, limits), stage, len(todo))
         write_predictions(path, journal.table(), classes)
         found = read_predictions(path)
         metrics = measure(
@@ -223,8 +224,3 @@ def _scored(sample: Mapping[str, Any], result: Result, how: str, classes: Sequen
     given = {key: sample[key] for key in ("sample_id", "label", "group")} | {"status": "ok"}
     for view, probs in [*enumerate(result.probs), (AVERAGE, average_views(result, how))]:
         yield {**given, "view": view, "predicted": classes[int(probs.argmax())], "probs": probs}
-
-
-def _limits(recipe: Recipe) -> Limits:
-    given = recipe.probe.limits
-    return Limits(given.max_pixels, given.max_duration_s, given.max_bytes, given.timeout_s)

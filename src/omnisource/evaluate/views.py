@@ -1,5 +1,6 @@
 """The views of the test protocol: which frames and crops of a sample a network is asked about (paper, section 4)."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,8 @@ from omnisource.clips import dense_test, segment_test
 from omnisource.errors import UserError
 from omnisource.infer import Request
 from omnisource.recipe import Input, Test
+
+_SLACK = 1e-6  # of a frame: a piece that ends where a frame begins does not hold it
 
 
 def view_request(
@@ -38,10 +41,11 @@ def view_request(
 
 def frame_count(sample: Mapping[str, Any], facts: Mapping[str, Any]) -> int:
     """Frames of the sample: of its file, or of the piece of it that is labelled."""
-    if sample["start_s"] is None and sample["end_s"] is None:
-        return max(1, int(facts["num_frames"]))
-    end_s = facts["duration_s"] if sample["end_s"] is None else min(sample["end_s"], facts["duration_s"])
-    return max(1, round(float((end_s - (sample["start_s"] or 0.0)) * facts["fps"])))
+    fps = facts["fps"] or 0.0
+    total = facts["num_frames"] or round(float(facts["duration_s"] or 0.0) * fps)
+    first = math.ceil((sample["start_s"] or 0.0) * fps - _SLACK)
+    last = total if sample["end_s"] is None else min(total, math.ceil(sample["end_s"] * fps - _SLACK))
+    return max(1, last - first)
 
 
 def crop_size(given: Input, views: Test) -> int:
