@@ -11,11 +11,13 @@ from omnisource.cli.collect import collect
 from omnisource.cli.compare import compare
 from omnisource.cli.datasheet import datasheet
 from omnisource.cli.doctor import doctor
+from omnisource.cli.export import export
 from omnisource.cli.flow import flow
 from omnisource.cli.forget import forget
 from omnisource.cli.fuse import fuse
 from omnisource.cli.ingest import ingest
 from omnisource.cli.init import init
+from omnisource.cli.predict import predict
 from omnisource.cli.prepare import prepare
 from omnisource.cli.probe import probe
 from omnisource.cli.provenance import provenance
@@ -57,6 +59,8 @@ app.command()(fuse)
 app.command()(provenance)
 app.command()(forget)
 app.command()(datasheet)
+app.command()(predict)
+app.command()(export)
 
 
 def main() -> None:

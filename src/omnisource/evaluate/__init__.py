@@ -6,6 +6,7 @@ from omnisource.evaluate.fusion import best_share, fuse, parse_weights, sweep_we
 from omnisource.evaluate.metrics import Metrics, measure
 from omnisource.evaluate.predictions import Predictions, as_table, read_predictions, write_predictions
 from omnisource.evaluate.test import check_classes, test_checkpoint, test_run, test_training
+from omnisource.evaluate.views import crop_size, view_request
 
 __all__ = [
     "Comparison",
@@ -16,6 +17,7 @@ __all__ = [
     "best_share",
     "check_classes",
     "compare",
+    "crop_size",
     "fuse",
     "measure",
     "parse_weights",
@@ -27,5 +29,6 @@ __all__ = [
     "test_checkpoint",
     "test_run",
     "test_training",
+    "view_request",
     "write_predictions",
 ]

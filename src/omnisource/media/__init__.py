@@ -7,6 +7,7 @@ from omnisource.media.prepare import Prepared, prepare_image, prepare_video
 from omnisource.media.probe import MediaFacts, probe_media
 from omnisource.media.sniff import Kind, sniff, sniff_bytes
 from omnisource.media.video import decode_frames, iter_frames
+from omnisource.media.write import write_video
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -28,4 +29,5 @@ __all__ = [
     "shared_pool",
     "sniff",
     "sniff_bytes",
+    "write_video",
 ]
