@@ -183,11 +183,11 @@ def save_camera(path: Path, camera: Camera, measured: Mapping[str, Any]) -> None
     write_json(path, content)
 
 
-def load_camera(path: Path) -> Camera:
-    """Reads a camera that `save_camera` wrote.
+def load_camera(path: Path, stride: int | None = None) -> Camera:
+    """Reads a camera that `save_camera` wrote, for clips whose frames are `stride` apart (None: any).
 
     Raises:
-        UserError: missing, or not such a file.
+        UserError: missing, not such a file, or fitted at another stride.
     """
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
@@ -195,14 +195,19 @@ def load_camera(path: Path) -> Camera:
         content = json.loads(path.read_text())
         if content["version"] != 1:
             raise ValueError(f"version {content['version']}, this program reads version 1")
-        stride = int(content["stride"])
+        fitted_at = int(content["stride"])
         overall = _gaussian(content["overall"])
         classes = {str(name): _gaussian(value) for name, value in content["classes"].items()}
     except FileNotFoundError:
         raise UserError(f"{path}: no such camera; `omnisource camera fit` writes one") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: not a fitted camera ({error!r}); fit it again: `omnisource camera fit`") from error
-    return Camera(stride, overall, classes)
+    if stride not in (None, fitted_at):
+        raise UserError(
+            f"{path}: fitted at a stride of {fitted_at} frames, these clips have {stride}; fit one with "
+            "`omnisource camera fit` at that stride, and name it in camera.fitted"
+        )
+    return Camera(fitted_at, overall, classes)
 
 
 def _gaussian(value: Mapping[str, Any]) -> Gaussian:

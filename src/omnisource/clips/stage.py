@@ -6,7 +6,6 @@ from typing import Any
 
 from omnisource.clips.camera import Camera, load_camera, save_camera
 from omnisource.clips.fit import Footage, fit_camera
-from omnisource.errors import UserError
 from omnisource.media import Limits
 from omnisource.recipe import Recipe
 from omnisource.tables import read_table
@@ -28,12 +27,7 @@ def fit_camera_stage(recipe: Recipe, workspace: Workspace) -> StageRecord:
     """
     wanted, stride, limits = recipe.student.camera, recipe.student.input.stride, recipe.probe.limits
     given = recipe.resolve(wanted.fitted) if wanted.fitted else None
-    named = load_camera(given) if given else None
-    if named is not None and named.stride != stride:
-        raise UserError(
-            f"{given}: fitted at a stride of {named.stride} frames, the student's is {stride}; "
-            "fit it again: `omnisource camera fit`"
-        )
+    named = load_camera(given, stride) if given else None
     path = camera_path(workspace)
     settings = {
         "pairs": wanted.pairs,

@@ -93,7 +93,8 @@ def _needs_camera(recipe: Recipe, training: Training, sources: Sequence[str]) ->
 def _camera(recipe: Recipe, workspace: Workspace, training: Training, sources: Sequence[str]) -> Camera | None:
     if not _needs_camera(recipe, training, sources):
         return None
-    return load_camera(recipe.resolve(training.camera.fitted) if training.camera.fitted else camera_path(workspace))
+    path = recipe.resolve(training.camera.fitted) if training.camera.fitted else camera_path(workspace)
+    return load_camera(path, training.input.stride)
 
 
 def _resolved(recipe: Recipe, training: Training) -> Training:
