@@ -6,8 +6,16 @@ import torch
 from omnisource import networks
 from omnisource.errors import UserError
 
-SMALL = {"tsn_r18": {"base_width": 8}, "tsn_r50": {"base_width": 8}, "tsn_efficientnet_lite0": {}} | {
-    f"slowonly_r{depth}": {"base_width": 8} for depth in (18, 50)
+SMALL: dict[str, dict[str, int]] = {
+    "tsn_r18": {"base_width": 8},
+    "tsn_r50": {"base_width": 8},
+    "tsn_efficientnet_b0": {},
+    "tsn_efficientnet_lite0": {},
+    "slowonly_r18": {"base_width": 8},
+    "slowonly_r50": {"base_width": 8},
+    "ircsn_r50": {"base_width": 8},
+    "ipcsn_r50": {"base_width": 8},
+    "i3d_r50": {"base_width": 8},
 }
 
 
@@ -15,14 +23,14 @@ SMALL = {"tsn_r18": {"base_width": 8}, "tsn_r50": {"base_width": 8}, "tsn_effici
 def test_a_training_step_reaches_every_weight(name: str) -> None:
     torch.manual_seed(0)
     network = networks.create(name, 5, **SMALL[name])
-    x = torch.randn(2, 3, 4, 64, 64)
+    x = torch.randn(2, 3, 8, 64, 64)
     with torch.no_grad():  # residual branches start at zero, which would hide a branch without gradient
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm3d):
                 module.weight.fill_(1)
     features, logits = network.features(x), network(x)
     assert logits.shape == (2, 5)
-    assert features.shape == ((2, 4, network.feature_dim) if network.spatial else (2, network.feature_dim))
+    assert features.shape == ((2, 8, network.feature_dim) if network.spatial else (2, network.feature_dim))
     torch.nn.functional.cross_entropy(logits, torch.tensor([0, 4])).backward()
     for key, weight in network.named_parameters():
         assert weight.grad is not None and weight.grad.abs().sum() > 0, key

@@ -1,6 +1,6 @@
 """What every network is: a trunk over clips, pooled features, dropout and one linear layer."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, Self
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from omnisource.errors import UserError
+from omnisource.networks.layers import ConvNorm
 
 
 class Network(nn.Module):
@@ -96,7 +97,7 @@ class Network(nn.Module):
                 norm.eval()
         return self
 
-    def run(self, blocks: nn.ModuleList | nn.Sequential, x: Tensor) -> Tensor:
+    def run(self, blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
         """Runs blocks in order. With `recompute` set, training keeps only the blocks' inputs and computes
         the rest again in the backward pass: about a third more time for a fraction of the memory."""
         for block in blocks:
@@ -124,6 +125,19 @@ def freeze_norm(network: Network) -> None:
     network.norm_frozen = True
     for norm in norms(network):
         norm.eval().requires_grad_(False)
+
+
+def use_plain_form(network: Network, plain: bool = True) -> None:
+    """Makes a network compute by torch's own Conv3d and BatchNorm3d in the default memory format, or undoes that.
+
+    The plain form is slower and the same function: it is what the fast form is tested against, what speed is
+    measured against, and what to export.
+    """
+    for module in network.modules():
+        if isinstance(module, ConvNorm):
+            module.plain = plain
+    memory_format = torch.contiguous_format if plain else torch.channels_last_3d
+    network.to(memory_format=memory_format)  # type: ignore[call-overload]
 
 
 @contextmanager

@@ -8,14 +8,19 @@ from typing import Any
 
 from omnisource.errors import UserError
 from omnisource.networks.base import Network
+from omnisource.networks.csn import CSN
 from omnisource.networks.efficientnet import EfficientNet
+from omnisource.networks.inception3d import InceptionI3D
 from omnisource.networks.resnet import i3d_resnet, slowonly, tsn_resnet
 
 _BUILDERS: dict[str, Callable[..., Network]] = {
     **{f"tsn_r{depth}": partial(tsn_resnet, depth) for depth in (18, 34, 50, 101, 152)},
     **{f"tsn_efficientnet_{v}": partial(EfficientNet, v) for v in ("b0", "b1", "b2", "b3", "b4", "lite0")},
     **{f"slowonly_r{depth}": partial(slowonly, depth) for depth in (18, 34, 50, 101, 152)},
+    **{f"ircsn_r{depth}": partial(CSN, depth, False) for depth in (50, 101, 152)},
+    **{f"ipcsn_r{depth}": partial(CSN, depth, True) for depth in (50, 101, 152)},
     "i3d_r50": partial(i3d_resnet, 50),
+    "i3d_inception": InceptionI3D,
 }
 
 

@@ -1,27 +1,18 @@
-"""Convolutions, normalisation and pooling over clips (N, C, T, H, W).
+"""Convolution with its norm, and pooling, over clips (N, C, T, H, W).
 
-Most kernels of these networks are 1xkxk or kx1x1. With channels last in memory such a convolution is a 2D
-one over a view of the same memory: frames become part of the batch, or height and width become one axis.
-Results are those of `torch.nn.functional.conv3d`, to rounding.
+Most kernels of these networks are 1xkxk or kx1x1. With channels last in memory such a convolution is a 2D one
+over a view of the same memory: frames become part of the batch, or height and width become one axis. Results are
+those of `torch.nn.functional.conv3d`, to rounding.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from omnisource.networks import kernels
+from omnisource.networks.kernels import fold_frames, unfold_frames
+
 Triple = tuple[int, int, int]
-
-
-def fold_frames(x: Tensor) -> Tensor:
-    """(N, C, T, H, W) -> (N*T, C, H, W), a view when the channels are last in memory."""
-    n, c, t, h, w = x.shape
-    return x.transpose(1, 2).reshape(n * t, c, h, w)
-
-
-def unfold_frames(x: Tensor, frames: int) -> Tensor:
-    """(N*T, C, H, W) -> (N, C, T, H, W), the inverse of `fold_frames`."""
-    _, c, h, w = x.shape
-    return x.reshape(-1, frames, c, h, w).transpose(1, 2)
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple, padding: Triple, groups: int) -> Tensor:
@@ -30,22 +21,32 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple, pad
     if kernel_t == 1 and stride[0] == 1 and padding[0] == 0:
         y = F.conv2d(fold_frames(x), weight.squeeze(2), bias, stride[1:], padding[1:], groups=groups)
         return unfold_frames(y, x.shape[2])
-    if kernel_h == kernel_w == 1 and stride[1:] == (1, 1) and padding[1:] == (0, 0):
+    # Tracers and exporters are shown the vendor's operators, never ours.
+    ours = not (torch.compiler.is_compiling() or torch._C._is_tracing())
+    if kernel_h == kernel_w == 1 and stride[1:] == (1, 1) and padding[1:] == (0, 0) and groups == 1:
+        # Winograd's method trades rounding for products: not for half precision.
+        exact = x.dtype == weight.dtype and x.dtype in (torch.float32, torch.float64) and x.device.type == "cpu"
+        exact = exact and not torch.is_autocast_enabled("cpu")
+        if ours and exact and (kernel_t, stride[0], padding[0]) == (3, 1, 1) and x.shape[2] % 4 == 0:
+            return kernels.temporal(x, weight, bias)
         # (N, I, T, H*W): the kernel walks along T only, every pixel is a column of its own.
-        y = F.conv2d(x.flatten(3), weight.squeeze(4), bias, (stride[0], 1), (padding[0], 0), groups=groups)
+        y = F.conv2d(x.flatten(3), weight.squeeze(4), bias, (stride[0], 1), (padding[0], 0))
         return y.reshape(*y.shape[:3], *x.shape[3:])
+    uniform = stride in ((1, 1, 1), (2, 2, 2)) and padding == (1, 1, 1)
+    if ours and uniform and weight.shape[1:] == (1, 3, 3, 3) and groups == x.shape[1]:
+        return kernels.depthwise(x, weight, bias, stride[0])
     return F.conv3d(x, weight, bias, stride, padding, groups=groups)
 
 
 class ConvNorm(nn.Module):
     """Convolution without bias, batch norm and, unless `act` is None, an activation.
 
-    In training the norm uses the batch's statistics. Otherwise (evaluation, or frozen norms) it is an affine
-    map, and is multiplied into the kernel: one pass over memory less, and gradients still reach kernel,
-    scale and shift.
+    In training the norm uses the batch's statistics. Otherwise (evaluation, or frozen norms) it is an affine map,
+    and is multiplied into the kernel: one pass over memory less, and gradients still reach kernel, scale and
+    shift. With `plain` set the layer is torch's own Conv3d and BatchNorm3d, one after the other.
 
-    Padding keeps the size for a stride of one (odd kernels); `same=True` pads as TensorFlow does: as much as
-    the stride needs, the odd pixel on the far side.
+    Padding keeps the size for a stride of one (odd kernels); `same=True` pads as TensorFlow does: as much as the
+    stride needs, the odd pixel on the far side.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class ConvNorm(nn.Module):
         same: bool = False,
     ) -> None:
         super().__init__()
-        self.stride, self.groups, self.same = stride, groups, same
+        self.stride, self.groups, self.same, self.plain = stride, groups, same, False
         self.padding: Triple = (0, 0, 0) if same else (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
         self.conv = nn.Conv3d(in_channels, out_channels, kernel, stride, self.padding, groups=groups, bias=False)
         self.norm = nn.BatchNorm3d(out_channels, eps=eps, momentum=momentum)
@@ -71,8 +72,11 @@ class ConvNorm(nn.Module):
         weight, norm = self.conv.weight, self.norm
         if self.same:
             x = pad_same(x, weight.shape[2:], self.stride)
-        if norm.training:
-            y: Tensor = norm(convolve(x, weight, None, self.stride, self.padding, self.groups))
+        y: Tensor
+        if self.plain:
+            y = norm(self.conv(x))
+        elif norm.training:
+            y = norm(convolve(x, weight, None, self.stride, self.padding, self.groups))
         else:
             assert norm.running_mean is not None and norm.running_var is not None
             scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)

@@ -5,8 +5,9 @@ counts.
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from omnisource.networks.base import Network
 
@@ -15,11 +16,13 @@ Name = str | Callable[[re.Match[str], Network], str]
 
 @dataclass(frozen=True)
 class Layout:
-    """`rules`: (pattern, key here). `drops`: (pattern, reason)."""
+    """`rules`: (pattern, key here). `drops`: (pattern, reason). `options`: what `create` needs for networks
+    that have such an option, so that the weights give the numbers that they gave where they come from."""
 
     name: str
     rules: tuple[tuple[str, Name], ...]
     drops: tuple[tuple[str, str], ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def rename(self, key: str, network: Network) -> str | None:
         """The key here of a foreign key; None when no rule knows it."""
@@ -65,6 +68,18 @@ def _in_flat_block(rest: str) -> Name:
     return name
 
 
+def _csn_conv2(rest: str) -> Name:
+    """The reference numbers the convolutions between the two 1x1x1 ones; an ipCSN has two, the first
+    1x1x1."""
+
+    def name(match: re.Match[str], network: Network) -> str:
+        preserve = network.name.startswith("ipcsn")
+        part = "interact" if preserve and match[3] == "0" else "conv2"
+        return "" if match[3] == "1" and not preserve else _stage(match, f"{part}.{rest}")
+
+    return name
+
+
 _MM = r"(?:backbone\.)?"
 _MM_BLOCK = _MM + r"layer(\d)\.(\d+)\."
 MMACTION = Layout(
@@ -72,9 +87,8 @@ MMACTION = Layout(
     (
         (_MM + rf"conv1\.conv\.{_C}", r"stem.conv.\1"),
         (_MM + rf"conv1\.bn\.{_N}", r"stem.norm.\1"),
-        (_MM_BLOCK + rf"conv2\.0\.{_C}", _in_stage(r"interact.\3")),  # ipCSN: a 1x1x1 without a norm
-        (_MM_BLOCK + rf"conv2\.[01]\.conv\.{_C}", _in_stage(r"conv2.conv.\3")),  # CSN
-        (_MM_BLOCK + rf"conv2\.[01]\.bn\.{_N}", _in_stage(r"conv2.norm.\3")),
+        (_MM_BLOCK + rf"conv2\.(\d)\.conv\.{_C}", _csn_conv2(r"conv.\4")),
+        (_MM_BLOCK + rf"conv2\.(\d)\.bn\.{_N}", _csn_conv2(r"norm.\4")),
         (_MM_BLOCK + rf"(conv\d)\.conv\.{_C}", _in_stage(r"\3.conv.\4")),
         (_MM_BLOCK + rf"(conv\d)\.bn\.{_N}", _in_stage(r"\3.norm.\4")),
         (_MM_BLOCK + rf"downsample\.conv\.{_C}", _in_stage(r"shortcut.conv.\3")),
@@ -166,6 +180,64 @@ EFFICIENTNET_PYTORCH = Layout(
     ),
 )
 
+_VMZ_BLOCK = r"layer(\d)\.(\d+)\."
+VMZ = Layout(
+    "vmz",
+    (
+        (rf"stem\.0\.{_C}", r"stem.conv.\1"),
+        (rf"stem\.1\.{_N}", r"stem.norm.\1"),
+        (_VMZ_BLOCK + rf"conv2\.0\.0\.{_C}", _in_stage(r"interact.conv.\3")),
+        (_VMZ_BLOCK + rf"conv2\.0\.1\.{_N}", _in_stage(r"interact.norm.\3")),
+        (_VMZ_BLOCK + rf"conv2\.0\.2\.{_C}", _in_stage(r"conv2.conv.\3")),
+        (_VMZ_BLOCK + rf"(conv\d)\.0\.{_C}", _in_stage(r"\3.conv.\4")),
+        (_VMZ_BLOCK + rf"(conv\d)\.1\.{_N}", _in_stage(r"\3.norm.\4")),
+        (_VMZ_BLOCK + rf"downsample\.0\.{_C}", _in_stage(r"shortcut.conv.\3")),
+        (_VMZ_BLOCK + rf"downsample\.1\.{_N}", _in_stage(r"shortcut.norm.\3")),
+        (rf"fc\.{_P}", r"head.\1"),
+    ),
+)
+
+_CONV_OF = {"a": "conv1", "b": "conv2", "c": "conv3"}
+
+
+def _lettered(rest: str) -> Name:
+    return lambda match, network: _stage(match, f"{_CONV_OF[match[3]]}.{rest}")
+
+
+_PTV_BLOCK = r"blocks\.([1-4])\.res_blocks\.(\d+)\."
+PYTORCHVIDEO = Layout(
+    "pytorchvideo",
+    (
+        (rf"blocks\.0\.conv\.{_C}", r"stem.conv.\1"),
+        (rf"blocks\.0\.norm\.{_N}", r"stem.norm.\1"),
+        (_PTV_BLOCK + rf"branch2\.conv_([abc])\.{_C}", _lettered(r"conv.\4")),
+        (_PTV_BLOCK + rf"branch2\.norm_([abc])\.{_N}", _lettered(r"norm.\4")),
+        (_PTV_BLOCK + rf"branch1_conv\.{_C}", _in_stage(r"shortcut.conv.\3")),
+        (_PTV_BLOCK + rf"branch1_norm\.{_N}", _in_stage(r"shortcut.norm.\3")),
+        (rf"blocks\.5\.proj\.{_P}", r"head.\1"),
+    ),
+    options={"norm_eps": 1e-5},
+)
+
+_BRANCH_OF = {"b0": "point", "b1a": "reduce1", "b1b": "conv1", "b2a": "reduce2", "b2b": "conv2", "b3b": "pooled"}
+
+
+def _branch(rest: str) -> Name:
+    return lambda match, network: f"blocks.{match[1]}.{_BRANCH_OF[match[2]]}.{match.expand(rest)}"
+
+
+_MIXED = r"Mixed_(\d[a-f])\.(b0|b1a|b1b|b2a|b2b|b3b)\."
+PYTORCH_I3D = Layout(
+    "pytorch-i3d",
+    (
+        (rf"Conv3d_(1a|2b|2c)_\dx\d\.conv3d\.{_C}", r"conv\1.conv.\2"),
+        (rf"Conv3d_(1a|2b|2c)_\dx\d\.bn\.{_N}", r"conv\1.norm.\2"),
+        (_MIXED + rf"conv3d\.{_C}", _branch(r"conv.\3")),
+        (_MIXED + rf"bn\.{_N}", _branch(r"norm.\3")),
+        (rf"logits\.conv3d\.{_P}", r"head.\1"),
+    ),
+)
+
 OMNISOURCE = Layout("omnisource", ((r"(.+)", r"\1"),))
 
 LAYOUTS = (
@@ -175,4 +247,7 @@ LAYOUTS = (
     TORCHVISION_EFFICIENTNET,
     TIMM_EFFICIENTNET,
     EFFICIENTNET_PYTORCH,
+    VMZ,
+    PYTORCHVIDEO,
+    PYTORCH_I3D,
 )
