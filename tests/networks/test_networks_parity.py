@@ -6,9 +6,9 @@ BatchNorm3d), to 1e-4, and the fast form is then held against the plain one in f
 """
 
 import pytest
+import reference
 import torch
 
-import reference
 from omnisource import networks
 
 
