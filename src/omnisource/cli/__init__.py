@@ -31,6 +31,8 @@ app = typer.Typer(
     help="OmniSource: train video recognisers with the help of the web.",
 )
 
+_INTERRUPTED = "interrupted; the same command resumes where it stopped"
+
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -70,7 +72,11 @@ def main() -> None:
     except UserError as error:
         _fail(str(error), 2)
     except KeyboardInterrupt:
-        _fail("interrupted; the same command resumes where it stopped", 130)
+        _fail(_INTERRUPTED, 130)
+    except SystemExit as end:
+        if end.code == 130:  # typer's word for Ctrl-C
+            _fail(_INTERRUPTED, 130)
+        raise
     except OSError as error:
         if error.errno == errno.ENOSPC:
             _fail(f"{error.filename or 'disk'}: the disk is full; free some space, the same command resumes", 2)

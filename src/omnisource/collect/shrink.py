@@ -16,7 +16,7 @@ from PIL import Image
 from omnisource.collect.download import hash_file
 from omnisource.collect.state import CollectState
 from omnisource.collect.store import Store
-from omnisource.media import Failure, IsolatedPool, Limits, decode_image, iter_frames, sniff
+from omnisource.media import Failure, IsolatedPool, Limits, decode_image, iter_frames, scaled_size, sniff
 
 _JPEG_QUALITY = 92
 _GOP = 8
@@ -30,7 +30,6 @@ _IDLE_S = 0.2
 class Job:
     """One file to make small."""
 
-    url_id: int
     source: Path
     target: Path
     short_side: int
@@ -62,15 +61,15 @@ def _shrink_video(job: Job) -> None:
     limits = Limits(timeout_s=_TIMEOUT_S)
     _, first = next(iter_frames(job.source, limits=limits))
     short_side = min(job.short_side, *first.shape[:2])
+    width, height = (side // 2 * 2 for side in scaled_size(first.shape[1], first.shape[0], short_side))
     with av.open(str(job.target), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=30, options={"crf": "20", "g": str(_GOP), "preset": "fast"})
-        stream.pix_fmt = "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = _CLOCK
         latest = -1
         for seconds, pixels in iter_frames(job.source, short_side=short_side, limits=limits):
-            even = pixels[: pixels.shape[0] // 2 * 2, : pixels.shape[1] // 2 * 2]
-            stream.height, stream.width = even.shape[:2]
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+            even = np.ascontiguousarray(pixels[:height, :width])
+            frame = av.VideoFrame.from_ndarray(even, format="rgb24")
             latest = max(latest + 1, round(seconds / _CLOCK))
             frame.pts, frame.time_base = latest, _CLOCK
             container.mux(stream.encode(frame))
@@ -86,8 +85,8 @@ def shrink_fetched(state: CollectState, store: Store, short_side: int, downloadi
         while True:
             more = downloading.is_set()
             jobs = [
-                Job(row.id, store.root / str(row.path), store.scratch(f"{row.id}.small"), short_side)
-                for row in state.fetched(0, _BATCH)
+                Job(store.root / path, store.scratch(f"{Path(path).stem}.small"), short_side)
+                for path in state.fetched(_BATCH)
             ]
             for job, result in pool.map(shrink, jobs):
                 _settle(state, store, job, result)
@@ -107,6 +106,7 @@ def _settle(state: CollectState, store: Store, job: Job, result: str | Failure |
         size = job.target.stat().st_size
         sha256 = hash_file(job.target).hexdigest()
         relative = str(store.adopt(job.target, sha256, result).relative_to(store.root))
-    state.settle(original, sha256=sha256, size=size, path=relative)
+    problem = "not_shrunk" if isinstance(result, Failure) else None
+    state.settle(original, sha256=sha256, size=size, path=relative, problem=problem)
     if sha256 != original:
         store.remove(job.source)

@@ -175,10 +175,9 @@ class CollectState:
         sql = f"SELECT {_ROW} FROM urls WHERE state = 'pending' AND host = ? AND id > ? ORDER BY id LIMIT ?"
         return [UrlRow(*row) for row in self.rows(sql, (host, after_id, limit))]
 
-    def fetched(self, after_id: int, limit: int) -> list[UrlRow]:
-        """URLs whose file lies here but is not shrunk yet."""
-        sql = f"SELECT {_ROW} FROM urls WHERE state = 'fetched' AND id > ? ORDER BY id LIMIT ?"
-        return [UrlRow(*row) for row in self.rows(sql, (after_id, limit))]
+    def fetched(self, limit: int) -> list[str]:
+        """Files, relative to the store, that lie here and are still to be made small."""
+        return [row[0] for row in self.rows("SELECT DISTINCT path FROM urls WHERE state = 'fetched' LIMIT ?", (limit,))]
 
     def set_validator(self, url_id: int, validator: str) -> None:
         """What the server must still say about a body for its partial file to be continued."""
@@ -203,12 +202,12 @@ class CollectState:
             (twin, etag, modified, time.time(), url_id),
         )
 
-    def settle(self, original_sha256: str, *, sha256: str, size: int, path: str) -> None:
-        """All URLs with this original are done: their file is the small copy, or the original after all."""
+    def settle(self, original_sha256: str, *, sha256: str, size: int, path: str, problem: str | None) -> None:
+        """All URLs with this original are done: their file is the small copy, or the original where that failed."""
         self._change(
-            "UPDATE urls SET state = 'done', sha256 = ?, bytes = ?, path = ? "
+            "UPDATE urls SET state = 'done', sha256 = ?, bytes = ?, path = ?, reason = ? "
             "WHERE original_sha256 = ? AND state = 'fetched'",
-            (sha256, size, path, original_sha256),
+            (sha256, size, path, problem, original_sha256),
         )
 
     def fail(self, url_id: int, reason: str, attempts: int) -> None:
@@ -318,8 +317,9 @@ class CollectState:
         """Whether something of this URL, author, host or content was asked to be forgotten."""
         if not self._forgotten:
             return False
-        asked = {"url": url, "author": author or "", "host": host, "sha256": sha256}
-        return any(value and (kind, _fingerprint(kind, value)) in self._forgotten for kind, value in asked.items())
+        asked = [("url", url), ("author", author or ""), ("host", host), ("sha256", sha256)]
+        asked.append(("host", host.rpartition(":")[0]))  # a host is forgotten on all its ports
+        return any(value and (kind, _fingerprint(kind, value)) in self._forgotten for kind, value in asked)
 
     def remember_forgotten(self, kind: str, value: str) -> None:
         """Never fetch this again. Only a hash is kept, so that the memory holds no personal data."""

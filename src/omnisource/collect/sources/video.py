@@ -102,7 +102,7 @@ class VideoTaker:
             arguments = [
                 *_COMMON,
                 *("--format", "best[height<=480]/best", "--max-filesize", str(most), "--no-playlist", "--no-part"),
-                *("--match-filters", f"!duration | duration <=? {longest}", "--output", "media"),
+                *("--match-filters", f"duration <=? {longest:.0f}", "--output", "media"),
                 *("--", row.url),
             ]
             async with self._fetcher.turn(row.url, robots=settings.robots):
