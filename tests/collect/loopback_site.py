@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import json
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -86,6 +87,7 @@ class Site:
     log: list[Request] = field(default_factory=list)
     asked: Counter[str] = field(default_factory=Counter)
     most_at_once: int = 0
+    tls: ssl.SSLContext | None = None
 
     def __enter__(self) -> "Site":
         self._at_once = 0
@@ -109,7 +111,7 @@ class Site:
     def _serve(self, ready: threading.Event) -> None:
         async def main() -> None:
             self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-            server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
+            server = await asyncio.start_server(self._connection, "127.0.0.1", 0, ssl=self.tls)
             self.port = server.sockets[0].getsockname()[1]
             ready.set()
             await self._stop.wait()
@@ -136,7 +138,7 @@ class Site:
                     await writer.drain()
                 finally:
                     self._at_once -= 1
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+        except (asyncio.IncompleteReadError, OSError, asyncio.CancelledError):
             pass
         finally:
             writer.close()

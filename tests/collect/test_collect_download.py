@@ -3,12 +3,14 @@
 import asyncio
 import hashlib
 import socket
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trustme
 from loopback_site import Request, Site, answer, closes, file, jpeg, sends
 
 from omnisource.collect.sources import Candidate
@@ -230,3 +232,33 @@ def test_quota_stops_the_run_and_loses_nothing(
     assert sum(path.stat().st_size for path in media(tmp_path)) <= 5 * size
     assert state.counts()["pending"] >= 15 and "failed" not in state.counts()
     assert set(download().values()) == {("done", None)}
+
+
+def test_answers_that_nobody_reads_free_their_connection(site: Site, download: Download) -> None:
+    """Redirects and errors with bodies of their own, more of them than connections, one after the other."""
+    body = b"moved " * 20_000
+    site.routes = {f"/{i}.jpg": sends(answer(302, body, Location=f"/to/{i}.jpg")) for i in range(30)}
+    site.routes |= {f"/to/{i}.jpg": file(jpeg(i)) for i in range(0, 30, 2)}
+    site.routes |= {f"/to/{i}.jpg": sends(answer(404, body)) for i in range(1, 30, 2)}
+    started = time.monotonic()
+    fates = download([f"{site.url}/{i}.jpg" for i in range(30)], per_host=2)
+    assert Counter(fates.values()) == {("done", None): 15, ("failed", "http_404"): 15}
+    assert time.monotonic() - started < 10
+
+
+def test_tls_certificates_are_checked(
+    download: Download, state: CollectState, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    with Site(tls=context) as site:
+        site.routes = {"/a.jpg": file(jpeg(1))}
+        url = f"https://localhost:{site.port}/a.jpg"
+        assert download([url], attempts=1, robots=False) == {url: ("failed", "connect")}
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+        state.retry_failed()
+        assert download(robots=False) == {url: ("done", None)}
+        other = f"https://127.0.0.1:{site.port}/a.jpg"  # the certificate is for another name
+        assert download([other], attempts=1, robots=False)[other] == ("failed", "connect")

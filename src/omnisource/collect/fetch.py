@@ -7,20 +7,20 @@ and of requests a second for each host, Retry-After, redirects checked one by on
 import asyncio
 import contextlib
 import email.utils
-import ssl
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import httpx
-
 from omnisource.collect.addresses import Resolver, canonical_url, host_of, join
-from omnisource.collect.transport import PinnedTransport
+from omnisource.collect.transport import ConnectFailed, PinnedTransport, tls_context
 from omnisource.recipe.collect import Collect
+
+if TYPE_CHECKING:  # an extra: imported where it is used
+    import httpx
 
 _MAX_REDIRECTS = 8
 _MAX_ROBOTS_BYTES = 512 * 1024
@@ -56,7 +56,7 @@ class Answer:
 
     url: str
     status: int
-    headers: httpx.Headers
+    headers: "httpx.Headers"
     chunks: AsyncIterator[bytes]
 
 
@@ -66,7 +66,7 @@ class Fetcher:
     def __init__(self, settings: Collect) -> None:
         self.settings = settings
         self.resolver = Resolver(settings.allow_private)
-        self._tls: ssl.SSLContext = httpx.create_ssl_context()
+        self._tls = tls_context()
         self._hosts: OrderedDict[str, Host] = OrderedDict()
 
     async def aclose(self) -> None:
@@ -153,7 +153,7 @@ class Fetcher:
     # --- one request -------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _request(self, url: str, headers: Mapping[str, str] | None) -> AsyncIterator[httpx.Response]:
+    async def _request(self, url: str, headers: Mapping[str, str] | None) -> "AsyncIterator[httpx.Response]":
         host = self._host(host_of(url))
         host.users += 1
         try:
@@ -178,7 +178,9 @@ class Fetcher:
     @asynccontextmanager
     async def _send(
         self, transport: PinnedTransport, url: str, headers: Mapping[str, str] | None
-    ) -> AsyncIterator[httpx.Response]:
+    ) -> "AsyncIterator[httpx.Response]":
+        import httpx
+
         timeout = self.settings.timeout_s
         request = httpx.Request(
             "GET",
@@ -188,19 +190,19 @@ class Fetcher:
         )
         try:
             response = await transport.handle_async_request(request)
+            stream: Any = response.stream
             try:
                 yield response
             finally:
-                with contextlib.suppress(httpx.TransportError):
-                    await response.aclose()
-        except httpx.TimeoutException as error:
-            raise FetchError("timeout", str(error), retry=True) from None
-        except httpx.ConnectError as error:
+                await stream.aclose()
+        except ConnectFailed as error:
             raise FetchError("connect", str(error), retry=True) from None
-        except httpx.TransportError as error:
+        except TimeoutError:
+            raise FetchError("timeout", "the server fell silent", retry=True) from None
+        except OSError as error:
             raise FetchError("reset", str(error), retry=True) from None
 
-    def _judge(self, url: str, response: httpx.Response) -> None:
+    def _judge(self, url: str, response: "httpx.Response") -> None:
         status = response.status_code
         if status in (200, 206, 304, 416):
             if response.headers.get("content-encoding", "identity").lower() != "identity":
@@ -227,12 +229,12 @@ class Fetcher:
         except ValueError:
             return 0.0
 
-    async def _paced(self, response: httpx.Response) -> AsyncIterator[bytes]:
+    async def _paced(self, response: "httpx.Response") -> AsyncIterator[bytes]:
         """The body, given up where it drips: `timeout_s` after the start it must have come fast enough."""
         started, received = time.monotonic(), 0
         slowest = self.settings.slowest_bytes_per_s
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        async for chunk in response.stream:
+        stream: Any = response.stream
+        async for chunk in stream:
             received += len(chunk)
             elapsed = time.monotonic() - started
             if elapsed > self.settings.timeout_s and received < elapsed * slowest:
