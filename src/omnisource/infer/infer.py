@@ -37,6 +37,8 @@ class Request:
     end_s: float | None = None
     length: int | None = None
     """With T = 1: frames into which the picture is repeated, so that a 3D network can look at an image."""
+    flip: bool = False
+    """Mirror left and right."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,8 +223,14 @@ class _Runner:
         frames = torch.from_numpy(np.stack(waiting.pixels))
         if self.device.type == "cuda":
             frames = frames.pin_memory().to(self.device, non_blocking=True)
+        flip = torch.tensor([request.request.flip for request, _ in waiting.places], device=self.device)
         clips = augment(
-            frames, mean=self.meta.mean, std=self.meta.std, length=length, flow=self.network.in_channels == 2
+            frames,
+            mean=self.meta.mean,
+            std=self.meta.std,
+            flip=flip,
+            length=length,
+            flow=self.network.in_channels == 2,
         )
         logits, features = (value.cpu().numpy() for value in forward(self.network, clips, self.precision))
         for row, (request, place) in enumerate(waiting.places):

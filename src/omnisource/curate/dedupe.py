@@ -1,0 +1,182 @@
+"""`dedupe`: copies within the web, and web samples too close to what the target is tested on (paper, section 3.1)."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from omnisource.curate.closeness import compare
+from omnisource.curate.embed import FEATURES
+from omnisource.curate.hamming import I64, keep_first, near_pairs
+from omnisource.curate.samples import Samples
+from omnisource.recipe import Recipe
+from omnisource.tables import DUPLICATES, Journal, write_table
+from omnisource.workspace import StageRecord, Workspace
+
+_SAME_LENGTH = 0.02  # videos with like pictures are copies only if their lengths differ by no more
+
+Row = dict[str, Any]
+Strings = npt.NDArray[np.object_]
+
+
+def dedupe(recipe: Recipe, workspace: Workspace, workers: int | None = None) -> StageRecord:
+    """Writes the table `duplicates`: one row for every whole web sample; dropped ones name twin, rule and similarity.
+
+    Three rules: equal content (sha256) and like pictures (perceptual hash) within the web, of which the best copy
+    stays; and likeness to a frame of the target's val or test split, by whitened trunk features. Kept rows name the
+    most similar test sample too.
+
+    Args:
+        workers: decoding processes; None: one for each CPU.
+
+    Raises:
+        UserError: the network's weights are not at hand.
+    """
+    settings = recipe.dedupe
+    path = workspace.table("duplicates")
+
+    def work(mark: str) -> Mapping[str, Any]:
+        rows = _web_rows(workspace)
+        if settings.exact:
+            _exact(rows)
+        if settings.phash_distance is not None:
+            _near(rows, settings.phash_distance)
+        measured: dict[str, Any] = {}
+        if settings.against_test and not rows.empty:
+            measured = _against_test(recipe, workspace, rows, mark, workers)
+        table = rows.table()
+        write_table(path, table)
+        return _counts(table) | measured
+
+    return workspace.run_stage(
+        "dedupe",
+        settings=settings.model_dump(mode="json"),
+        after=["ingest", "probe"],
+        outputs=[path],
+        work=work,
+    )
+
+
+class _Rows:
+    """Web samples, best first, and what became of them."""
+
+    def __init__(self, table: pa.Table) -> None:
+        columns = {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}
+        self.ids: Strings = columns["sample_id"]
+        self.sha256: Strings = columns["sha256"]
+        self.phash: Strings = columns["phash"]
+        self.format: Strings = columns["format"]
+        self.duration_s = np.nan_to_num(columns["duration_s"].astype(np.float64))
+        self.flat = columns["flat"].astype(bool)
+        count = len(self.ids)
+        self.reason: Strings = np.full(count, None, object)
+        self.rule: Strings = np.full(count, None, object)
+        self.twin: Strings = np.full(count, None, object)
+        self.similarity = np.full(count, np.nan)
+
+    @property
+    def empty(self) -> bool:
+        return len(self.ids) == 0
+
+    @property
+    def kept(self) -> npt.NDArray[np.bool_]:
+        return ~_known(self.reason)
+
+    def drop(self, which: npt.NDArray[np.int64], reason: str, rule: str, twins: Strings, similarity: Any) -> None:
+        self.reason[which], self.rule[which] = reason, rule
+        self.twin[which], self.similarity[which] = twins, similarity
+
+    def table(self) -> pa.Table:
+        order = np.argsort(self.ids.astype(str), kind="stable")
+        similarity = self.similarity[order]
+        return pa.table(
+            {
+                "sample_id": self.ids[order],
+                "status": np.where(self.kept, "ok", "dropped")[order],
+                "reason": pa.array(self.reason[order], pa.string()),
+                "rule": pa.array(self.rule[order], pa.string()),
+                "twin_id": pa.array(self.twin[order], pa.string()),
+                "similarity": pa.array(similarity, mask=np.isnan(similarity)),
+            },
+            schema=DUPLICATES,
+        )
+
+
+def _web_rows(workspace: Workspace) -> _Rows:
+    """Whole web samples: those with most pixels first, then most bytes, then by id, so that the best copy stays."""
+    with duckdb.connect() as db:
+        db.read_parquet(str(workspace.table("samples"))).create_view("samples")
+        db.read_parquet(str(workspace.table("probe"))).create_view("probe")
+        return _Rows(
+            db.sql(
+                """SELECT sample_id, sha256, phash, format, duration_s,
+                       coalesce(list_contains(flags, 'black'), false) AS flat
+                FROM samples AS s JOIN probe AS p USING (sample_id)
+                WHERE role = 'web' AND s.status = 'ok' AND p.status = 'ok'
+                ORDER BY width::BIGINT * height DESC NULLS LAST, p.bytes DESC NULLS LAST, sample_id"""
+            ).to_arrow_table()
+        )
+
+
+def _known(values: Strings) -> npt.NDArray[np.bool_]:
+    return np.array([bool(value) for value in values], bool)
+
+
+def _exact(rows: _Rows) -> None:
+    """Of files with the same content the first stays."""
+    known = np.flatnonzero(_known(rows.sha256))
+    if not len(known):
+        return
+    _, first, group = np.unique(rows.sha256[known].astype(str), return_index=True, return_inverse=True)
+    original = known[first][group]
+    copies = original != known
+    rows.drop(known[copies], "duplicate_exact", "sha256", rows.ids[original[copies]], 1.0)
+
+
+def _near(rows: _Rows, distance: int) -> None:
+    """Of samples of one format with like pictures the first stays; black ones all look alike, so they are left out."""
+    hashed = rows.kept & ~rows.flat & _known(rows.phash)
+    for format_ in ("image", "clip", "untrimmed"):
+        mine = np.flatnonzero(hashed & (rows.format == format_))
+        words = np.array([int(word, 16) for word in rows.phash[mine]], np.uint64)
+        pairs = near_pairs(words, distance)
+        if format_ != "image":
+            pairs = _of_one_length(pairs, rows.duration_s[mine])
+        twin = keep_first(len(mine), pairs)
+        copies = np.flatnonzero(twin >= 0)
+        differing = np.bitwise_count(words[copies] ^ words[twin[copies]])
+        rows.drop(mine[copies], "duplicate_near", "phash", rows.ids[mine[twin[copies]]], 1 - differing / 64)
+
+
+def _of_one_length(pairs: Iterable[tuple[I64, I64]], duration_s: npt.NDArray[np.float64]) -> Iterator[tuple[I64, I64]]:
+    """The pairs of videos that are equally long: one frame alone says too little about a video."""
+    for a, b in pairs:
+        longer = np.maximum(duration_s[a], duration_s[b])
+        alike = np.abs(duration_s[a] - duration_s[b]) <= _SAME_LENGTH * longer
+        yield a[alike], b[alike]
+
+
+def _against_test(recipe: Recipe, workspace: Workspace, rows: _Rows, mark: str, workers: int | None) -> Row:
+    """Drops what resembles a frame of the target's val or test split; returns what was measured."""
+    held_out = list(Samples(workspace, "target", splits=("val", "test")))
+    if not held_out:
+        return {}
+    kept = set(rows.ids[rows.kept])
+    web = (sample for sample in Samples(workspace, "web") if sample.sample_id in kept)
+    folder = workspace.partial("dedupe")
+    found = compare(recipe, held_out, web, len(kept), Journal(folder, FEATURES, ["sample_id"], mark), folder, workers)
+    places = np.flatnonzero(np.isin(rows.ids.astype(str), list(found.closest)))
+    for place in places:
+        rows.twin[place], rows.similarity[place] = found.closest[rows.ids[place]]
+    close = places[rows.similarity[places] >= found.threshold]
+    rows.drop(close, "near_test", "feature", rows.twin[close], rows.similarity[close])
+    return found.measured | {"threshold": found.threshold}
+
+
+def _counts(table: pa.Table) -> Row:
+    reasons = table["reason"].drop_null().value_counts().to_pylist()
+    dropped = sum(row["counts"] for row in reasons)
+    return {"rows": table.num_rows, "dropped": dropped, "reasons": {row["values"]: row["counts"] for row in reasons}}

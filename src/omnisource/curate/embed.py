@@ -1,0 +1,117 @@
+"""Trunk features of frames, for finding near-duplicates (paper, section 3.1)."""
+
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from omnisource.clips import segment_test
+from omnisource.curate.pieces import Look, Piece, Span, pieces
+from omnisource.curate.samples import Sample, frames_between
+from omnisource.errors import UserError
+from omnisource.infer import Request, infer
+from omnisource.media import Limits
+from omnisource.networks import Meta, create, initialise
+from omnisource.progress import meter
+from omnisource.recipe import Dedupe, Recipe, Score
+from omnisource.tables import Journal
+
+F16 = npt.NDArray[np.float16]
+
+FEATURES = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("feature", pa.list_(pa.float16())),  # of one frame; null when the file could not be read
+        pa.field("reason", pa.string()),
+    ]
+)
+SIZE, SHORT_SIDE = 224, 256
+_SECONDS = 10.0  # of an untrimmed video count as one video
+_JOURNAL_S = 10.0
+
+
+class Trunk:
+    """The network whose features are compared, ready to look at frames."""
+
+    def __init__(self, recipe: Recipe, workers: int | None) -> None:
+        settings = recipe.dedupe
+        self.network = create(settings.network, 1)
+        if not self.network.spatial:
+            raise UserError(f"dedupe.network: {settings.network} is no 2D network; frames are compared one by one")
+        try:
+            path = None if settings.init == "imagenet" else recipe.resolve(settings.init)
+            initialise(self.network, "imagenet", path)
+        except UserError as error:
+            raise UserError(f"dedupe.init: {error}; or set dedupe.against_test=false") from None
+        self.network.eval()
+        self._limits, self._workers = recipe.probe.limits, workers
+
+    def look(self, requests: Iterable[Request]) -> Iterator[tuple[Request, F16 | None, str | None]]:
+        """For each request its features, (views, D), or None and the reason."""
+        for result in infer(
+            self.network,
+            Meta(),
+            requests,
+            size=SIZE,
+            short_side=SHORT_SIDE,
+            batch=32,
+            workers=self._workers,
+            features=True,
+            limits=Limits(**self._limits.model_dump()),
+            memory_bytes=self._limits.memory_bytes,
+        ):
+            features = None if result.features is None else result.features.astype(np.float16)
+            yield result.request, features, result.reason
+
+
+def frames_of(sample: Sample, settings: Dedupe) -> Iterator[Request]:
+    """Requests for the frames that stand for a sample: one of an image, `frames` of a clip or of every 10 seconds."""
+    if sample.format == "clip":
+        count = frames_between(sample, sample.start_s or 0.0, sample.end_s)
+        indices = segment_test(count, min(settings.frames, count))[:, None]
+        piece = Piece(sample, (Span("clip", sample.start_s, sample.end_s),), last=True)
+        yield Request(piece, sample.uri, indices, start_s=sample.start_s or 0.0, end_s=sample.end_s)
+    else:
+        each = Score(frames_per_second=settings.frames / _SECONDS)
+        yield from pieces(sample, ["image", "frame"], Look(True, 1, 1), each)
+
+
+def embed(trunk: Trunk, settings: Dedupe, samples: Iterable[Sample], total: int, journal: Journal, what: str) -> None:
+    """Writes the features of all samples that the journal does not hold yet."""
+    done = journal.done()
+    requests = (
+        request for sample in samples if sample.sample_id not in done for request in frames_of(sample, settings)
+    )
+    rows: list[dict[str, object]] = []
+    complete, written = 0, time.monotonic()
+    with meter(what, total - len(done)) as bar:
+        for request, features, reason in trunk.look(requests):
+            piece = request.key
+            assert isinstance(piece, Piece)
+            base = {"sample_id": piece.sample.sample_id}
+            if features is None:
+                rows.append(base | {"reason": reason})
+            else:
+                rows += [base | {"feature": feature} for feature in features]
+            if piece.last:
+                bar.advance()
+                complete = len(rows)
+                if time.monotonic() - written > _JOURNAL_S:
+                    journal.append(rows)
+                    rows, complete, written = [], 0, time.monotonic()
+    journal.append(rows[:complete])
+
+
+def feature_blocks(folder: Path) -> Iterator[tuple[list[str], F16]]:
+    """The features in a journal's folder, part by part: sample ids (N,) and features (N, D)."""
+    import pyarrow.parquet as pq
+
+    for part in sorted(folder.glob("*.parquet")):
+        table = pq.read_table(part)
+        table = table.filter(table["feature"].is_valid())
+        if table.num_rows:
+            flat = table["feature"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            yield table["sample_id"].to_pylist(), flat.reshape(table.num_rows, -1)

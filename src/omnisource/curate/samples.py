@@ -1,0 +1,97 @@
+"""The samples that are still in, with what the probe found in their files."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import duckdb
+import pyarrow as pa
+
+from omnisource.workspace import Workspace
+
+_BATCH = 4096  # rows read at a time
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample whose file is whole."""
+
+    sample_id: str
+    source: str
+    format: str
+    uri: str
+    query: int | None
+    """Class index of a web sample's query."""
+    start_s: float | None
+    end_s: float | None
+    width: int
+    height: int
+    fps: float | None
+    variable_fps: bool
+    num_frames: int | None
+    duration_s: float | None
+
+
+class Samples:
+    """Samples of a workspace by role, in the order of source and id; read from disk as they are asked for.
+
+    Args:
+        workspace: holds the tables.
+        role: web or target.
+        formats: image, clip, untrimmed.
+        splits: of target samples; empty: any.
+        unique: leave out what `dedupe` dropped.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        role: Literal["web", "target"],
+        formats: Sequence[str] = ("image", "clip", "untrimmed"),
+        splits: Sequence[str] = (),
+        unique: bool = False,
+    ) -> None:
+        self._workspace, self._role, self._unique = workspace, role, unique
+        self._formats, self._splits = list(formats), list(splits)
+
+    def __len__(self) -> int:
+        with duckdb.connect() as db:
+            row = self._query(db, "count(*)").fetchone()
+        return int(row[0]) if row else 0
+
+    def __iter__(self) -> Iterator[Sample]:
+        with duckdb.connect() as db:
+            for batch in self._query(db, _COLUMNS, "ORDER BY source, sample_id").to_arrow_reader(_BATCH):
+                for row in batch.to_pylist():
+                    yield Sample(**row)
+
+    def _query(self, db: duckdb.DuckDBPyConnection, columns: str, order: str = "") -> duckdb.DuckDBPyRelation:
+        labels = self._workspace.classes()
+        db.register("classes", pa.table({"name": pa.array(labels, pa.string()), "number": range(len(labels))}))
+        for name in ("samples", "probe") + (("duplicates",) if self._unique else ()):
+            db.read_parquet(str(self._workspace.table(name))).create_view(name)
+        unique = "sample_id NOT IN (SELECT sample_id FROM duplicates WHERE status <> 'ok')" if self._unique else "true"
+        return db.sql(
+            f"""SELECT {columns} FROM samples AS s JOIN probe AS p USING (sample_id)
+            LEFT JOIN classes ON classes.name = query_label
+            WHERE s.status = 'ok' AND p.status = 'ok' AND role = $role AND list_contains($formats, format)
+                AND (len($splits) = 0 OR list_contains($splits, split)) AND {unique} {order}""",
+            params={"role": self._role, "formats": self._formats, "splits": self._splits},
+        )
+
+
+_COLUMNS = """sample_id, source, format, uri, classes.number AS query, s.start_s, s.end_s, coalesce(width, 0) AS width,
+    coalesce(height, 0) AS height, fps, coalesce(variable_fps, false) AS variable_fps, num_frames, duration_s"""
+
+
+def frame_at(sample: Sample, seconds: float) -> int:
+    """Number of frames before the first one at or after `seconds`."""
+    return math.ceil(seconds * (sample.fps or 25.0) - 1e-6)
+
+
+def frames_between(sample: Sample, start_s: float, end_s: float | None) -> int:
+    """Frames of a piece of the sample's file; at least 1."""
+    total = sample.num_frames or round((sample.duration_s or 0.0) * (sample.fps or 25.0))
+    last = total if end_s is None else min(frame_at(sample, end_s), total)
+    return max(last - frame_at(sample, start_s), 1)

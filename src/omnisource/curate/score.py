@@ -1,0 +1,216 @@
+"""`score`: teachers look at web samples (paper, section 3.2); one row of the scores table a unit and teacher."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from omnisource.curate.pieces import Look, Piece, pieces
+from omnisource.curate.samples import Sample, Samples
+from omnisource.errors import UserError
+from omnisource.infer import Result, infer
+from omnisource.media import Limits
+from omnisource.networks import Meta, Network, create, load_checkpoint
+from omnisource.progress import meter
+from omnisource.recipe import Recipe
+from omnisource.recipe.curation import Unit
+from omnisource.tables import SCORES, Journal, write_table
+from omnisource.workspace import StageRecord, Workspace
+
+_KEYS = ("sample_id", "teacher", "unit", "start_s")
+_JOURNAL_S = 10.0  # a crash costs at most the rows of so many seconds
+
+Row = dict[str, Any]
+
+
+def score(recipe: Recipe, workspace: Workspace, workers: int | None = None) -> StageRecord:
+    """Scores every web sample that is whole and no duplicate, with the recipe's teachers for its format.
+
+    Of untrimmed videos the windows are scored when a planned student is 3D and the frames when one is 2D. A sample that
+    can't be decoded gets rows with a reason. A killed stage goes on after the last samples written.
+
+    Args:
+        workers: decoding processes; None: one for each CPU.
+
+    Raises:
+        UserError: a teacher is not trained yet or knows other classes.
+    """
+    classes = workspace.classes()
+    wanted = units_by_teacher(recipe)
+    path = workspace.table("scores")
+
+    def work(mark: str) -> Mapping[str, Any]:
+        tables = []
+        for name, units in wanted.items():
+            teacher = load_teacher(recipe, workspace, name, classes)
+            journal = Journal(workspace.partial("score") / name, SCORES, _KEYS, mark)
+            _score_all(recipe, workspace, teacher, units, journal, workers)
+            tables.append(journal.table())
+        table = pa.concat_tables(tables) if tables else SCORES.empty_table()
+        table = table.take(pc.sort_indices(table, sort_keys=[(key, "ascending") for key in _KEYS]))
+        write_table(path, table)
+        return _counts(table)
+
+    settings = recipe.score.model_dump(mode="json", exclude={"batch", *get_args(Unit)})
+    looks = {
+        name: {
+            "units": units,
+            "short_side": recipe.teachers[name].input.short_side,
+            "precision": recipe.teachers[name].precision,
+        }
+        for name, units in wanted.items()
+    }
+    return workspace.run_stage(
+        "score",
+        settings=settings | {"teachers": looks},
+        after=["ingest", "probe", "dedupe", *(f"train-teacher-{name}" for name in wanted)],
+        outputs=[path],
+        work=work,
+    )
+
+
+def units_by_teacher(recipe: Recipe) -> dict[str, list[Unit]]:
+    """Which teacher looks at which units: those of the formats that there are and the students that are planned."""
+    web = [recipe.sources[name] for name in recipe.web_sources]
+    formats = {source.format for source in web}
+    students = [_is_spatial(recipe.student_of(run).network.name) for run in recipe.planned_runs()] if web else []
+    needed: list[Unit] = []
+    if "image" in formats:
+        needed.append("image")
+    if "clip" in formats:
+        needed.append("clip")
+    if "untrimmed" in formats:
+        needed += ["window"] if not all(students) else []
+        needed += ["frame"] if any(students) else []
+    wanted: dict[str, list[Unit]] = {}
+    for unit in needed:
+        for name in getattr(recipe.score, unit):
+            wanted.setdefault(name, []).append(unit)
+    return wanted
+
+
+def _is_spatial(network: str) -> bool:
+    with torch.device("meta"):
+        return create(network, 1).spatial
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained network and how it looks at samples."""
+
+    name: str
+    network: Network
+    meta: Meta
+    look: Look
+    order: tuple[int, ...]
+    """For each class of the workspace its place in the network's logits."""
+
+
+def load_teacher(recipe: Recipe, workspace: Workspace, name: str, classes: Sequence[str]) -> Teacher:
+    """Loads the checkpoint of a trained teacher and matches its classes with the workspace's."""
+    path = workspace.run_dir(f"teacher-{name}") / "last.safetensors"
+    if not path.exists():
+        raise UserError(f"{path}: teacher '{name}' is not trained yet; run `omnisource train`")
+    network, meta = load_checkpoint(path)
+    missing = sorted(set(classes) - set(meta.classes))
+    if missing:
+        raise UserError(f"{path}: teacher '{name}' does not know the class '{missing[0]}'; train it again")
+    look = Look(network.spatial, meta.frames, meta.stride)
+    return Teacher(name, network, meta, look, tuple(meta.classes.index(label) for label in classes))
+
+
+def _score_all(
+    recipe: Recipe, workspace: Workspace, teacher: Teacher, units: Sequence[Unit], journal: Journal, workers: int | None
+) -> None:
+    """Scores what the journal does not hold yet."""
+    formats = sorted({"untrimmed" if unit in ("window", "frame") else unit for unit in units})
+    done = journal.done()
+    samples = Samples(workspace, "web", formats, unique=True)
+    todo = (sample for sample in samples if sample.sample_id not in done)
+    rows: list[Row] = []
+    written = time.monotonic()
+    with meter(f"score by {teacher.name}", len(samples) - len(done)) as bar:
+        for row_group in score_samples(recipe, teacher, units, todo, workers):
+            rows += row_group
+            bar.advance()
+            if time.monotonic() - written > _JOURNAL_S:
+                journal.append(rows)
+                rows, written = [], time.monotonic()
+    journal.append(rows)
+
+
+def score_samples(
+    recipe: Recipe, teacher: Teacher, units: Sequence[Unit], samples: Iterable[Sample], workers: int | None = None
+) -> Iterator[list[Row]]:
+    """For each sample, in order, the rows of its units in the scores table."""
+    requests = (request for sample in samples for request in pieces(sample, units, teacher.look, recipe.score))
+    training, limits = recipe.teachers[teacher.name], recipe.probe.limits
+    results = infer(
+        teacher.network,
+        teacher.meta,
+        requests,
+        size=teacher.meta.size,
+        short_side=training.input.short_side,
+        batch=recipe.score.batch,
+        workers=workers,
+        device=training.device,
+        precision=training.precision,
+        features=recipe.score.features,
+        limits=Limits(**limits.model_dump()),
+        memory_bytes=limits.memory_bytes,
+    )
+    rows: list[Row] = []
+    for result in results:
+        rows += _rows(result, teacher, recipe)
+        piece = result.request.key
+        assert isinstance(piece, Piece)
+        if piece.last:
+            yield rows
+            rows = []
+
+
+def _rows(result: Result, teacher: Teacher, recipe: Recipe) -> Iterator[Row]:
+    """One row a span; the views of a span are averaged."""
+    piece = result.request.key
+    assert isinstance(piece, Piece)
+    base = {"sample_id": piece.sample.sample_id, "teacher": teacher.name}
+    if result.logits is None:
+        for span in piece.spans:
+            where = {"unit": span.unit, "start_s": span.start_s, "end_s": span.end_s}
+            yield base | where | {"status": "dropped", "reason": result.reason}
+        return
+    probs = result.probs[:, list(teacher.order)]
+    probs = probs.reshape(len(piece.spans), -1, probs.shape[1]).mean(axis=1)
+    best = np.argsort(-probs, axis=1, kind="stable")[:, : recipe.score.top_k]
+    entropy = -(probs * np.log(np.maximum(probs, 1e-12))).sum(axis=1)
+    features = None
+    if result.features is not None:
+        features = result.features.reshape(len(piece.spans), -1, result.features.shape[1]).mean(axis=1)
+    for number, span in enumerate(piece.spans):
+        yield base | {
+            "unit": span.unit,
+            "start_s": span.start_s,
+            "end_s": span.end_s,
+            "top_classes": best[number].tolist(),
+            "top_probs": probs[number, best[number]].tolist(),
+            "query_prob": None if piece.sample.query is None else float(probs[number, piece.sample.query]),
+            "entropy": float(entropy[number]),
+            "probs": probs[number].tolist() if recipe.score.probs else None,
+            "feature": None if features is None else features[number].astype(np.float16),
+            "status": "ok",
+        }
+
+
+def _counts(table: pa.Table) -> dict[str, Any]:
+    """Scored and failed units of each kind and teacher."""
+    counts: dict[str, Any] = {"rows": table.num_rows, "failed": 0, "units": {}}
+    grouped = table.group_by(["teacher", "unit", "status"]).aggregate([([], "count_all")]).to_pylist()
+    for row in grouped:
+        counts["units"].setdefault(row["teacher"], {}).setdefault(row["unit"], {})[row["status"]] = row["count_all"]
+        counts["failed"] += row["count_all"] * (row["status"] != "ok")
+    return counts
