@@ -10,6 +10,7 @@ from omnisource.cli.camera import camera
 from omnisource.cli.collect import collect
 from omnisource.cli.compare import compare
 from omnisource.cli.datasheet import datasheet
+from omnisource.cli.dedupe import dedupe
 from omnisource.cli.doctor import doctor
 from omnisource.cli.export import export
 from omnisource.cli.flow import flow
@@ -21,6 +22,8 @@ from omnisource.cli.predict import predict
 from omnisource.cli.prepare import prepare
 from omnisource.cli.probe import probe
 from omnisource.cli.provenance import provenance
+from omnisource.cli.score import score
+from omnisource.cli.select import select
 from omnisource.errors import UserError
 from omnisource.progress import console
 
@@ -55,6 +58,9 @@ app.command()(ingest)
 app.add_typer(camera, name="camera")
 app.command()(probe)
 app.command()(prepare)
+app.command()(dedupe)
+app.command()(score)
+app.command()(select)
 app.command()(flow)
 app.command()(compare)
 app.command()(fuse)

@@ -1,12 +1,12 @@
 """Trunk features of frames, for finding near-duplicates (paper, section 3.1)."""
 
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from omnisource.clips import segment_test
 from omnisource.curate.pieces import Look, Piece, Span, pieces
@@ -15,7 +15,7 @@ from omnisource.errors import UserError
 from omnisource.infer import Request, infer
 from omnisource.media import Limits
 from omnisource.networks import Meta, create, initialise
-from omnisource.progress import meter
+from omnisource.progress import track
 from omnisource.recipe import Dedupe, Recipe, Score
 from omnisource.tables import Journal
 
@@ -30,7 +30,6 @@ FEATURES = pa.schema(
 )
 SIZE, SHORT_SIDE = 224, 256
 _SECONDS = 10.0  # of an untrimmed video count as one video
-_JOURNAL_S = 10.0
 
 
 class Trunk:
@@ -85,30 +84,24 @@ def embed(trunk: Trunk, settings: Dedupe, samples: Iterable[Sample], total: int,
     requests = (
         request for sample in samples if sample.sample_id not in done for request in frames_of(sample, settings)
     )
+    journal.fill(track(_rows(trunk, requests), total - len(done), what))
+
+
+def _rows(trunk: Trunk, requests: Iterable[Request]) -> Iterator[list[dict[str, object]]]:
+    """The rows of FEATURES, sample by sample."""
     rows: list[dict[str, object]] = []
-    complete, written = 0, time.monotonic()
-    with meter(what, total - len(done)) as bar:
-        for request, features, reason in trunk.look(requests):
-            piece = request.key
-            assert isinstance(piece, Piece)
-            base = {"sample_id": piece.sample.sample_id}
-            if features is None:
-                rows.append(base | {"reason": reason})
-            else:
-                rows += [base | {"feature": feature} for feature in features]
-            if piece.last:
-                bar.advance()
-                complete = len(rows)
-                if time.monotonic() - written > _JOURNAL_S:
-                    journal.append(rows)
-                    rows, complete, written = [], 0, time.monotonic()
-    journal.append(rows[:complete])
+    for request, features, reason in trunk.look(requests):
+        piece = request.key
+        assert isinstance(piece, Piece)
+        base = {"sample_id": piece.sample.sample_id}
+        rows += [base | {"reason": reason}] if features is None else [base | {"feature": row} for row in features]
+        if piece.last:
+            yield rows
+            rows = []
 
 
 def feature_blocks(folder: Path) -> Iterator[tuple[list[str], F16]]:
     """The features in a journal's folder, part by part: sample ids (N,) and features (N, D)."""
-    import pyarrow.parquet as pq
-
     for part in sorted(folder.glob("*.parquet")):
         table = pq.read_table(part)
         table = table.filter(table["feature"].is_valid())

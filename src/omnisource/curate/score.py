@@ -1,6 +1,5 @@
 """`score`: teachers look at web samples (paper, section 3.2); one row of the scores table a unit and teacher."""
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -16,14 +15,13 @@ from omnisource.errors import UserError
 from omnisource.infer import Result, infer
 from omnisource.media import Limits
 from omnisource.networks import Meta, Network, create, load_checkpoint
-from omnisource.progress import meter
+from omnisource.progress import track
 from omnisource.recipe import Recipe
 from omnisource.recipe.curation import Unit
 from omnisource.tables import SCORES, Journal, write_table
 from omnisource.workspace import StageRecord, Workspace
 
 _KEYS = ("sample_id", "teacher", "unit", "start_s")
-_JOURNAL_S = 10.0  # a crash costs at most the rows of so many seconds
 
 Row = dict[str, Any]
 
@@ -132,16 +130,8 @@ def _score_all(
     done = journal.done()
     samples = Samples(workspace, "web", formats, unique=True)
     todo = (sample for sample in samples if sample.sample_id not in done)
-    rows: list[Row] = []
-    written = time.monotonic()
-    with meter(f"score by {teacher.name}", len(samples) - len(done)) as bar:
-        for row_group in score_samples(recipe, teacher, units, todo, workers):
-            rows += row_group
-            bar.advance()
-            if time.monotonic() - written > _JOURNAL_S:
-                journal.append(rows)
-                rows, written = [], time.monotonic()
-    journal.append(rows)
+    groups = score_samples(recipe, teacher, units, todo, workers)
+    journal.fill(track(groups, len(samples) - len(done), f"score by {teacher.name}"))
 
 
 def score_samples(

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from omnisource.errors import UserError
 
 Row = Mapping[str, Any]
 _DIGEST_ROWS = 100_000
+_PART_ROWS = 5_000  # of a journal, saved when there are so many,
+_PART_S = 10.0  # or after so long
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -130,6 +133,22 @@ class Journal:
         if table.num_rows:
             write_table(self._folder / f"{self._next:08d}.parquet", table)
             self._next += 1
+
+    def fill(self, groups: Iterable[Sequence[Row]]) -> None:
+        """Appends groups of rows as they come, every few seconds; those that came survive an interruption.
+
+        A group (say, the pieces of one file) is never split.
+        """
+        rows: list[Row] = []
+        written = time.monotonic()
+        try:
+            for group in groups:
+                rows += group
+                if len(rows) >= _PART_ROWS or time.monotonic() - written > _PART_S:
+                    self.append(rows)
+                    rows, written = [], time.monotonic()
+        finally:
+            self.append(rows)
 
     def table(self) -> pa.Table:
         """All rows so far, sorted by the keys, so that the order of work leaves no trace."""
