@@ -153,7 +153,7 @@ _DECIDE = """
     )
     SELECT sample_id, source, unit, start_s, end_s, keep,
            unit = 'frame' AND status = 'ok' AND NOT keep AND NOT by_human
-               AND coalesce(query_prob < {negative_below}, false) AS negative,
+               AND coalesce(query_prob < {negative_below}, why = 'below_threshold') AS negative,
            label, CASE WHEN keep THEN probs END AS probs, confidence,
            CASE WHEN NOT keep THEN CASE WHEN by_human THEN 'human' ELSE why END END AS reason,
            CASE WHEN by_human THEN 'human' ELSE 'rule' END AS decided_by

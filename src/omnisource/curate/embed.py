@@ -28,7 +28,7 @@ FEATURES = pa.schema(
         pa.field("reason", pa.string()),
     ]
 )
-SIZE, SHORT_SIDE = 224, 256
+SIZE, SHORT_SIDE = 128, 146
 _SECONDS = 10.0  # of an untrimmed video count as one video
 
 

@@ -57,8 +57,7 @@ class Samples:
 
     def __len__(self) -> int:
         with duckdb.connect() as db:
-            row = self._query(db, "count(*)").fetchone()
-        return int(row[0]) if row else 0
+            return int(self._query(db, "count(*)").fetchall()[0][0])
 
     def __iter__(self) -> Iterator[Sample]:
         with duckdb.connect() as db:
