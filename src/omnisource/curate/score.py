@@ -7,14 +7,13 @@ from typing import Any, get_args
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from omnisource.curate.pieces import Look, Piece, pieces
 from omnisource.curate.samples import Sample, Samples
 from omnisource.errors import UserError
 from omnisource.infer import Result, infer
 from omnisource.media import Limits
-from omnisource.networks import Meta, Network, create, load_checkpoint
+from omnisource.networks import Meta, Network, is_spatial, load_checkpoint
 from omnisource.progress import track
 from omnisource.recipe import Recipe
 from omnisource.recipe.curation import Unit
@@ -76,7 +75,7 @@ def units_by_teacher(recipe: Recipe) -> dict[str, list[Unit]]:
     """Which teacher looks at which units: those of the formats that there are and the students that are planned."""
     web = [recipe.sources[name] for name in recipe.web_sources]
     formats = {source.format for source in web}
-    students = [_is_spatial(recipe.student_of(run).network.name) for run in recipe.planned_runs()] if web else []
+    students = [is_spatial(recipe.student_of(run).network.name) for run in recipe.planned_runs()] if web else []
     needed: list[Unit] = []
     if "image" in formats:
         needed.append("image")
@@ -90,11 +89,6 @@ def units_by_teacher(recipe: Recipe) -> dict[str, list[Unit]]:
         for name in getattr(recipe.score, unit):
             wanted.setdefault(name, []).append(unit)
     return wanted
-
-
-def _is_spatial(network: str) -> bool:
-    with torch.device("meta"):
-        return create(network, 1).spatial
 
 
 @dataclass(frozen=True)
@@ -151,7 +145,7 @@ def score_samples(
         device=training.device,
         precision=training.precision,
         features=recipe.score.features,
-        limits=Limits(**limits.model_dump()),
+        limits=Limits(**limits.model_dump(exclude={"memory_bytes"})),
         memory_bytes=limits.memory_bytes,
     )
     rows: list[Row] = []

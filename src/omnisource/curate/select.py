@@ -11,18 +11,13 @@ import pyarrow.parquet as pq
 
 from omnisource.curate.decide import decide, units
 from omnisource.curate.overrides import read_overrides
-from omnisource.recipe import Recipe, Select
+from omnisource.recipe import Recipe
 from omnisource.tables import DECISIONS, table_writer
 from omnisource.workspace import StageRecord, Workspace
 
 _BATCH = 200_000  # rows in memory at a time
 GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 RULES = ("agree", "query", "teacher")
-
-
-def stage_name(name: str) -> str:
-    """The stage that makes the selection `name`; the default selection is plain `select`."""
-    return "select" if name == Select().name else f"select-{name}"
 
 
 def select(recipe: Recipe, workspace: Workspace) -> StageRecord:
@@ -42,7 +37,7 @@ def select(recipe: Recipe, workspace: Workspace) -> StageRecord:
         return _counts(path)
 
     return workspace.run_stage(
-        stage_name(settings.name),
+        settings.stage,
         settings={
             "select": settings.model_dump(mode="json"),
             "classes": classes,

@@ -71,7 +71,7 @@ class Score(Section):
 class Select(Section):
     """Which scored units train, and under which label."""
 
-    name: str = "default"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,80}$")] = "default"
     rule: Literal["agree", "query", "teacher", "all"] = "agree"
     # agree: the teacher's best class is the query's, with at least `threshold`;
     # query: the query class's probability reaches it; teacher: the best class's does; all: keep everything.
@@ -83,3 +83,8 @@ class Select(Section):
     merge_windows: bool = False  # kept windows of one label that touch become one long one
     negative_below: Share = 0.1  # a frame below this in its video's class is a negative snippet
     overrides: str | None = None  # CSV of human decisions (sample_id, start_s, keep, label); they win
+
+    @property
+    def stage(self) -> str:
+        """The stage that makes this selection; selections of other names stay finished beside it."""
+        return "select" if self.name == "default" else f"select-{self.name}"

@@ -34,7 +34,7 @@ def train_student(recipe: Recipe, workspace: Workspace, run: str, seed: int, cha
     training, sources = recipe.student_of(run), recipe.planned_runs()[run].sources
     after = ["ingest", "probe"]
     if any(recipe.sources[name].role == "web" for name in sources):
-        after += ["dedupe", "select"]
+        after += ["dedupe", recipe.select.stage]
     if _needs_camera(recipe, training, sources) and not training.camera.fitted:
         after += ["camera"]
     name = f"{run}-{seed}"
