@@ -1,0 +1,238 @@
+"""Scoring real files of every format with small trained-looking teachers, against one file after another."""
+
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from PIL import Image
+
+from omnisource.clips import augment, dense_test, read_clip, read_times, segment_test
+from omnisource.clips.read import centre
+from omnisource.curate import dedupe, probe, score, select, what_if
+from omnisource.curate.score import load_teacher, units_by_teacher
+from omnisource.errors import UserError
+from omnisource.ingest import ingest
+from omnisource.networks import Meta, create, load_checkpoint, save_checkpoint
+from omnisource.recipe import Recipe
+from omnisource.tables import SCORES, Journal, read_table
+from omnisource.workspace import Workspace, open_workspace
+
+CLASSES = ["jump", "wave"]
+FPS = 10
+
+
+def write_video(path: Path, seconds: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    base = np.asarray(Image.fromarray(rng.integers(0, 255, (5, 6, 3), np.uint8)).resize((64, 48)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"g": "12"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(round(seconds * FPS)):
+            frame = av.VideoFrame.from_ndarray(np.roll(base, 3 * number, axis=1), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def write_image(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse = np.random.default_rng(seed).integers(0, 255, (6, 8, 3), np.uint8)
+    Image.fromarray(coarse).resize((80, 60)).save(path)
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("media")
+    for at, name in enumerate(CLASSES):
+        for number in range(2):
+            write_video(root / "target" / name / f"{number}.mp4", 2, 10 * at + number)
+            write_image(root / "images" / name / f"{number}.jpg", 50 + 10 * at + number)
+        write_video(root / "clips" / name / "0.mp4", 3, 100 + at)
+        write_video(root / "films" / name / "0.mp4", 16, 200 + at)
+    (root / "clips" / "jump" / "broken.mp4").write_bytes((root / "clips" / "jump" / "0.mp4").read_bytes()[:400])
+    return root
+
+
+def a_recipe(media: Path, **changes: Any) -> Recipe:
+    small = {"frames": 4, "stride": 2, "short_side": 40, "size": 32}
+    values: dict[str, Any] = {
+        "name": "test",
+        "data": media,
+        "sources": {
+            "target": {"role": "target", "path": "target", "test_share": 0.5},
+            "images": {"role": "web", "format": "image", "path": "images"},
+            "clips": {"role": "web", "format": "clip", "path": "clips"},
+            "films": {"role": "web", "format": "untrimmed", "path": "films"},
+        },
+        "dedupe": {"against_test": False},
+        "teachers": {
+            "image": {"network": {"name": "tsn_r18", "options": {"base_width": 8}}, "input": small},
+            "video": {"network": {"name": "slowonly_r18", "options": {"base_width": 8}}, "input": small},
+        },
+        "student": {"network": {"name": "slowonly_r18"}},
+        "runs": {
+            "three": {"sources": ["target", "films"]},
+            "two": {"sources": ["target", "films"], "set": {"network.name": "tsn_r18"}},
+        },
+        "score": {"segments": 3, "views": 2},
+    }
+    return Recipe.model_validate(values | changes)
+
+
+def a_workspace(root: Path, recipe: Recipe) -> Workspace:
+    """A workspace as it is when the teachers are trained; their weights are drawn, which scoring does not mind."""
+    with open_workspace(root) as workspace:
+        ingest(recipe, workspace)
+        probe(recipe, workspace)
+        dedupe(recipe, workspace)
+    for seed, (name, training) in enumerate(recipe.teachers.items()):
+        torch.manual_seed(seed)
+        network = create(training.network.name, len(CLASSES), base_width=8)
+        torch.nn.init.normal_(network.head.weight, std=3.0)
+        meta = Meta(classes=("wave", "jump"), frames=4, stride=2, size=32)  # in another order than the workspace's
+        save_checkpoint(workspace.run_dir(f"teacher-{name}") / "last.safetensors", network, meta)
+        workspace.run_stage(f"train-teacher-{name}", settings={}, after=[], outputs=[], work=lambda _: {})
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def recipe(media: Path) -> Recipe:
+    return a_recipe(media)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe) -> Workspace:
+    workspace = a_workspace(tmp_path_factory.mktemp("workspace"), recipe)
+    score(recipe, workspace, workers=2)
+    return workspace
+
+
+loaded = cache(load_checkpoint)
+
+
+def plainly(workspace: Workspace, row: dict[str, Any], uri: str) -> npt.NDArray[np.float64]:
+    """Probabilities of one unit, decoded by itself through the functions that training uses."""
+    network, meta = loaded(workspace.run_dir(f"teacher-{row['teacher']}") / "last.safetensors")
+    start, end = row["start_s"] or 0.0, row["end_s"]
+    options = {"short_side": 40, "start_s": start, "end_s": end}
+    crop, size = centre(32), 32
+    if row["unit"] == "image":
+        clips = [read_clip(uri, [0], crop, size, short_side=40)]
+    elif row["unit"] == "frame":
+        clips = [read_times(uri, [start], crop, size, short_side=40)]
+    else:
+        frames = 30 if row["unit"] == "clip" else round((end - start) * FPS)
+        many = segment_test(frames, 3)[None] if network.spatial else dense_test(frames, 4, 2, 2)
+        clips = [read_clip(uri, indices, crop, size, **options) for indices in many]
+    x = augment(torch.from_numpy(np.stack(clips)), mean=meta.mean, std=meta.std)
+    with torch.no_grad():
+        probs = network(x).softmax(1).mean(0).numpy()
+    return probs[[meta.classes.index(name) for name in CLASSES]]
+
+
+def test_every_unit_is_scored_as_if_alone(workspace: Workspace) -> None:
+    rows = read_table(workspace.table("scores")).to_pylist()
+    uris = {row["sample_id"]: row for row in read_table(workspace.table("samples")).to_pylist()}
+    count: dict[tuple[str, str], int] = {}
+    for row in rows:
+        count[row["teacher"], row["unit"]] = count.get((row["teacher"], row["unit"]), 0) + 1
+        sample = uris[row["sample_id"]]
+        wanted = plainly(workspace, row, sample["uri"])
+        np.testing.assert_allclose(row["probs"], wanted, atol=2e-3)
+        assert row["status"] == "ok"
+        assert row["top_classes"][0] == int(np.argmax(row["probs"]))
+        assert row["top_probs"][0] == pytest.approx(max(row["probs"]))
+        assert row["query_prob"] == pytest.approx(row["probs"][CLASSES.index(sample["query_label"])])
+        assert row["entropy"] == pytest.approx(-sum(p * np.log(p) for p in row["probs"] if p > 0), abs=1e-4)
+    # 16 s: windows at 0 and 10; one frame a second
+    assert count == {("image", "image"): 4, ("image", "frame"): 32, ("video", "clip"): 2, ("video", "window"): 4}
+
+
+def test_running_again_does_nothing_and_selections_live_side_by_side(recipe: Recipe, workspace: Workspace) -> None:
+    assert not score(recipe, workspace).fresh
+    first = select(recipe, workspace)
+    assert first.fresh and not select(recipe, workspace).fresh
+    lenient = recipe.model_copy(update={"select": recipe.select.model_copy(update={"name": "all", "rule": "all"})})
+    assert select(lenient, workspace).counts["kept"] == 42
+    assert not select(recipe, workspace).fresh
+    rows = read_table(workspace.table("decisions-default"))
+    assert rows.num_rows == 42
+    kept = {
+        (share.source, share.unit): share.kept
+        for share in what_if(recipe, workspace, [recipe.select.threshold], ["agree"])
+    }
+    for source, units in first.counts["sources"].items():
+        for unit, counts in units.items():
+            assert counts["kept"] == kept[source, unit]
+            assert counts["units"] == counts["kept"] + sum(counts["reasons"].values())
+
+
+def test_a_killed_stage_goes_on_where_it_stopped(
+    media: Path, tmp_path: Path, recipe: Recipe, workspace: Workspace
+) -> None:
+    other = a_workspace(tmp_path, recipe)
+    samples = read_table(other.table("samples")).to_pylist()
+    gone = next(row for row in samples if row["source"] == "images")
+    # What a killed run leaves: a journal under the stage's mark. Its rows are taken over as they are.
+    marks: list[str] = []
+
+    class Killed(BaseException):
+        pass
+
+    def die(mark: str) -> dict[str, Any]:
+        marks.append(mark)
+        raise Killed
+
+    real = other.run_stage
+    other.run_stage = lambda stage, **options: real(stage, **options | {"work": die})  # type: ignore[method-assign,assignment]
+    with pytest.raises(Killed):
+        score(recipe, other)
+    other.run_stage = real  # type: ignore[method-assign]
+    row = {"sample_id": gone["sample_id"], "teacher": "image", "unit": "image", "status": "dropped", "reason": "marked"}
+    Journal(other.partial("score") / "image", SCORES, ["sample_id"], marks[0]).append([row])
+    score(recipe, other, workers=1)
+    rows = {
+        (r["sample_id"], r["teacher"], r["unit"], r["start_s"]): r
+        for r in read_table(other.table("scores")).to_pylist()
+    }
+    whole = {
+        (r["sample_id"], r["teacher"], r["unit"], r["start_s"]): r
+        for r in read_table(workspace.table("scores")).to_pylist()
+    }
+    assert rows.keys() == whole.keys()
+    changed = [key for key in rows if rows[key]["reason"] != whole[key]["reason"]]
+    assert [key[0] for key in changed] == [gone["sample_id"]]
+
+
+def test_a_file_that_vanishes_gets_rows_with_a_reason(tmp_path: Path, media: Path, recipe: Recipe) -> None:
+    copy = tmp_path / "media"
+    shutil.copytree(media, copy)
+    mine = a_recipe(copy)
+    workspace = a_workspace(tmp_path / "workspace", mine)
+    (copy / "films" / "wave" / "0.mp4").unlink()
+    record = score(mine, workspace, workers=1)
+    rows = [row for row in read_table(workspace.table("scores")).to_pylist() if row["status"] != "ok"]
+    assert {row["reason"] for row in rows} == {"missing"} and record.counts["failed"] == len(rows) == 18
+
+
+def test_what_is_scored_follows_from_the_planned_students(media: Path) -> None:
+    def units(*networks: str) -> set[str]:
+        runs = {str(i): {"sources": ["target"], "set": {"network.name": name}} for i, name in enumerate(networks)}
+        return {unit for found in units_by_teacher(a_recipe(media, runs=runs)).values() for unit in found}
+
+    assert units("slowonly_r18") == {"image", "clip", "window"}
+    assert units("tsn_r18") == {"image", "clip", "frame"}
+    assert units("tsn_r18", "slowonly_r18") == {"image", "clip", "window", "frame"}
+
+
+def test_untrained_teachers_and_foreign_classes_are_named(tmp_path: Path, recipe: Recipe, workspace: Workspace) -> None:
+    with pytest.raises(UserError, match="not trained yet"):
+        load_teacher(recipe, Workspace(tmp_path), "image", CLASSES)
+    with pytest.raises(UserError, match="does not know the class 'fly'"):
+        load_teacher(recipe, workspace, "image", [*CLASSES, "fly"])
