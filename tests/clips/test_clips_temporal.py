@@ -1,5 +1,6 @@
 """Frame indices: equal to the reference's in testing, uniform and inside in training."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omnisource.clips import dense_test, dense_train, rng, segment_test, segment_train
+from omnisource.clips import dense_test, dense_train, piece_frames, rng, segment_test, segment_train
 
 counts = st.integers(1, 400)
 small = st.integers(1, 40)
@@ -67,3 +68,31 @@ def test_every_frame_is_drawn_about_equally_often() -> None:
 def test_nonsense_is_refused(call) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         call()
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "fps", "total", "frames"),
+    [
+        (None, None, 25.0, 100, 100),
+        (1.0, 3.0, 25.0, 100, 50),
+        (1.01, 2.99, 25.0, 100, 49),  # frames 26 (1.04 s) to 74 (2.96 s)
+        (3.0, 9.0, 25.0, 100, 25),
+        (0.1 + 0.2, 0.5, 10.0, 100, 2),  # rounding of 0.3 loses no frame
+        (9.0, 10.0, 25.0, 100, 1),
+        (0.0, 2.0, None, 100, 100),
+        (0.0, 2.0, 25.0, None, 1),
+    ],
+)
+def test_frames_of_a_piece(start, end, fps, total, frames) -> None:
+    assert piece_frames(start, end, fps, total) == frames
+
+
+@given(st.integers(1, 300), st.sampled_from([5.0, 12.5, 25.0, 30000 / 1001]), st.floats(0, 1), st.floats(0, 1))
+def test_pieces_that_touch_share_no_frame(total: int, fps: float, one: float, two: float) -> None:
+    duration = total / fps
+    cuts = [0.0, *sorted([one * duration, two * duration]), duration]
+    inside = sum(1 for i in range(total) if cuts[1] <= i / fps < cuts[2])
+    assert abs(piece_frames(cuts[1], cuts[2], fps, total) - max(inside, 1)) <= (1 if inside else 0)
+    parts = [piece_frames(a, b, fps, total) for a, b in itertools.pairwise(cuts)]
+    empty = sum(1 for a, b in itertools.pairwise(cuts) if b - a < 1 / fps)
+    assert total <= sum(parts) <= total + empty

@@ -6,6 +6,7 @@ from typing import Any
 
 from omnisource.clips.camera import Camera, load_camera, save_camera
 from omnisource.clips.fit import Footage, fit_camera
+from omnisource.clips.temporal import piece_frames
 from omnisource.media import Limits
 from omnisource.recipe import Recipe
 from omnisource.tables import read_table
@@ -75,10 +76,8 @@ def target_footage(workspace: Workspace) -> list[Footage]:
             continue
         if row["format"] == "image" or not fact["num_frames"]:
             continue
-        start, end = row["start_s"] or 0.0, row["end_s"]
-        frames = fact["num_frames"]
-        if fact["fps"] and (start or end is not None):
-            frames = int(max(0.0, min((end or float("inf")) - start, frames / fact["fps"] - start)) * fact["fps"])
+        frames = piece_frames(row["start_s"], row["end_s"], fact["fps"], fact["num_frames"])
         sides = [side for side in (fact["width"], fact["height"]) if side]
-        found.append(Footage(row["uri"], row["label"], frames, start, end, min(sides, default=None)))
+        start_s = row["start_s"] or 0.0
+        found.append(Footage(row["uri"], row["label"], frames, start_s, row["end_s"], min(sides, default=None)))
     return found

@@ -4,9 +4,12 @@ All functions return frame indices in [0, num_frames). A video shorter than what
 or gives frames twice (segments), as in the reference implementation of the paper's networks.
 """
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
+_SLACK_FRAMES = 1e-6
 Indices = npt.NDArray[np.int64]
 
 
@@ -55,6 +58,23 @@ def segment_test(num_frames: int, segments: int) -> Indices:
     _check(num_frames, segments)
     part = num_frames / segments
     return (np.arange(segments) * part + part / 2).astype(np.int64)
+
+
+def piece_frames(start_s: float | None, end_s: float | None, fps: float | None, num_frames: int | None) -> int:
+    """Frames of a video that lie in [start_s, end_s); None: its beginning, its end.
+
+    Args:
+        fps, num_frames: of the whole video; without them a piece counts as one frame.
+
+    Returns:
+        At least 1.
+    """
+    if not fps or not num_frames:
+        return max(num_frames or 1, 1)
+    # A frame that begins at the border, up to rounding of time stamps, belongs to the piece that begins there.
+    first = math.ceil((start_s or 0.0) * fps - _SLACK_FRAMES)
+    last = num_frames if end_s is None else min(math.ceil(end_s * fps - _SLACK_FRAMES), num_frames)
+    return max(last - first, 1)
 
 
 def _span(frames: int, stride: int) -> int:

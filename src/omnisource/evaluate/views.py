@@ -1,17 +1,14 @@
 """The views of the test protocol: which frames and crops of a sample a network is asked about (paper, section 4)."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from omnisource.clips import dense_test, segment_test
+from omnisource.clips import dense_test, piece_frames, segment_test
 from omnisource.errors import UserError
 from omnisource.infer import Request
 from omnisource.recipe import Input, Test
-
-_SLACK = 1e-6  # of a frame: a piece that ends where a frame begins does not hold it
 
 
 def view_request(
@@ -43,9 +40,7 @@ def frame_count(sample: Mapping[str, Any], facts: Mapping[str, Any]) -> int:
     """Frames of the sample: of its file, or of the piece of it that is labelled."""
     fps = facts["fps"] or 0.0
     total = facts["num_frames"] or round(float(facts["duration_s"] or 0.0) * fps)
-    first = math.ceil((sample["start_s"] or 0.0) * fps - _SLACK)
-    last = total if sample["end_s"] is None else min(total, math.ceil(sample["end_s"] * fps - _SLACK))
-    return max(1, last - first)
+    return piece_frames(sample["start_s"], sample["end_s"], fps, total)
 
 
 def crop_size(given: Input, views: Test) -> int:

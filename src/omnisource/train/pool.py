@@ -5,7 +5,6 @@ positive frame of one together with the other frames of its video (2D networks).
 """
 
 import hashlib
-import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from omnisource.clips import piece_frames
 from omnisource.errors import UserError
 from omnisource.recipe import Recipe
 from omnisource.workspace import Workspace
@@ -124,7 +124,7 @@ class Pool:
             start_s=start_s,
             end_s=end_s,
             fps=fps,
-            num_frames=1 if row["kind"] in ("image", "frame") else _frames_of_piece(start_s, end_s, fps, total),
+            num_frames=1 if row["kind"] in ("image", "frame") else piece_frames(start_s, end_s, fps, total),
             side=row["side"],
             sound=bool(row["sound"]),
             probs=tuple(probs) if probs is not None else None,
@@ -325,15 +325,6 @@ def _column(pieces: Sequence[pa.RecordBatch], name: str) -> npt.NDArray[Any]:
     """A numeric column of all pieces; null becomes -1."""
     empty = np.empty(0, UNITS.field(name).type.to_pandas_dtype())
     return np.concatenate([empty, *(piece[name].fill_null(-1).to_numpy() for piece in pieces)])
-
-
-def _frames_of_piece(start_s: float, end_s: float | None, fps: float | None, total: int | None) -> int:
-    """Frames that lie in a piece of a video; 1 when nothing is known of it."""
-    if not fps or not total:
-        return max(total or 1, 1)
-    first = math.ceil(start_s * fps - 1e-6)
-    last = total if end_s is None else min(math.ceil(end_s * fps - 1e-6), total)
-    return max(last - first, 1)
 
 
 def _check(pool: Pool, recipe: Recipe, split: str) -> None:
