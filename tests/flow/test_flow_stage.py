@@ -7,12 +7,17 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
+from omnisource import evaluate
+from omnisource.curate import probe
 from omnisource.errors import UserError
 from omnisource.flow import compute_flow, use_flow
 from omnisource.ingest import ingest
 from omnisource.media import decode_frames
-from omnisource.recipe import Recipe
+from omnisource.networks import load_checkpoint
+from omnisource.recipe import Recipe, Training
+from omnisource.recipe import Test as Views
 from omnisource.tables import read_table, write_table
+from omnisource.train import train_student
 from omnisource.workspace import Workspace, open_workspace
 
 
@@ -93,6 +98,41 @@ def test_a_killed_run_goes_on_where_it_stopped(recipe: Recipe, tmp_path: Path, m
         record = compute_flow(recipe, workspace)
         assert record.counts["samples"] == 7
         assert sum(path.stat().st_mtime_ns == time for path, time in times.items()) >= 2
+
+
+def test_a_network_of_flow_learns_which_way_things_move(recipe: Recipe, tmp_path: Path) -> None:
+    """Training and testing read the flow videos: motion is all that tells these two classes apart."""
+    training = {
+        "network": {"name": "slowonly_r18", "options": {"base_width": 8}, "dropout": 0.0},
+        # No flips: a mirrored motion to the left is one to the right.
+        "input": {
+            "modality": "flow",
+            "frames": 2,
+            "stride": 2,
+            "short_side": 48,
+            "size": 48,
+            "flip": 0,
+            "min_area": 0.8,
+        },
+        "epochs": 50,
+        "batch": {"target": 4},
+        "optimiser": {"lr": 0.05, "schedule": "constant"},
+        "workers": 1,
+        "threads": 1,
+    }
+    student = Training.model_validate(training)
+    recipe = recipe.model_copy(update={"student": student, "test": Views(clips=2, crops=1, bootstrap=10)})
+    with open_workspace(tmp_path / "w") as workspace:
+        ingest(recipe, workspace)
+        probe(recipe, workspace)
+        with pytest.raises(UserError, match="needs 'flow'"):
+            train_student(recipe, workspace, "target-only", 0)
+        compute_flow(recipe, workspace)
+        train_student(recipe, workspace, "target-only", 0)
+        record = evaluate.test_run(recipe, workspace, "target-only", 0)
+        assert record.counts["top1"] == 1.0 and record.counts["samples"] == 2
+        network, _ = load_checkpoint(workspace.run_dir("target-only-0") / "last.safetensors")
+        assert network.in_channels == 2
 
 
 def _changed(workspace: Workspace, column: str, value: object) -> None:

@@ -20,7 +20,9 @@ import pyarrow.parquet as pq
 
 from omnisource.clips import piece_frames
 from omnisource.errors import UserError
+from omnisource.flow import use_flow
 from omnisource.recipe import Recipe
+from omnisource.tables import read_table
 from omnisource.workspace import Workspace
 
 I32 = npt.NDArray[np.int32]
@@ -154,7 +156,12 @@ class Pool:
 
 
 def build_pool(
-    recipe: Recipe, workspace: Workspace, sources: Sequence[str], spatial: bool, split: str = "train"
+    recipe: Recipe,
+    workspace: Workspace,
+    sources: Sequence[str],
+    spatial: bool,
+    split: str = "train",
+    flow: bool = False,
 ) -> Pool:
     """Joins the tables into the units of a run.
 
@@ -162,10 +169,11 @@ def build_pool(
         sources: names of sources; web sources give what `select` kept.
         spatial: True for a 2D network: of untrimmed videos it takes frames, a 3D network takes windows.
         split: of target samples.
+        flow: read the target's flow videos (stage `flow`) in place of the videos; samples without flow are left out.
 
     Raises:
-        UserError: an unknown source, a source with nothing to train on, a class that no source has, a label outside
-            of the class list.
+        UserError: an unknown source, web sources for a network of flow, a source with nothing to train on, a class that
+            no source has, a label outside of the class list.
     """
     for name in sources:
         if name not in recipe.sources:
@@ -177,6 +185,8 @@ def build_pool(
     settings = {"memory_limit": _MEMORY, "temp_directory": str(spill), "preserve_insertion_order": "false"}
     with duckdb.connect(config=settings) as tables:
         _declare(tables, recipe, workspace, names, classes)
+        if flow:
+            _turn_to_flow(tables, recipe, workspace, names)
         web = any(recipe.sources[name].role == "web" for name in names)
         parts = 1 + pq.read_metadata(workspace.table("samples")).num_rows // _ROWS_JOINED
         queries = [_units(web, spatial, split, part, parts) for part in range(parts)]
@@ -223,6 +233,19 @@ def _declare(
         elif name in ("samples", "probe") or any(recipe.sources[source].role == "web" for source in names):
             stage = "select" if name == "decisions" else "dedupe" if name == "duplicates" else name
             raise UserError(f"{path}: no such table; run `omnisource {stage.replace('samples', 'ingest')}` first")
+
+
+def _turn_to_flow(
+    tables: duckdb.DuckDBPyConnection, recipe: Recipe, workspace: Workspace, names: Sequence[str]
+) -> None:
+    """Lets `samples` name the flow videos in place of the videos."""
+    if web := [name for name in names if recipe.sources[name].role == "web"]:
+        raise UserError(f"a network with `modality: flow` trains on target sources alone; leave out {', '.join(web)}")
+    samples = read_table(workspace.table("samples"))
+    samples = samples.append_column("file_row_number", pa.array(range(samples.num_rows), pa.int64()))
+    wanted = samples.filter(pc.is_in(samples["source"], pa.array(names, pa.string())))
+    tables.execute("DROP VIEW samples")
+    tables.register("samples", use_flow(workspace, wanted))
 
 
 # Joins of wide rows cost memory, so they are made for one part of the samples at a time.

@@ -54,12 +54,13 @@ def _stage(
 ) -> StageRecord:
     folder = workspace.run_dir(run)
     training = _resolved(recipe, training)
+    flow = training.input.modality == "flow"
 
     def work(_: str) -> Mapping[str, Any]:
         spatial = is_spatial(training.network.name)
-        pool = build_pool(recipe, workspace, sources, spatial)
+        pool = build_pool(recipe, workspace, sources, spatial, flow=flow)
         targets = [name for name in sources if recipe.sources[name].role == "target"]
-        validation = build_pool(recipe, workspace, targets, spatial, "val") if training.validate_every else None
+        validation = build_pool(recipe, workspace, targets, spatial, "val", flow) if training.validate_every else None
         result = train(
             training,
             pool,
@@ -79,7 +80,7 @@ def _stage(
             "sources": list(sources),
             "seed": seed,
         },
-        after=after,
+        after=[*after, *(["flow"] if flow else [])],
         outputs=[folder / "last.safetensors", folder / "log.jsonl"],
         work=work,
     )
