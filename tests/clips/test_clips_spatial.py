@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omnisource.clips import Box, random_resized_crop, rng, view_boxes
+from omnisource.media import scaled_size
 
 sides = st.integers(1, 3000)
 COUNTS = {"center": 1, "three": 3, "ten": 10}
@@ -20,6 +21,7 @@ def test_equal_to_the_reference_in_every_row(shared: Path) -> None:
     for row in rows:
         kind, size = row["crop"].split("_")
         height, width = row["resized"]
+        assert scaled_size(row["original"][1], row["original"][0], 256) == (width, height)
         ours = [
             [box.right - 1, box.top, box.left, box.bottom - 1]
             if box.mirrored
