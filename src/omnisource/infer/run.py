@@ -1,7 +1,7 @@
 """`infer`: requests for views of files in, logits and features out."""
 
 from collections import deque
-from collections.abc import Generator, Hashable, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -9,36 +9,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from omnisource.clips import augment, read_views
+from omnisource.clips import augment
 from omnisource.infer.device import pick_device
 from omnisource.infer.network import Precision, forward
+from omnisource.infer.parts import Part, Request, parts_of, read_part
 from omnisource.media import DEFAULT_LIMITS, Failure, Limits, shared_pool
 from omnisource.networks import Meta, Network
 
 F32 = npt.NDArray[np.float32]
 
-_PART_BYTES = 16 * 1024**2  # pixels that travel from a worker at once; a bigger request comes in parts
 _MOST_OPEN = 8  # batches of requests that may wait for one before them
 NOT_FINITE = "not_finite"  # reason of a request whose logits are not numbers: the network or its precision is at fault
-
-
-@dataclass(frozen=True, eq=False)
-class Request:
-    """Views of one piece of one file. Build the clips with `clips.dense_test` or `clips.segment_test`."""
-
-    key: Hashable
-    """What the caller knows it by."""
-    uri: str
-    clips: npt.NDArray[np.int64]
-    """(K, T) frame indices, 0 being the first frame at or after `start_s`. An image: [[0]]."""
-    crops: int = 1
-    """1, 3, 5 or 10 squares of each clip."""
-    start_s: float = 0.0
-    end_s: float | None = None
-    length: int | None = None
-    """With T = 1: frames into which the picture is repeated, so that a 3D network can look at an image."""
-    flip: bool = False
-    """Mirror left and right."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,51 +81,21 @@ def infer(
     network.to(where).eval()
     runner = _Runner(network, meta, where, precision, batch, features)
     with shared_pool(workers, limits.timeout_s, memory_bytes) as pool:
-        parts = (part for request in requests for part in _parts(request, size, short_side, limits))
+        on_their_way: deque[Request] = deque()  # one entry a part: processes need not know what the caller's keys are
+
+        def parts() -> Iterator[Part]:
+            for request in requests:
+                for part in parts_of(request, size, short_side, limits):
+                    on_their_way.append(request)
+                    yield part
+
         ahead = max(4 * pool.workers, 2 * batch)  # images come one by one: enough of them for the next batch
-        with closing(pool.map(_read, parts, ordered=True, ahead=ahead)) as decoded:
+        with closing(pool.map(read_part, parts(), ordered=True, ahead=ahead)) as decoded:
             for part, views in decoded:
-                runner.take(part, views)
+                runner.take(on_their_way.popleft(), part, views)
                 yield from runner.finished()
         runner.flush()
         yield from runner.finished()
-
-
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """Some clips of a request: what one worker decodes at a time."""
-
-    request: Request
-    first: int
-    """Number of the request's clips before these."""
-    clips: npt.NDArray[np.int64]
-    size: int
-    short_side: int
-    limits: Limits
-
-
-def _parts(request: Request, size: int, short_side: int, limits: Limits) -> Iterator[_Part]:
-    if request.clips.ndim != 2 or not request.clips.size:
-        raise ValueError(f"clips must be (K, T) frame indices, got {request.clips.shape}")
-    count, length = request.clips.shape
-    each = max(1, _PART_BYTES // (request.crops * length * size * size * 3))
-    for first in range(0, count, each):
-        yield _Part(request, first, request.clips[first : first + each], size, short_side, limits)
-
-
-def _read(part: _Part) -> npt.NDArray[np.uint8]:
-    """In a worker: the pixels of a part, (clips * crops, T, size, size, 3)."""
-    request = part.request
-    return read_views(
-        request.uri,
-        part.clips,
-        crops=request.crops,
-        size=part.size,
-        short_side=part.short_side,
-        start_s=request.start_s,
-        end_s=request.end_s,
-        limits=part.limits,
-    )
 
 
 @dataclass(eq=False)
@@ -178,20 +129,20 @@ class _Runner:
         self.open: deque[_Open] = deque()
         self.batches: dict[tuple[int, ...], _Batch] = {}
 
-    def take(self, part: _Part, views: npt.NDArray[np.uint8] | Failure) -> None:
-        """Adds the views of a part; runs the batches that it fills."""
+    def take(self, request: Request, part: Part, views: npt.NDArray[np.uint8] | Failure) -> None:
+        """Adds the views of a part of a request; runs the batches that it fills."""
         if part.first == 0:
-            self.open.append(self._opened(part.request))
-        request = self.open[-1]
+            self.open.append(self._opened(request))
+        at = self.open[-1]
         if isinstance(views, Failure):
-            request.failure = request.failure or views
-            request.missing -= len(part.clips) * part.request.crops
+            at.failure = at.failure or views
+            at.missing -= len(part.clips) * part.crops
             return
-        length = part.request.length or views.shape[1]
+        length = request.length or views.shape[1]
         waiting = self.batches.setdefault((views.shape[1], length), _Batch())
         for number, view in enumerate(views):
             waiting.pixels.append(view)
-            waiting.places.append((request, part.first * part.request.crops + number))
+            waiting.places.append((at, part.first * part.crops + number))
             if len(waiting.pixels) == self.batch:
                 self._run(waiting, length)
         if len(self.open) > _MOST_OPEN * self.batch:

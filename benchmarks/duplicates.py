@@ -1,0 +1,205 @@
+"""Recall and precision of near-duplicate removal, on copies of test clips made here and now from real media.
+
+    python benchmarks/duplicates.py --data ../shared/data/tennis
+
+Takes test clips of a target, plants altered copies of them among web samples that show something else, runs ingest,
+probe and dedupe, and counts what was found. Prints a table; writes benchmarks/results/duplicates.json.
+"""
+
+import argparse
+import csv
+import json
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import av
+import cv2
+import faiss
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from omnisource.curate import dedupe, probe
+from omnisource.ingest import ingest
+from omnisource.media import decode_image, iter_frames
+from omnisource.recipe import Recipe
+from omnisource.tables import read_table
+from omnisource.workspace import open_workspace
+
+Film = npt.NDArray[np.uint8]  # (T, H, W, 3)
+
+
+def film_of(path: Path) -> tuple[Film, float]:
+    """All frames of a clip, and its frames per second."""
+    times, frames = zip(*iter_frames(path), strict=True)
+    return np.stack(frames), (len(times) - 1) / max(times[-1], 1e-6) if len(times) > 1 else 25.0
+
+
+def write_film(path: Path, film: Film, fps: float, crf: int = 23) -> None:
+    height, width = (side // 2 * 2 for side in film.shape[1:3])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=max(1, round(fps)), options={"crf": str(crf)})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for picture in film:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]))))
+        container.mux(stream.encode())
+
+
+def resized(film: Film, scale: float) -> Film:
+    return np.stack([cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) for picture in film])
+
+
+def cropped(film: Film, share: float) -> Film:
+    """Without `share` of the width and of the height, off-centre."""
+    height, width = film.shape[1:3]
+    top, left = round(height * share * 0.3), round(width * share * 0.7)
+    return film[:, top : top + round(height * (1 - share)), left : left + round(width * (1 - share))]
+
+
+def subtitled(film: Film) -> Film:
+    film = film.copy()
+    height, width = film.shape[1:3]
+    for picture in film:
+        cv2.rectangle(picture, (width // 10, int(height * 0.84)), (width * 9 // 10, int(height * 0.96)), (0, 0, 0), -1)
+        place = (width // 8, int(height * 0.93))
+        cv2.putText(picture, "What a fine stroke!", place, cv2.FONT_HERSHEY_SIMPLEX, height / 420, (255,) * 3, 1)
+    return film
+
+
+# kind of change -> (film, fps, file without suffix); all but the last write a video
+CHANGES: dict[str, Callable[[Film, float, Path], None]] = {
+    "same content, other encoding": lambda film, fps, to: write_film(to.with_suffix(".mp4"), film, fps, crf=36),
+    "resized to a half": lambda film, fps, to: write_film(to.with_suffix(".mp4"), resized(film, 0.5), fps),
+    "cropped by 10 %": lambda film, fps, to: write_film(to.with_suffix(".mp4"), cropped(film, 0.1), fps),
+    "mirrored": lambda film, fps, to: write_film(to.with_suffix(".mp4"), film[:, :, ::-1], fps),
+    "subtitled": lambda film, fps, to: write_film(to.with_suffix(".mp4"), subtitled(film), fps),
+    "every second frame": lambda film, fps, to: write_film(to.with_suffix(".mp4"), film[::2], fps / 2),
+    "one frame as an image": lambda film, fps, to: write_jpeg(to.with_suffix(".jpg"), film[len(film) * 2 // 5]),
+}
+
+
+def write_jpeg(path: Path, picture: npt.NDArray[np.uint8]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
+
+
+def build(data: Path, root: Path, clips: int, others: int) -> dict[str, list[Path]]:
+    """Lays out a target and a web; returns the web files by kind of change (`other ...`: not copies)."""
+    rng = np.random.default_rng(0)
+    rows = list(csv.DictReader((data / "target.csv").open()))
+    films = sorted({row["group"] for row in rows})
+    rng.shuffle(films)
+    test = set(films[: len(films) // 3])
+    by_side = {side: [row for row in rows if (row["group"] in test) == side] for side in (True, False)}
+    held_out = [by_side[True][i] for i in rng.permutation(len(by_side[True]))[:clips]]
+    elsewhere = [by_side[False][i] for i in rng.permutation(len(by_side[False]))[: others // 2]]
+    listing = ["path,label,split"]
+    listing += [f"{data / row['path']},{row['label']},test" for row in held_out]
+    listing += [f"{data / row['path']},{row['label']},train" for row in by_side[False]]
+    (root / "target.csv").write_text("\n".join(listing) + "\n")
+    planted: dict[str, list[Path]] = {}
+    for number, row in enumerate(held_out):
+        film, fps = film_of(data / row["path"])
+        for change, write in CHANGES.items():
+            place = (
+                root / ("images" if "image" in change else "clips") / row["label"] / f"{change[:8].strip()}_{number}"
+            )
+            write(film, fps, place)
+            planted.setdefault(change, []).extend(place.parent.glob(place.name + ".*"))
+    for number, row in enumerate(elsewhere):
+        film, fps = film_of(data / row["path"])
+        write_film(path := root / "clips" / row["label"] / f"other_{number}.mp4", film, fps)
+        planted.setdefault("other film", []).append(path)
+    images = list(csv.DictReader((data / "images.csv").open()))
+    for number, at in enumerate(rng.permutation(len(images))[: others - others // 2]):
+        picture = decode_image(data / images[at]["path"])
+        write_jpeg(path := root / "images" / images[at]["query"] / f"other_{number}.jpg", picture)
+        planted.setdefault("other image", []).append(path)
+    return planted
+
+
+def measure(data: Path, clips: int, others: int, dedupe_settings: dict[str, object]) -> dict[str, object]:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        planted = build(data, root, clips, others)
+        student = {"network": {"name": "tsn_r18"}}
+        recipe = Recipe.model_validate(
+            {
+                "name": "duplicates",
+                "data": root,
+                "sources": {
+                    "target": {"role": "target", "path": "target.csv"},
+                    "images": {"role": "web", "format": "image", "path": "images"},
+                    "clips": {"role": "web", "format": "clip", "path": "clips"},
+                },
+                "teachers": {"image": student, "video": student},
+                "student": student,
+                "dedupe": dedupe_settings,
+            }
+        )
+        with open_workspace(root / "workspace") as workspace:
+            ingest(recipe, workspace)
+            probe(recipe, workspace)
+            started = time.monotonic()
+            record = dedupe(recipe, workspace)
+            seconds = time.monotonic() - started
+            samples = {row["sample_id"]: Path(row["uri"]) for row in read_table(workspace.table("samples")).to_pylist()}
+            rows = {samples[row["sample_id"]]: row for row in read_table(workspace.table("duplicates")).to_pylist()}
+    found: dict[str, dict[str, float]] = {}
+    for kind, paths in planted.items():
+        mine = [rows[path] for path in paths]
+        dropped = sum(row["status"] != "ok" for row in mine)
+        close = [row["similarity"] or 0.0 for row in mine if row["rule"] in (None, "feature")]
+        low, middle, high = np.quantile(close, [0.05, 0.5, 0.95]).round(3).tolist() if close else (0.0,) * 3
+        found[kind] = {"files": len(mine), "dropped": dropped, "sim_p05": low, "sim_p50": middle, "sim_p95": high}
+    copies = sum(found[kind]["files"] for kind in CHANGES)
+    hits = sum(found[kind]["dropped"] for kind in CHANGES)
+    wrong = sum(entry["dropped"] for kind, entry in found.items() if kind not in CHANGES)
+    return {
+        "kinds": found,
+        "recall": hits / copies,
+        "precision": hits / max(hits + wrong, 1),
+        "threshold": record.counts.get("threshold"),
+        "dimensions": record.counts.get("dimensions"),
+        "seconds": round(seconds, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with target.csv (path, label, group), images.csv"
+    )
+    parser.add_argument("--clips", type=int, default=20, help="test clips to copy")
+    parser.add_argument("--others", type=int, default=200, help="web samples that are no copies")
+    parser.add_argument("--dedupe", default="{}", help="settings of the recipe's section `dedupe`, as JSON")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "duplicates.json")
+    arguments = parser.parse_args()
+    settings = json.loads(arguments.dedupe)
+    result = measure(arguments.data.resolve(), arguments.clips, arguments.others, settings)
+    print(f"{'kind':32} {'files':>6} {'dropped':>8}   similarity 5 % / 50 % / 95 %")
+    for kind, entry in result["kinds"].items():  # type: ignore[attr-defined]
+        print(
+            f"{kind:32} {entry['files']:6} {entry['dropped']:8}   "
+            f"{entry['sim_p05']:.3f} / {entry['sim_p50']:.3f} / {entry['sim_p95']:.3f}"
+        )
+    print({key: value for key, value in result.items() if key != "kinds"})
+    about = {
+        "command": "python benchmarks/duplicates.py " + " ".join(sys.argv[1:]),
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{platform.machine()}, CPU, {torch.get_num_threads()} threads",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "faiss": faiss.__version__},
+        "data": arguments.data.name,
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(about | result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
