@@ -7,12 +7,14 @@ from which the downloader works. Whatever stops the run, the same command goes o
 import asyncio
 import hashlib
 import threading
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from omnisource.collect.addresses import Refused
 from omnisource.collect.candidate import Candidate, Source
@@ -36,6 +38,7 @@ from omnisource.workspace import StageRecord, Workspace
 
 _SEARCH_BATCH = 100
 _LIST_BATCH = 2000
+_ROWS_AT_ONCE = 5000
 _GIVE_UP_AFTER = 5  # failed searches of one source, one after the other
 Resolve = Callable[[str], Path]
 
@@ -99,9 +102,9 @@ def collect_order(
             if refresh:
                 state.refresh()
             stopped = asyncio.run(_Collection(order, workspace, state).run())
-            rows = sample_rows(order, workspace, state)
-            write_table(output, table_from_rows(rows, SAMPLES))
-            return _counts(state, rows) | ({"stopped": stopped} if stopped else {})
+            table = sample_table(order, workspace, state)
+            write_table(output, table)
+            return _counts(state, table) | ({"stopped": stopped} if stopped else {})
         finally:
             state.close()
 
@@ -212,44 +215,53 @@ class _Collection:
         return candidate.duration_s is None or candidate.duration_s <= longest.get(candidate.format, float("inf"))
 
 
-def sample_rows(order: Order, workspace: Workspace, state: CollectState) -> list[dict[str, Any]]:
-    """A row for each collected file, in the order of its hash; the first search that found it names its class."""
-    into = {source.label: source.into for source in order.settings.sources if source.into}
-    root = workspace.media_dir("web")
-    rows = []
-    for find in state.first_finds():
-        source = into.get(find["source"]) or order.into.get(find["format"]) or f"web-{find['format']}"
-        rows.append(
-            {
-                "sample_id": hashlib.sha256(f"{source}\0{find['sha256']}".encode()).hexdigest()[:20],
-                "source": source,
-                "role": "web",
-                "format": find["format"],
-                "uri": str(root / find["path"]),
-                "query_label": find["label"],
-                "bytes": find["bytes"],
-                "url": find["url"] if find["fetcher"] != "file" else None,
-                "page_url": find["page_url"],
-                "query": find["query"],
-                "author": find["author"],
-                "licence": find["licence"],
-                "retrieved_at": datetime.fromtimestamp(find["retrieved_at"], UTC),
-                "status": "ok",
-            }
-        )
-    return sorted(rows, key=lambda row: row["sample_id"])
+def sample_table(order: Order, workspace: Workspace, state: CollectState) -> pa.Table:
+    """A row for each collected file, sorted by id; the first search that found it names its class."""
+    parts, after = [SAMPLES.empty_table()], 0
+    while finds := state.first_finds(after, _ROWS_AT_ONCE):
+        after = finds[-1]["id"]
+        rows = (_sample_row(order, workspace.media_dir("web"), find) for find in finds)
+        parts.append(table_from_rows(rows, SAMPLES))
+    table = pa.concat_tables(parts)
+    return table.take(pc.sort_indices(table, sort_keys=[("sample_id", "ascending")]))
 
 
-def _counts(state: CollectState, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _sample_row(order: Order, media: Path, find: Mapping[str, Any]) -> dict[str, Any]:
+    chosen = next((source.into for source in order.settings.sources if source.label == find["source"]), None)
+    source = chosen or order.into.get(find["format"]) or f"web-{find['format']}"
+    return {
+        "sample_id": hashlib.sha256(f"{source}\0{find['sha256']}".encode()).hexdigest()[:20],
+        "source": source,
+        "role": "web",
+        "format": find["format"],
+        "uri": str(media / find["path"]),
+        "query_label": find["label"],
+        "bytes": find["bytes"],
+        "url": find["url"] if find["fetcher"] != "file" else None,
+        "page_url": find["page_url"],
+        "query": find["query"],
+        "author": find["author"],
+        "licence": find["licence"],
+        "retrieved_at": datetime.fromtimestamp(find["retrieved_at"], UTC),
+        "status": "ok",
+    }
+
+
+def _counts(state: CollectState, table: pa.Table) -> dict[str, Any]:
     urls = state.counts()
     return {
-        "files": len(rows),
+        "files": table.num_rows,
         "urls_done": urls.get("done", 0),
         "urls_failed": urls.get("failed", 0),
         "urls_pending": urls.get("pending", 0) + urls.get("fetched", 0),
         "searches_failed": state.rows("SELECT COUNT(*) FROM searches WHERE state = 'failed'")[0][0],
         "not_shrunk": state.rows("SELECT COUNT(DISTINCT path) FROM urls WHERE reason = 'not_shrunk'")[0][0],
         "reasons": state.reasons(),
-        "sources": dict(Counter(str(row["source"]) for row in rows)),
-        "classes": dict(Counter(str(row["query_label"]) for row in rows)),
+        "sources": _tally(table["source"]),
+        "classes": _tally(table["query_label"]),
     }
+
+
+def _tally(column: pa.ChunkedArray) -> dict[str, int]:
+    counted = pc.value_counts(column).to_pylist()
+    return {str(entry["values"]): entry["counts"] for entry in sorted(counted, key=lambda entry: str(entry["values"]))}

@@ -270,19 +270,18 @@ class CollectState:
         sql = "SELECT SUM(bytes) FROM (SELECT MAX(bytes) AS bytes FROM urls WHERE path IS NOT NULL GROUP BY path)"
         return self.rows(sql)[0][0] or 0
 
-    def first_finds(self) -> Iterator[dict[str, Any]]:
-        """For every file, the URL and the search that found it first."""
-        columns = ("sha256", "path", "bytes", "format", "fetcher", "url", "retrieved_at")
+    def first_finds(self, after_id: int, limit: int) -> list[dict[str, Any]]:
+        """For the next files in the order of their URLs' ids: the URL and the search that found each first."""
+        columns = ("id", "sha256", "path", "bytes", "format", "fetcher", "url", "retrieved_at")
         said = ("source", "label", "query", "page_url", "title", "author", "licence")
         chosen = ", ".join([*(f"u.{name}" for name in columns), *(f"f.{name}" for name in said)])
-        sql = (
-            f"SELECT {chosen} FROM finds f JOIN urls u ON u.id = f.url_id WHERE u.state = 'done' ORDER BY u.id, f.rowid"
-        )
-        seen: set[str] = set()
-        for row in self.rows(sql):
-            if row[0] not in seen:
-                seen.add(row[0])
-                yield dict(zip((*columns, *said), row, strict=True))
+        sql = f"""
+            SELECT {chosen} FROM urls u JOIN finds f ON f.rowid = (SELECT MIN(rowid) FROM finds WHERE url_id = u.id)
+            WHERE u.state = 'done' AND u.id > ? AND NOT EXISTS (
+                SELECT 1 FROM urls e WHERE e.sha256 = u.sha256 AND e.id < u.id AND e.state = 'done')
+            ORDER BY u.id LIMIT ?
+        """
+        return [dict(zip((*columns, *said), row, strict=True)) for row in self.rows(sql, (after_id, limit))]
 
     def by_source(self, classes: bool = False) -> list[tuple[Any, ...]]:
         """(source, URLs found, URLs finished), or (source, class, found, finished, failed)."""
