@@ -15,6 +15,7 @@ from omnisource.media import DEFAULT_LIMITS, Limits, decode_frames
 U8 = npt.NDArray[np.uint8]
 _ANTIALIAS_FROM = 1.6  # pixels of the crop for one of the result
 Crop = Callable[[int, int], Box]  # (width, height) of the decoded frame -> what to keep of it
+Decode = Callable[..., U8]  # decode_frames, or something that gives the same frames faster
 
 
 def read_clip(
@@ -27,6 +28,7 @@ def read_clip(
     start_s: float = 0.0,
     end_s: float | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    decode: Decode = decode_frames,
 ) -> U8:
     """One clip of a video, or an image as a clip of one frame (indices [0]), cropped and resized.
 
@@ -37,6 +39,7 @@ def read_clip(
         size: side of the result.
         short_side: frames are scaled to this before the crop; None keeps their size.
         start_s, end_s: the piece of the file that counts, in seconds.
+        decode: where the frames come from, for callers that keep decoded files.
 
     Returns:
         uint8 (T, size, size, 3).
@@ -44,7 +47,7 @@ def read_clip(
     Raises:
         MediaError: the file can't be decoded within the limits.
     """
-    frames, place = _decode_once(path, np.asarray(indices), short_side, start_s, end_s, limits)
+    frames, place = _decode_once(path, np.asarray(indices), short_side, start_s, end_s, limits, decode)
     box = crop(frames.shape[2], frames.shape[1])
     return _cut(frames, box, size)[place]
 
@@ -57,6 +60,7 @@ def read_times(
     *,
     short_side: int | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    decode: Decode = decode_frames,
 ) -> U8:
     """The first frame at or after each of `times_s`: the snippets of an untrimmed video.
 
@@ -64,7 +68,7 @@ def read_times(
         uint8 (T, size, size, 3); all frames have the same box.
     """
     unique = sorted(set(times_s))
-    frames = [decode_frames(path, [0], start_s=at, short_side=short_side, limits=limits)[0] for at in unique]
+    frames = [decode(path, [0], start_s=at, short_side=short_side, limits=limits)[0] for at in unique]
     height, width = frames[0].shape[:2]
     # A video may change its size on the way; all snippets get that of the first.
     frames = [f if f.shape[:2] == (height, width) else cv2.resize(f, (width, height)) for f in frames]
@@ -80,6 +84,7 @@ def read_moving(
     *,
     short_side: int | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    decode: Decode = decode_frames,
 ) -> tuple[U8, npt.NDArray[np.float32]]:
     """An image for a clip of a moving camera; the device makes the clip of it (augment, with `size`).
 
@@ -91,7 +96,7 @@ def read_moving(
     Returns:
         uint8 (1, 1.25 size, 1.25 size, 3) and the camera, float32 (T, 3, 3).
     """
-    frame = decode_frames(path, [0], short_side=short_side, limits=limits)
+    frame = decode(path, [0], short_side=short_side, limits=limits)
     height, width = frame.shape[1:3]
     part, camera = aim(width, height, crop(width, height), motion)
     return _cut(frame, part, round(1.25 * size)), camera
@@ -142,10 +147,11 @@ def _decode_once(
     start_s: float,
     end_s: float | None,
     limits: Limits,
+    decode: Decode = decode_frames,
 ) -> tuple[U8, npt.NDArray[np.int64]]:
     """The distinct frames among `indices`, and for each index its position among them."""
     unique, place = np.unique(indices, return_inverse=True)
-    frames = decode_frames(path, unique.tolist(), start_s=start_s, end_s=end_s, short_side=short_side, limits=limits)
+    frames = decode(path, unique.tolist(), start_s=start_s, end_s=end_s, short_side=short_side, limits=limits)
     return frames, place.reshape(indices.shape)
 
 

@@ -128,6 +128,7 @@ class Training(Section):
     checkpoint_every: Positive = 1.0  # epochs
     checkpoint_seconds: NonNegative = 20.0  # but no sooner than this after the last one
     workers: Annotated[int, Field(ge=0)] = 2
+    cache_bytes: Annotated[int, Field(ge=0)] = 2**30  # decoded frames of small files kept in memory, if workers is 0
     device: str = "auto"
     threads: Count | None = (
         None  # CPU threads of the arithmetic; null: all cores. Results depend on it, so it is a setting

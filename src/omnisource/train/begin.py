@@ -21,7 +21,7 @@ from omnisource.train.record import differences, load_state, read_run, set_aside
 Changed = Literal["anew", "refuse", "continue"]
 
 # Settings that do not change what a training computes.
-_FREE = ("workers", "checkpoint_every", "checkpoint_seconds")
+_FREE = ("workers", "cache_bytes", "checkpoint_every", "checkpoint_seconds")
 
 
 def train(

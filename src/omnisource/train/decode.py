@@ -1,6 +1,7 @@
 """What a worker does: one request in, uint8 pixels out. Needs no torch, so that processes start fast."""
 
 import mmap
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,12 +26,14 @@ from omnisource.clips import (
     segment_train,
     snippet_times,
 )
-from omnisource.media import DEFAULT_LIMITS, Limits
+from omnisource.media import DEFAULT_LIMITS, Limits, decode_frames
 from omnisource.recipe import Training
 from omnisource.train.pool import NEGATIVE, POSITIVE, Frames, Unit
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
+
+_KEPT_FRAMES = 320  # of a piece that may be kept decoded: 10 seconds of most videos
 
 # Streams of a slot's key (clips.rng).
 TIME, CROP, MOTION, FLIP = range(1, 5)
@@ -50,6 +53,7 @@ class Request:
     size: int  # side of the network's input, pixels
     short_side: int | None
     limits: Limits
+    keeps: int = 0  # frames of the piece, when all of them may be kept decoded
     into: "Place | None" = None
 
     @property
@@ -124,6 +128,7 @@ class Reading:
             # Scaling up before a random crop would cost time and change nothing.
             short_side=given.short_side if unit.side and unit.side > given.short_side else None,
             limits=self.limits,
+            keeps=_keepable(unit),
         )
 
     def _snippets(self, unit: Unit, draw: np.random.Generator) -> tuple[float, ...]:
@@ -148,8 +153,52 @@ def random_box(width: int, height: int, min_area: float, key: int) -> Box:
     return random_resized_crop(width, height, min_area, rng(key, CROP))
 
 
-def decode(request: Request) -> tuple[U8, F32 | None]:
+def _keepable(unit: Unit) -> int:
+    """Frames to keep of a unit: none of a damaged file, where a frame may depend on which others are asked for."""
+    return unit.num_frames if unit.sound and unit.num_frames <= _KEPT_FRAMES else 0
+
+
+class Kept:
+    """Decoded frames of small files in memory: what is read again is not decoded again.
+
+    Args:
+        max_bytes: of frames. What comes when they are used up is decoded every time.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._left = max_bytes
+        self._pieces: dict[tuple[object, ...], U8] = {}
+
+    def decode(
+        self,
+        path: str | Path,
+        indices: Sequence[int],
+        *,
+        keeps: int,
+        start_s: float = 0.0,
+        end_s: float | None = None,
+        short_side: int | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> U8:
+        """As decode_frames; `keeps`: frames of the piece."""
+        key = (str(path), start_s, end_s, short_side)
+        frames = self._pieces.get(key)
+        if frames is None:
+            every = range(keeps) if self._left > 0 else indices
+            frames = decode_frames(path, every, start_s=start_s, end_s=end_s, short_side=short_side, limits=limits)
+            if self._left <= 0:
+                return frames
+            self._pieces[key] = frames
+            self._left -= frames.nbytes
+        wanted: U8 = frames[list(indices)]
+        return wanted
+
+
+def decode(request: Request, kept: Kept | None = None) -> tuple[U8, F32 | None]:
     """Pixels of `request.shape`, and the camera of a moving image. Raises MediaError."""
+    source: Callable[..., U8] = decode_frames
+    if kept is not None and request.keeps:
+        source = partial(kept.decode, keeps=1 if request.times_s else request.keeps)
     if request.motion is not None:
         return read_moving(
             request.uri,
@@ -158,6 +207,7 @@ def decode(request: Request) -> tuple[U8, F32 | None]:
             request.size,
             short_side=request.short_side,
             limits=request.limits,
+            decode=source,
         )
     if request.times_s:
         pixels = read_times(
@@ -167,6 +217,7 @@ def decode(request: Request) -> tuple[U8, F32 | None]:
             request.size,
             short_side=request.short_side,
             limits=request.limits,
+            decode=source,
         )
     else:
         pixels = read_clip(
@@ -178,6 +229,7 @@ def decode(request: Request) -> tuple[U8, F32 | None]:
             start_s=request.start_s,
             end_s=request.end_s,
             limits=request.limits,
+            decode=source,
         )
     return pixels, None
 

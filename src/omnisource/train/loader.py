@@ -20,7 +20,7 @@ import numpy as np
 
 from omnisource.errors import UserError
 from omnisource.media import Failure, IsolatedPool, MediaError
-from omnisource.train.decode import F32, U8, Place, Reading, Request, decode, decode_into
+from omnisource.train.decode import F32, U8, Kept, Place, Reading, Request, decode, decode_into
 from omnisource.train.keys import I64
 from omnisource.train.plan import Plan, Slots
 
@@ -106,6 +106,7 @@ class Loader:
         workers: processes that decode; 0 reads in this process (small media, debugging).
         timeout_s: wall time for one unit, after which its process is killed (only with workers).
         memory_bytes: how much a process may grow (only with workers).
+        cache_bytes: decoded frames of small files to keep in memory (only without workers).
     """
 
     def __init__(
@@ -117,11 +118,13 @@ class Loader:
         workers: int,
         timeout_s: float = 60.0,
         memory_bytes: int = 2 * 1024**3,
+        cache_bytes: int = 0,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         self._plan, self._reading, self._quarantine = plan, reading, quarantine
         self._rank, self._world = rank, world
+        self._kept = Kept(cache_bytes)
         self._pool = IsolatedPool(workers, timeout_s, memory_bytes) if workers else None
         self._free: list[_Block] = []
         self._blocks: list[_Block] = []
@@ -171,7 +174,7 @@ class Loader:
         for row, request in enumerate(work.requests):
             while True:
                 try:
-                    work.put(row, *decode(request))
+                    work.put(row, *decode(request, self._kept))
                     break
                 except MediaError as error:
                     request = self._replace(work, row, Failure(error.reason, error.message))

@@ -224,6 +224,7 @@ class Trainer:
             quarantine,
             workers=self.training.workers,
             timeout_s=self.reading.limits.timeout_s,
+            cache_bytes=self.training.cache_bytes,
             rank=self.ranks.rank,
             world=self.ranks.world,
         )

@@ -76,7 +76,7 @@ def _stage(
     return workspace.run_stage(
         stage,
         settings={
-            "training": training.model_dump(mode="json", exclude={"workers"}),
+            "training": training.model_dump(mode="json", exclude={"workers", "cache_bytes"}),
             "sources": list(sources),
             "seed": seed,
         },
