@@ -86,7 +86,7 @@ def recipe_of(media: Path, **student: Any) -> Recipe:
                 }
             },
             "teachers": {"image": {"network": {"name": "tsn_r18"}}, "video": {"network": {"name": "slowonly_r18"}}},
-            "student": {**student, "workers": 2},
+            "student": {"workers": 2, **student},
             "test": {"clips": 3, "crops": 3, "batch": 4, "bootstrap": 100},
         }
     )
@@ -195,6 +195,19 @@ def test_other_splits_have_their_own_table(media: Path, workspace: Workspace) ->
     assert workspace.table("predictions-target-only-0-train").exists()
     with pytest.raises(UserError, match="no target sample in the split 'val'"):
         run_test(recipe, workspace, "target-only", 0, Views(split="val"))
+
+
+def test_processes_share_a_test_without_loss_or_repetition(media: Path, workspace: Workspace) -> None:
+    recipe = recipe_of(media, workers=1)
+    prepare(recipe, workspace)
+    run_test(recipe, workspace, "target-only", 0)
+    alone = read_table(workspace.table("predictions-target-only-0"))
+    train(recipe, workspace, "target-only-1")  # the same weights
+    run_test(recipe, workspace, "target-only", 1, recipe.test.model_copy(update={"processes": 2}))
+    shared = read_table(workspace.table("predictions-target-only-1"))
+    assert shared.drop_columns(["probs"]) == alone.drop_columns(["probs"])
+    before, after = (np.array(table["probs"].drop_null().to_pylist()) for table in (alone, shared))
+    np.testing.assert_allclose(after, before, atol=1e-6)
 
 
 def test_a_killed_test_goes_on_where_it_stopped(

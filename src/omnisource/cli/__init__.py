@@ -24,6 +24,7 @@ from omnisource.cli.probe import probe
 from omnisource.cli.provenance import provenance
 from omnisource.cli.score import score
 from omnisource.cli.select import select
+from omnisource.cli.test import test
 from omnisource.errors import UserError
 from omnisource.progress import console
 
@@ -62,6 +63,7 @@ app.command()(dedupe)
 app.command()(score)
 app.command()(select)
 app.command()(flow)
+app.command()(test)
 app.command()(compare)
 app.command()(fuse)
 app.command()(provenance)

@@ -1,11 +1,11 @@
 """Testing: the protocol's views, metrics, predictions tables, paired comparison, fusion, folds."""
 
 from omnisource.evaluate.compare import Comparison, compare
-from omnisource.evaluate.folds import RunSummary, predictions_name, summarise, summarise_folds
+from omnisource.evaluate.folds import RunSummary, fold_overrides, predictions_name, summarise, summarise_folds
 from omnisource.evaluate.fusion import best_share, fuse, parse_weights, sweep_weights
 from omnisource.evaluate.metrics import Metrics, measure
 from omnisource.evaluate.predictions import Predictions, as_table, read_predictions, write_predictions
-from omnisource.evaluate.test import check_classes, test_checkpoint, test_run, test_training
+from omnisource.evaluate.test import check_classes, test_checkpoint, test_run, test_teacher, test_training
 from omnisource.evaluate.views import crop_size, view_request
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "check_classes",
     "compare",
     "crop_size",
+    "fold_overrides",
     "fuse",
     "measure",
     "parse_weights",
@@ -28,6 +29,7 @@ __all__ = [
     "sweep_weights",
     "test_checkpoint",
     "test_run",
+    "test_teacher",
     "test_training",
     "view_request",
     "write_predictions",

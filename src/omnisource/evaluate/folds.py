@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from omnisource.errors import UserError
 from omnisource.evaluate.metrics import (
     Floats,
     Interval,
@@ -91,6 +92,28 @@ def summarise_run(run: str, results: Results, baseline: str | None, base: Result
         gain_t_interval=t_interval(gains) if both else None,
         gain_interval=_interval({key: _change(base[key], results[key]) for key in both}, bootstrap) if both else None,
     )
+
+
+def fold_overrides(recipe: Recipe, fold: str) -> list[str]:
+    """The settings that make `fold` the one to test on: `fold` in the `where` or the `test` of each target source.
+
+    Raises:
+        UserError: no target source chooses by fold, or the fold is no number.
+    """
+    if not fold.strip().isdigit():
+        raise UserError(f"--folds: '{fold}' is not a number; write e.g. --folds 1,2,3")
+    found = [
+        f"sources.{name}.{key}.fold={int(fold)}"
+        for name in recipe.target_sources
+        for key in ("where", "test")
+        if "fold" in getattr(recipe.sources[name], key)
+    ]
+    if not found:
+        raise UserError(
+            f"recipe {recipe.name}: no target source chooses by fold; give it `where: {{fold: 1}}` (official "
+            "splits) or `test: {fold: 0}`"
+        )
+    return found
 
 
 def predictions_name(training: str, split: str = "test") -> str:

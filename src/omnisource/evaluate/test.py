@@ -1,14 +1,19 @@
 """The `test` stage: every view of every test sample, the predictions table, the metrics."""
 
+import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 from omnisource.errors import UserError
 from omnisource.evaluate.folds import predictions_name
@@ -32,6 +37,13 @@ _UNPROBED = "not_probed"
 def test_run(recipe: Recipe, workspace: Workspace, run: str, seed: int, settings: Test | None = None) -> StageRecord:
     """Tests the student of one run and seed; see `test_training`."""
     return test_training(recipe, workspace, f"{run}-{seed}", recipe.student_of(run), settings or recipe.test)
+
+
+def test_teacher(recipe: Recipe, workspace: Workspace, teacher: str, settings: Test | None = None) -> StageRecord:
+    """Tests a teacher; see `test_training`."""
+    if teacher not in recipe.teachers:
+        raise UserError(f"recipe {recipe.name}: no teacher '{teacher}'; teachers are: {', '.join(recipe.teachers)}")
+    return test_training(recipe, workspace, f"teacher-{teacher}", recipe.teachers[teacher], settings or recipe.test)
 
 
 def test_training(recipe: Recipe, workspace: Workspace, name: str, training: Training, settings: Test) -> StageRecord:
@@ -61,6 +73,21 @@ def test_checkpoint(
     return _test(recipe, workspace, name, checkpoint, training, settings, [], which)
 
 
+@dataclass(frozen=True)
+class _Share:
+    """The samples that one process tests, and where it keeps their rows meanwhile."""
+
+    checkpoint: Path
+    training: Training
+    settings: Test
+    classes: tuple[str, ...]
+    limits: Limits
+    samples: list[dict[str, Any]]
+    folder: Path
+    mark: str
+    what: str
+
+
 def _test(
     recipe: Recipe,
     workspace: Workspace,
@@ -79,14 +106,29 @@ def _test(
 
     def work(mark: str) -> Mapping[str, Any]:
         classes = workspace.classes()
-        network, meta = load_checkpoint(checkpoint)
-        check_classes(checkpoint, meta, network, classes)
+        check_classes(checkpoint, *load_checkpoint(checkpoint), classes)
         listed, missing = test_samples(workspace, settings.split, flow)
-        journal = Journal(workspace.partial(stage), PREDICTIONS, ["sample_id", "view"], mark)
-        done = journal.done()
+        folder = workspace.partial(stage)
+        done = {row for old in folder.glob("share-*") for row in _journal(old, mark).done()}
         todo = [row for row in listed if row["sample_id"] not in done]
-        save(journal, predict_rows(network, meta, todo, training, settings, classes, limits), stage, len(todo))
-        write_predictions(path, journal.table(), classes)
+        count = min(settings.processes or _devices(training), max(1, len(todo)))
+        shares = [
+            _Share(
+                checkpoint,
+                _on_device(training, number, count),
+                settings,
+                tuple(classes),
+                limits,
+                todo[number::count],
+                folder / f"share-{number}",
+                mark,
+                stage,
+            )
+            for number in range(count)
+        ]
+        _run_shares(shares)
+        rows = pa.concat_tables(_journal(part, mark).table() for part in sorted(folder.glob("share-*")))
+        write_predictions(path, rows.sort_by([("sample_id", "ascending"), ("view", "ascending")]), classes)
         found = read_predictions(path)
         metrics = measure(
             found.probs, found.labels, classes, groups=found.groups, bootstrap=settings.bootstrap, seed=recipe.seed
@@ -103,7 +145,7 @@ def _test(
         stage,
         settings={
             **which,
-            "test": settings.model_dump(mode="json", exclude={"batch"}),
+            "test": settings.model_dump(mode="json", exclude={"batch", "processes"}),
             "input": training.input.model_dump(mode="json"),
         },
         after=[*after, "ingest", "probe", *(["flow"] if flow else [])],
@@ -112,7 +154,39 @@ def _test(
     )
 
 
-def check_classes(checkpoint: Path, meta: Meta, network: Network, classes: Sequence[str]) -> None:
+def _devices(training: Training) -> int:
+    """How many processes a test is shared by, where the recipe does not say."""
+    return max(1, torch.cuda.device_count()) if training.device in ("auto", "cuda") else 1
+
+
+def _on_device(training: Training, number: int, count: int) -> Training:
+    if count == 1 or training.device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return training
+    return training.model_copy(update={"device": f"cuda:{number % torch.cuda.device_count()}"})
+
+
+def _run_shares(shares: Sequence[_Share]) -> None:
+    """Tests every share, each in a process of its own; a single one here."""
+    if len(shares) == 1:
+        _run_share(shares[0])
+        return
+    context = multiprocessing.get_context("spawn")  # a process that has used CUDA cannot be forked
+    with ProcessPoolExecutor(len(shares), mp_context=context) as pool:
+        for future in [pool.submit(_run_share, share) for share in shares]:
+            future.result()
+
+
+def _run_share(share: _Share) -> None:
+    network, meta = load_checkpoint(share.checkpoint)
+    finished = predict_rows(network, meta, share.samples, share.training, share.settings, share.classes, share.limits)
+    save(_journal(share.folder, share.mark), finished, share.what, len(share.samples))
+
+
+def _journal(folder: Path, mark: str) -> Journal:
+    return Journal(folder, PREDICTIONS, ["sample_id", "view"], mark)
+
+
+def check_classes(checkpoint: Path, network: Network, meta: Meta, classes: Sequence[str]) -> None:
     """Refuses a checkpoint for other classes than `classes`, or for the same in another order."""
     if meta.classes == tuple(classes) or (not meta.classes and network.num_classes == len(classes)):
         return

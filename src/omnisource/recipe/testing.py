@@ -19,6 +19,7 @@ class Test(Section):
     batch: Count = 8  # views in one forward
     split: Literal["test", "val", "train"] = "test"
     bootstrap: Annotated[int, Field(ge=0)] = 1000
+    processes: Count | None = None  # that share a test; null: one for each GPU, or one
 
 
 class Run(Section):

@@ -1,0 +1,97 @@
+"""`omnisource test`."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from omnisource.cli.common import Overrides, RecipePath, WorkspaceDir, opened, tell
+from omnisource.errors import UserError
+from omnisource.recipe import Recipe, load_recipe
+from omnisource.workspace import StageRecord, Workspace, default_workspace
+
+if TYPE_CHECKING:
+    from omnisource.evaluate import RunSummary
+
+
+def test(
+    recipe: RecipePath,
+    workspace: WorkspaceDir = None,
+    overrides: Overrides = None,
+    run: Annotated[
+        list[str] | None, typer.Option(help="Test only this run of the recipe.", show_default="all that are trained")
+    ] = None,
+    teacher: Annotated[list[str] | None, typer.Option(help="Test this teacher.", show_default=False)] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Test this file instead, with the student's input.", show_default=False)
+    ] = None,
+    name: Annotated[str, typer.Option(help="What to call the results of --checkpoint.")] = "checkpoint",
+    folds: Annotated[
+        str | None,
+        typer.Option(help="Folds or official splits to test and average, e.g. 1,2,3.", show_default=False),
+    ] = None,
+) -> None:
+    """Test trained networks with all views, and print means and intervals over seeds and folds.
+
+    A single view is quicker: --set test.clips=1 --set test.crops=1. With --folds, fold N is looked for in the
+    workspace's folder `fold-N`, trained there with the recipe's fold set to N.
+    """
+    from omnisource.evaluate import fold_overrides, summarise_folds, test_checkpoint
+
+    loaded = load_recipe(recipe, overrides or [])
+    root = workspace or default_workspace(loaded)
+    places: list[tuple[Path, list[str]]] = [(root, list(overrides or []))]
+    if folds:
+        places = [
+            (root / f"fold-{fold}", [*(overrides or []), *fold_overrides(loaded, fold)]) for fold in folds.split(",")
+        ]
+    with ExitStack() as stack:
+        entered = [stack.enter_context(opened(recipe, place, settings)) for place, settings in places]
+        for one, place in entered:
+            if checkpoint is not None:
+                tell(test_checkpoint(one, place, name, checkpoint, one.student, one.test))
+                continue
+            tested = 0
+            for record in _test_trained(one, place, run or [], teacher or []):
+                tell(record)
+                tested += 1
+            if not tested:
+                raise UserError(f"{place.root}: nothing is trained yet; run `omnisource run` or `omnisource train`")
+        for summary in summarise_folds([place for _, place in entered], entered[0][0]):
+            if not run or summary.run in run:
+                _print(summary)
+
+
+def _test_trained(
+    recipe: Recipe, workspace: Workspace, runs: Sequence[str], teachers: Sequence[str]
+) -> Iterator[StageRecord]:
+    from omnisource.evaluate import test_run, test_teacher
+
+    planned = recipe.planned_runs()
+    for name in runs:
+        if name not in planned:
+            raise UserError(f"recipe {recipe.name}: no run '{name}'; runs are: {', '.join(planned)}")
+    for name in teachers:
+        yield test_teacher(recipe, workspace, name)
+    if teachers and not runs:
+        return
+    for name in runs or planned:
+        for seed in recipe.seeds:
+            if name in runs or workspace.record(f"train-{name}-{seed}"):
+                yield test_run(recipe, workspace, name, seed)
+
+
+def _print(summary: "RunSummary") -> None:
+    over = f"{summary.trainings} trainings ({summary.folds} folds, seeds {', '.join(map(str, summary.seeds))})"
+    interval = summary.top1_t_interval or summary.top1_interval
+    print(
+        f"{summary.run}: top-1 {summary.top1:.2%} ({100 * interval[0]:.2f} to {100 * interval[1]:.2f}), "
+        f"top-5 {summary.top5:.2%}, mean class {summary.mean_class:.2%}, {over}, {summary.samples} samples"
+        + (f", {summary.failed} failed" if summary.failed else "")
+        + f", list {' '.join(summary.list_hashes)}"
+    )
+    if summary.gain is not None:
+        bounds = summary.gain_t_interval or summary.gain_interval or (0.0, 0.0)
+        print(f"  {100 * summary.gain:+.2f} over {summary.baseline} ({100 * bounds[0]:+.2f} to {100 * bounds[1]:+.2f})")
