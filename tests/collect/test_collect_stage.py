@@ -244,7 +244,9 @@ def test_forget_says_which_runs_used_it(site: Site, tmp_path: Path) -> None:
     run(tmp_path, order([{"name": "openverse", "endpoint": services.openverse(site)}]))
     for name, source in (("all-0", "web-image"), ("target-only-0", "target")):
         (tmp_path / "runs" / name).mkdir(parents=True)
-        (tmp_path / "runs" / name / "run.json").write_text(f'{{"sources": {{"{source}": 12}}}}')
+        (tmp_path / "runs" / name / "run.json").write_text(
+            json.dumps({"identity": {"units": {"sources": {source: 12}}}})
+        )
     with open_workspace(tmp_path) as workspace:
         assert forget(workspace, "host", "127.0.0.1").runs == ["all-0"]
         with pytest.raises(UserError, match="forget what"):
@@ -332,6 +334,8 @@ def test_command_line(site: Site, tmp_path: Path) -> None:
     with open_workspace(tmp_path / "work") as workspace:
         rows = read_table(workspace.table("collected")).to_pylist()
     assert {row["query_label"] for row in rows} == set(CLASSES)
+    shown = runner.invoke(app, [*common, *work, "--status"])
+    assert shown.exit_code == 0 and "serve" in shown.output, shown.output
     for verb in (["provenance", rows[0]["url"]], ["datasheet"], ["forget", "--url", rows[0]["url"]]):
         result = runner.invoke(app, [*verb, *work])
         assert result.exit_code == 0, result.output

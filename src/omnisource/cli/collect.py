@@ -27,6 +27,7 @@ def collect(
     overrides: Overrides = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show queries, expected requests and limits.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try what failed again.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Show how far it is, by source and class.")] = False,
     refresh: Annotated[bool, typer.Option("--refresh", help="Ask whether files that came have changed.")] = False,
     allow_private: Annotated[
         bool, typer.Option("--allow-private", help="Ask private and loopback addresses too.")
@@ -38,9 +39,9 @@ def collect(
 ) -> None:
     """Turn class names into web media: search, download, remember where everything came from."""
     from omnisource.cli.orders import order_from
-    from omnisource.collect import check_source, collect_order, preview
+    from omnisource.collect import check_source, collect_order, preview, standing
     from omnisource.recipe import CollectSource
-    from omnisource.workspace import open_workspace
+    from omnisource.workspace import Workspace, open_workspace
 
     order, place = order_from(recipe, classes, sources, workspace, overrides or [], allow_private, bool(check))
     if check is not None:
@@ -52,6 +53,14 @@ def collect(
             console.print(
                 f"  {one.format}  {one.licence or 'licence unknown'}  {one.url}", markup=False, soft_wrap=True
             )
+        return
+    if status:
+        now = standing(Workspace(place))
+        table = Table("source", "class", "found", "finished", "failed", box=None)
+        for row in now.rows:
+            table.add_row(*(str(cell) if cell is not None else "" for cell in row))
+        console.print(table)
+        console.print(now.pace)
         return
     if dry_run:
         table = Table("source", "queries", "searches", "requests up to", "results up to", "first queries", box=None)

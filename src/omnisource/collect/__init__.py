@@ -5,7 +5,7 @@ from omnisource.collect.forget import Forgotten, forget
 from omnisource.collect.preview import PlannedSource, check_source, preview
 from omnisource.collect.provenance import provenance
 from omnisource.collect.queries import Query, Window, queries, stem, tags, windows
-from omnisource.collect.stage import Order, collect, collect_order, order_of
+from omnisource.collect.stage import Order, collect, collect_order, order_of, standing
 
 __all__ = [
     "Forgotten",
@@ -22,6 +22,7 @@ __all__ = [
     "preview",
     "provenance",
     "queries",
+    "standing",
     "stem",
     "tags",
     "windows",

@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -109,30 +108,24 @@ def _remove_rows(path: Path, ids: set[str]) -> int:
 
 
 def _runs_that_used(workspace: Workspace, ids: set[str]) -> list[str]:
-    """Trainings whose selection kept one of the samples, or that name no selection and trained on its source."""
-    if not ids:
-        return []
+    """Trainings on the source of one of the samples, if a selection that stands kept it (or none was made)."""
+    wanted = pa.array(sorted(ids), pa.string())
+    decisions = [read_table(path) for path in sorted((workspace.root / "tables").glob("decisions*.parquet"))]
+    if decisions:
+        used = pc.field("keep") | pc.field("negative")
+        kept = {one for table in decisions for one in table.filter(used)["sample_id"].to_pylist()}
+        wanted = pa.array(sorted(ids & kept), pa.string())
     sources = {
         source
         for table in _samples(workspace)
-        for source in table.filter(pc.is_in(table["sample_id"], pa.array(sorted(ids), pa.string())))[
-            "source"
-        ].to_pylist()
+        for source in table.filter(pc.is_in(table["sample_id"], wanted))["source"].to_pylist()
     }
-    return [
-        folder.name
-        for folder in sorted((workspace.root / "runs").iterdir())
-        if (folder / "run.json").exists() and _names(json.loads((folder / "run.json").read_text()), sources)
-    ]
-
-
-def _names(value: Any, sources: set[str]) -> bool:
-    """Whether a run's record names one of the sources anywhere."""
-    if isinstance(value, dict):
-        return any(key in sources or _names(inner, sources) for key, inner in value.items())
-    if isinstance(value, list):
-        return any(_names(inner, sources) for inner in value)
-    return isinstance(value, str) and value in sources
+    found = []
+    for path in sorted((workspace.root / "runs").glob("*/run.json")):
+        units = json.loads(path.read_text()).get("identity", {}).get("units", {}).get("sources", {})
+        if any(units.get(source) for source in sources):
+            found.append(path.parent.name)
+    return found
 
 
 def _escaped(host: str) -> str:

@@ -1,13 +1,15 @@
 """How a collection is going: a line for each source every few seconds, with rates and remaining time."""
 
 import threading
-import time
 from collections import Counter
+from dataclasses import dataclass
+from typing import Any
 
 from omnisource.collect.state import CollectState, UrlRow
 from omnisource.progress import console
 
 _INTERVAL_S = 15.0
+_RATE_OVER_S = 60.0
 
 
 class Progress:
@@ -16,7 +18,6 @@ class Progress:
     def __init__(self, state: CollectState) -> None:
         self._state = state
         self._finished: Counter[bool] = Counter()
-        self._started = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._tell, daemon=True)
         self._thread.start()
@@ -32,9 +33,30 @@ class Progress:
     def _tell(self) -> None:
         while not self._ended.wait(_INTERVAL_S):
             done = self._finished.total()
-            rate = done / (time.monotonic() - self._started)
-            left = self._state.counts().get("pending", 0)
-            eta = f", {left / rate:.0f} s left" if rate else ""
-            console.print(f"collect: {done} URLs finished, {rate:.1f}/s, {left} pending{eta}", soft_wrap=True)
+            standing = look(self._state)
+            failed = f", {self._finished[False]} failed" if self._finished[False] else ""
+            console.print(f"collect: {done} URLs finished{failed}; {standing.pace}", soft_wrap=True)
             for source, found, finished in self._state.by_source():
                 console.print(f"  {source}: {finished} of {found}", soft_wrap=True, markup=False)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a collection is: in all, and by source and class."""
+
+    counts: dict[str, int]  # URLs by state
+    rate: float  # files a second over the last minute
+    rows: list[tuple[Any, ...]]  # (source, class, found, finished, failed)
+
+    @property
+    def pace(self) -> str:
+        """Rate and remaining time in words."""
+        left = self.counts.get("pending", 0)
+        eta = f", about {left / self.rate:.0f} s left" if self.rate and left else ""
+        return f"{self.rate:.1f} files/s, {left} pending{eta}"
+
+
+def look(state: CollectState, classes: bool = False) -> Standing:
+    """Where a collection stands, from its state table alone: also while another process works on it."""
+    rate = state.recent(_RATE_OVER_S) / _RATE_OVER_S
+    return Standing(state.counts(), rate, state.by_source(classes=True) if classes else [])

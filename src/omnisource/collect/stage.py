@@ -23,7 +23,7 @@ from omnisource.collect.fetch import Fetcher, FetchError
 from omnisource.collect.keys import Keys
 from omnisource.collect.licences import normalise
 from omnisource.collect.plan import searches
-from omnisource.collect.progress import Progress
+from omnisource.collect.progress import Progress, Standing, look
 from omnisource.collect.shrink import shrink_fetched
 from omnisource.collect.sources import LISTS, VideoTaker, open_source
 from omnisource.collect.state import CollectState, UrlRow
@@ -115,6 +115,15 @@ def collect_order(
 def open_state(workspace: Workspace) -> CollectState:
     """The workspace's table of URLs."""
     return CollectState(workspace.root / "collect" / "state.sqlite")
+
+
+def standing(workspace: Workspace) -> Standing:
+    """How far the collection of a workspace is, by source and class; works beside the process that collects."""
+    state = open_state(workspace)
+    try:
+        return look(state, classes=True)
+    finally:
+        state.close()
 
 
 class _Collection:

@@ -292,6 +292,10 @@ class CollectState:
             f"FROM finds f JOIN urls u ON u.id = f.url_id GROUP BY {group} ORDER BY {group}"
         )
 
+    def recent(self, seconds: float) -> int:
+        """Files that came in the last `seconds`."""
+        return int(self.rows("SELECT COUNT(*) FROM urls WHERE retrieved_at > ?", (time.time() - seconds,))[0][0])
+
     def counts(self) -> dict[str, int]:
         """Number of URLs by state."""
         return dict(self.rows("SELECT state, COUNT(*) FROM urls GROUP BY state"))
