@@ -1,5 +1,6 @@
 """Tables survive crashes; journals resume and leave no trace of the order of work."""
 
+import os
 import random
 from pathlib import Path
 
@@ -18,6 +19,16 @@ def test_write_and_read(tmp_path: Path) -> None:
     write_table(tmp_path / "deep" / "t.parquet", table)
     assert read_table(tmp_path / "deep" / "t.parquet").equals(table)
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["t.parquet"]
+
+
+def test_a_full_disk_leaves_the_old_table(tmp_path: Path) -> None:
+    table = table_from_rows(ROWS, DUPLICATES)
+    write_table(tmp_path / "t.parquet", table.slice(0, 3))
+    (tmp_path / f".t.parquet.{os.getpid()}.tmp").symlink_to("/dev/full")  # every write there: no space left
+    with pytest.raises(UserError, match=r"t\.parquet: the disk"):
+        write_table(tmp_path / "t.parquet", table)
+    assert read_table(tmp_path / "t.parquet").num_rows == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["t.parquet"]
 
 
 def test_unknown_columns_are_refused() -> None:

@@ -11,6 +11,7 @@ from omnisource.cli.collect import collect
 from omnisource.cli.compare import compare
 from omnisource.cli.datasheet import datasheet
 from omnisource.cli.dedupe import dedupe
+from omnisource.cli.demo import demo
 from omnisource.cli.doctor import doctor
 from omnisource.cli.export import export
 from omnisource.cli.flow import flow
@@ -22,11 +23,14 @@ from omnisource.cli.predict import predict
 from omnisource.cli.prepare import prepare
 from omnisource.cli.probe import probe
 from omnisource.cli.provenance import provenance
+from omnisource.cli.report import report
+from omnisource.cli.run import run
 from omnisource.cli.score import score
 from omnisource.cli.select import select
 from omnisource.cli.test import test
 from omnisource.errors import UserError
 from omnisource.progress import console
+from omnisource.tables import NO_ROOM
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -51,26 +55,29 @@ def _options(
     """OmniSource: train video recognisers with the help of the web."""
 
 
-# A verb is a function in the file of its name; its docstring is its help.
-app.command()(doctor)
+# A verb is a function in the file of its name; its docstring is its help. In the order of the way of the data.
+app.command()(run)
+app.command()(demo)
 app.command()(init)
+app.command()(doctor)
 app.command()(collect)
 app.command()(ingest)
-app.add_typer(camera, name="camera")
 app.command()(probe)
 app.command()(prepare)
 app.command()(dedupe)
 app.command()(score)
 app.command()(select)
+app.add_typer(camera, name="camera")
 app.command()(flow)
 app.command()(test)
 app.command()(compare)
 app.command()(fuse)
+app.command()(report)
+app.command()(predict)
+app.command()(export)
 app.command()(provenance)
 app.command()(forget)
 app.command()(datasheet)
-app.command()(predict)
-app.command()(export)
 
 
 def main() -> None:
@@ -86,8 +93,8 @@ def main() -> None:
             _fail(_INTERRUPTED, 130)
         raise
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            _fail(f"{error.filename or 'disk'}: the disk is full; free some space, the same command resumes", 2)
+        if error.errno in NO_ROOM:
+            _fail(f"{error.filename or 'disk'}: no room left; free some space, the same command resumes", 2)
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             _fail(f"{error.filename}: {error.strerror}; mend its permissions", 2)
         raise

@@ -1,6 +1,7 @@
 """Tables in, tables out: schemas, atomic Parquet files, the journal."""
 
 from omnisource.tables.io import (
+    NO_ROOM,
     Journal,
     digest_table,
     read_table,
@@ -16,6 +17,7 @@ __all__ = [
     "DECISIONS",
     "DUPLICATES",
     "FLOW",
+    "NO_ROOM",
     "PREDICTIONS",
     "PREPARED",
     "PROBE",

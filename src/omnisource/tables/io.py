@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from omnisource.errors import UserError
 
 Row = Mapping[str, Any]
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DIGEST_ROWS = 100_000
 _PART_ROWS = 5_000  # of a journal, saved when there are so many,
 _PART_S = 10.0  # or after so long
@@ -178,8 +179,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _mendable(path: Path, error: OSError) -> Exception:
-    if error.errno == errno.ENOSPC:
-        return UserError(f"{path}: the disk is full; free some space and run the same command again, it resumes")
+    if error.errno in NO_ROOM:
+        return UserError(f"{path}: the disk (or its quota) is full; free some space, the same command resumes")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return UserError(f"{path}: not writable ({error.strerror}); choose another --workspace or mend its permissions")
     return error

@@ -1,0 +1,69 @@
+"""`omnisource run`."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from omnisource.cli.common import Overrides, RecipePath, WorkspaceDir, opened, tell
+from omnisource.evaluate import RunSummary, summarise
+from omnisource.progress import console
+from omnisource.recipe import Recipe
+from omnisource.workspace import StageRecord, Workspace
+
+Jobs = Annotated[
+    int | None,
+    typer.Option(min=1, show_default=False, help="Trainings side by side; default: what the cores allow."),
+]
+
+
+def run(recipe: RecipePath, workspace: WorkspaceDir = None, overrides: Overrides = None, jobs: Jobs = None) -> None:
+    """Run a whole recipe: curate the web, train with and without it, test, report. Resumes where it stopped."""
+    with opened(recipe, workspace, overrides) as (loaded, place):
+        run_and_show(loaded, place, jobs)
+
+
+def run_and_show(recipe: Recipe, workspace: Workspace, jobs: int | None) -> None:
+    """Runs all stages, tells each, and prints the table of results and the report's path."""
+    from omnisource.pipeline import run_in
+
+    fresh: list[str] = []
+
+    def note(record: StageRecord) -> None:
+        if record.fresh:
+            fresh.append(record.stage)
+        tell(record)
+
+    report = run_in(recipe, workspace, jobs=jobs, tell=note)
+    console.print()
+    console.print(results_table(summarise(workspace, recipe)))
+    console.print("report: ", end="")
+    console.print(str(report), style="bold", soft_wrap=True, markup=False)
+    if not fresh:
+        console.print("everything was finished already; nothing was done again")
+
+
+def results_table(summaries: Sequence[RunSummary]) -> Table:
+    """Every run's accuracy, with what the web added to it."""
+    several = summaries[0].top1_t_interval is not None
+    how = "t over trainings" if several else "bootstrap over samples"
+    table = Table(title=f"top-1 on {summaries[0].samples} test samples, 95 % intervals: {how}", title_justify="left")
+    for name in ("trained on", "top-1", "interval", "gain", "interval", "trainings", "list"):
+        table.add_column(name, justify="left" if name in ("trained on", "list") else "right")
+    for row in summaries:
+        gain = "" if row.gain is None else f"{100 * row.gain:+.1f}"
+        table.add_row(
+            row.run,
+            f"{100 * row.top1:.1f}",
+            _span(row.top1_t_interval or row.top1_interval),
+            gain,
+            _span(row.gain_t_interval or row.gain_interval),
+            str(row.trainings),
+            " ".join(row.list_hashes),
+        )
+    return table
+
+
+def _span(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f"{100 * interval[0]:.1f} – {100 * interval[1]:.1f}"

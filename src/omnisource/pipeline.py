@@ -1,0 +1,150 @@
+"""`run`: the stages of a recipe in order, and independent trainings side by side.
+
+    ingest -> probe -> dedupe -> teachers -> score -> select -> camera -> students -> tests -> report
+
+A stage that is current does nothing, so the same call continues a run that was interrupted anywhere.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+
+from omnisource.errors import UserError
+from omnisource.progress import be_quiet, meter
+from omnisource.recipe import Recipe, Training
+from omnisource.workspace import StageRecord, Workspace, default_workspace, open_workspace
+
+Tell = Callable[[StageRecord], None]
+Job = tuple[str, str, int]  # what ("teacher" or "student"), its name, its seed
+
+
+def run(recipe: Recipe, workspace: Path | None = None, *, jobs: int | None = None, tell: Tell | None = None) -> Path:
+    """Runs every stage of a recipe that is not current.
+
+    Args:
+        recipe: from `load_recipe`.
+        workspace: folder for everything that is written; default `workspaces/NAME`.
+        jobs: trainings side by side; default: as many as the cores allow at `training.threads` each, one on a GPU.
+        tell: called with each stage's record.
+
+    Returns:
+        Path of the report.
+
+    Raises:
+        UserError: anything that the user can mend; what was finished stays, and the same call resumes.
+    """
+    with open_workspace(workspace or default_workspace(recipe)) as place:
+        return run_in(recipe, place, jobs=jobs, tell=tell or (lambda record: None))
+
+
+def run_in(recipe: Recipe, workspace: Workspace, *, jobs: int | None, tell: Tell) -> Path:
+    """`run` in a workspace that is already open."""
+    from omnisource.clips import fit_camera_stage
+    from omnisource.curate import dedupe, probe, score, select
+    from omnisource.ingest import ingest
+    from omnisource.report import write_report
+
+    tell(ingest(recipe, workspace))
+    tell(probe(recipe, workspace))
+    if recipe.web_sources:
+        tell(dedupe(recipe, workspace))
+        _train(recipe, workspace, [("teacher", name, recipe.seed) for name in used_teachers(recipe)], jobs, tell)
+        tell(score(recipe, workspace))
+        tell(select(recipe, workspace))
+        if needs_camera(recipe):
+            tell(fit_camera_stage(recipe, workspace))
+    students = [("student", name, seed) for name in recipe.planned_runs() for seed in recipe.seeds]
+    _train(recipe, workspace, students, jobs, tell)
+    tell(write_report(recipe, workspace))
+    return workspace.report_path
+
+
+def used_teachers(recipe: Recipe) -> list[str]:
+    """The teachers that score something, in the recipe's order."""
+    formats = {recipe.sources[name].format for name in recipe.web_sources}
+    units = {"image": ["image"], "clip": ["clip"], "untrimmed": ["window", "frame"]}
+    wanted = {name for form in formats for unit in units[form] for name in getattr(recipe.score, unit)}
+    return [name for name in recipe.teachers if name in wanted]
+
+
+def needs_camera(recipe: Recipe) -> bool:
+    """Whether some student turns images into clips by a camera that is fitted on the target."""
+    from omnisource.networks import is_spatial
+
+    for name, planned in recipe.planned_runs().items():
+        student = recipe.student_of(name)
+        images = any(recipe.sources[source].format == "image" for source in planned.sources)
+        fitted_here = student.camera.mode != "still" and student.camera.fitted is None
+        if images and fitted_here and not is_spatial(student.network.name):
+            return True
+    return False
+
+
+def _train(recipe: Recipe, workspace: Workspace, work: Sequence[Job], jobs: int | None, tell: Tell) -> None:
+    """Trains (and, students, tests) each of `work`; several at a time in processes of their own when that pays."""
+    trainings = [_training(recipe, job) for job in work]
+    side_by_side = min(len(work), jobs or default_jobs(trainings))
+    if side_by_side <= 1:
+        for job in work:
+            for record in train_and_test(recipe, workspace.root, job):
+                tell(record)
+        return
+    context = multiprocessing.get_context("spawn")
+    with (
+        meter(f"training {work[0][0]}s", len(work)) as bar,
+        ProcessPoolExecutor(side_by_side, mp_context=context, initializer=be_quiet) as pool,
+    ):
+        pending: dict[Future[list[StageRecord]], Job] = {
+            pool.submit(train_and_test, recipe, workspace.root, job): job for job in work
+        }
+        try:
+            while pending:
+                done, _ = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    job = pending.pop(future)
+                    for record in future.result():
+                        tell(record)
+                    bar.advance(note=job[1])
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def train_and_test(recipe: Recipe, root: Path, job: Job) -> list[StageRecord]:
+    """One training, and for a student its test. Runs in a process of its own; the caller holds the workspace's lock."""
+    import torch
+
+    from omnisource.evaluate import test_run
+    from omnisource.train import train_student, train_teacher
+
+    kind, name, seed = job
+    workspace = Workspace(root)
+    threads = _training(recipe, job).threads
+    if threads:
+        torch.set_num_threads(threads)
+    if kind == "teacher":
+        return [train_teacher(recipe, workspace, name)]
+    return [train_student(recipe, workspace, name, seed), test_run(recipe, workspace, name, seed)]
+
+
+def default_jobs(trainings: Sequence[Training]) -> int:
+    """How many trainings may run side by side: cores over the most threads that one of them asks for."""
+    import torch
+
+    on_gpu = torch.cuda.is_available() and any(training.device in ("auto", "cuda") for training in trainings)
+    threads = [training.threads for training in trainings]
+    if on_gpu or not threads or None in threads:
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // max(count or 1 for count in threads))
+
+
+def _training(recipe: Recipe, job: Job) -> Training:
+    kind, name, _ = job
+    if kind == "teacher":
+        return recipe.teachers[name]
+    if name not in recipe.planned_runs():
+        raise UserError(f"recipe {recipe.name}: no run '{name}'; runs are: {', '.join(recipe.planned_runs())}")
+    return recipe.student_of(name)

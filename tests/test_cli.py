@@ -1,0 +1,92 @@
+"""The command line: what a user can mend is one line and status 2."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from test_starter import make
+
+from omnisource import __version__
+
+
+def omnisource(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "omnisource", *map(str, words)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a recipe that has been ingested (its clips are empty of pictures)."""
+    folder = tmp_path_factory.mktemp("project")
+    make(folder, *(f"clips/{label}/{n}.mp4" for label in ("jump", "wave") for n in range(4)))
+    assert omnisource("init", ".", "--target", "clips", cwd=folder).returncode == 0
+    assert omnisource("ingest", "recipe.yaml", cwd=folder).returncode == 0
+    return folder
+
+
+def test_version_and_help(tmp_path: Path) -> None:
+    assert omnisource("--version", cwd=tmp_path).stdout.strip() == f"omnisource {__version__}"
+    shown = omnisource("--help", cwd=tmp_path).stdout
+    for verb in [
+        "run",
+        "init",
+        "doctor",
+        "ingest",
+        "probe",
+        "dedupe",
+        "train",
+        "score",
+        "select",
+        "test",
+        "report",
+        "demo",
+    ]:
+        assert re.search(rf"\b{verb}\b", shown), verb
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["run", "none.yaml"], "no such recipe; `omnisource init` writes one"),
+        (["ingest", "recipe.yaml", "--set", "student.epoch=1"], "unknown key 'student.epoch'; did you mean 'epochs'?"),
+        (["ingest", "recipe.yaml", "--set", "sources.target.path=gone"], "gone: missing (sources.target.path)"),
+        (["ingest", "recipe.yaml", "-w", "recipe.yaml/x"], "cannot be a workspace"),
+        (["score", "recipe.yaml"], "run `omnisource"),
+        (["report", "recipe.yaml"], "nothing tested yet"),
+        (["init", "other", "--target", "nowhere"], "nowhere: no such folder (--target)"),
+    ],
+)
+def test_one_line_and_status_2(project: Path, words: list[str], expected: str) -> None:
+    done = omnisource(*words, cwd=project)
+    assert done.returncode == 2, done.stderr
+    assert expected in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_is_said_in_one_line(project: Path) -> None:
+    # No byte may be written to any file: as near to a full disk as a test comes without mounting one.
+    command = f"trap '' XFSZ; ulimit -f 0; exec {sys.executable} -B -m omnisource ingest recipe.yaml -w full"
+    done = subprocess.run(["bash", "-c", command], cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "is full; free some space" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((project / "full/tables").iterdir())
+
+
+def test_an_interrupt_says_how_to_go_on(project: Path) -> None:
+    command = [sys.executable, "-m", "omnisource", "run", "recipe.yaml", "-w", "stopped"]
+    process = subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (project / "stopped/stages/ingest.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "the same command resumes" in said
+    assert "Traceback" not in said

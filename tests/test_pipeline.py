@@ -1,0 +1,166 @@
+"""The main job from first to last on a tiny world: what came out, that it is done once, that kills leave no trace."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from omnisource.demo import WorldSize, make_world
+from omnisource.networks import load_checkpoint
+from omnisource.pipeline import run
+from omnisource.recipe import Recipe, load_recipe
+from omnisource.tables import digest_table, read_table
+from omnisource.workspace import StageRecord, Workspace
+
+RECIPE = Path(__file__).parents[1] / "src/omnisource/demo/recipe.yaml"
+TINY = WorldSize(
+    train_clips=4, test_clips=2, train_scenes=2, test_scenes=2, images=40, clips=24, untrimmed=3, width=96, height=72,
+    untrimmed_seconds=(9.0, 12.0),
+)  # fmt: skip
+SMALL = [
+    "seeds=[0]",
+    "student.epochs=1",
+    "teachers.image.epochs=1",
+    "teachers.video.epochs=1",
+    "select.threshold=0.0",
+    "select.rule=teacher",
+    "runs={target-only: {sources: [target]}, all: {sources: [target, images, clips, untrimmed]}}",
+    "test={clips: 1, crops: 1, bootstrap: 50}",
+    *(f"{part}.network.options.base_width=8" for part in ("student", "teachers.image", "teachers.video")),
+    *(
+        f"{part}.input.{key}"
+        for part in ("student", "teachers.image", "teachers.video")
+        for key in ("size=32", "short_side=36")
+    ),
+]
+STAGES = ["ingest", "probe", "dedupe", "train-teacher-image", "train-teacher-video", "score", "select", "camera"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_world(tmp_path_factory.mktemp("film") / "world", size=TINY, seed=3).root
+
+
+@pytest.fixture(scope="module")
+def finished(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    place = tmp_path_factory.mktemp("run") / "ws"
+    run(recipe_for(world), place, jobs=1)
+    return Workspace(place)
+
+
+def recipe_for(world: Path) -> Recipe:
+    return load_recipe(RECIPE, [f"data={world}", *SMALL])
+
+
+def rows(workspace: Workspace, table: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = read_table(workspace.table(table)).to_pylist()
+    return found
+
+
+def test_every_file_is_accounted_for(finished: Workspace) -> None:
+    samples = rows(finished, "samples")
+    assert len(samples) == 8 * (4 + 2) + 40 + 24 + 3
+    probe = {row["sample_id"]: row for row in rows(finished, "probe")}
+    assert set(probe) == {row["sample_id"] for row in samples}
+    web = {row["sample_id"] for row in samples if row["role"] == "web"}
+    readable = {i for i in web if probe[i]["status"] == "ok"}
+    assert len(readable) < len(web), "the world has broken files"
+    duplicates = {row["sample_id"]: row for row in rows(finished, "duplicates")}
+    assert set(duplicates) == readable
+    new = {i for i in readable if duplicates[i]["status"] == "ok"}
+    assert len(new) < len(readable), "the world has duplicates"
+    assert {row["sample_id"] for row in rows(finished, "scores")} == new
+    assert {row["sample_id"] for row in rows(finished, "decisions-default")} == new
+
+
+def test_every_drop_has_a_reason(finished: Workspace) -> None:
+    for table in ("samples", "probe", "duplicates", "scores"):
+        assert all(row["reason"] for row in rows(finished, table) if row["status"] != "ok")
+    decisions = rows(finished, "decisions-default")
+    assert all(row["reason"] for row in decisions if not row["keep"])
+    assert all(row["label"] for row in decisions if row["keep"] and not row["negative"])
+
+
+def test_the_student_loads_and_predicts(finished: Workspace) -> None:
+    network, meta = load_checkpoint(finished.run_dir("all-0") / "last.safetensors")
+    assert list(meta.classes) == finished.classes()
+    with torch.inference_mode():
+        logits = network.eval()(torch.zeros(2, 3, 8, 32, 32))
+    assert logits.shape == (2, 8)
+    assert torch.isfinite(logits).all()
+
+
+def test_accuracies_stand_in_the_records_and_the_report(finished: Workspace) -> None:
+    record = finished.record("test-all-0")
+    assert record is not None
+    assert 0 <= record.counts["top1"] <= 1
+    assert record.counts["samples"] == 16
+    page = finished.report_path.read_text()
+    assert page.startswith("<!doctype html>")
+    assert "How good were the filters?" in page
+    assert page.count("data:image/jpeg;base64,") > 10
+
+
+def test_again_does_nothing(world: Path, finished: Workspace) -> None:
+    again: list[StageRecord] = []
+    run(recipe_for(world), finished.root, jobs=1, tell=again.append)
+    assert [record.stage for record in again if record.fresh] == []
+    assert [record.stage for record in again][:8] == STAGES
+
+
+def test_a_deleted_output_redoes_its_stage_and_what_follows(world: Path, finished: Workspace) -> None:
+    before = state(finished)
+    finished.table("decisions-default").unlink()
+    again: list[StageRecord] = []
+    run(recipe_for(world), finished.root, jobs=1, tell=again.append)
+    fresh = [record.stage for record in again if record.fresh]
+    assert fresh == ["select", "train-all-0", "test-all-0", "report"]
+    assert state(finished) == before
+
+
+def test_kills_leave_no_trace(world: Path, finished: Workspace, tmp_path: Path) -> None:
+    wanted = state(finished)
+    place = tmp_path / "ws"
+    settings = [word for override in SMALL for word in ("--set", override)]
+    command = [sys.executable, "-m", "omnisource", "run", str(RECIPE), "--set", f"data={world}", *settings]
+    command += ["--workspace", str(place), "--jobs", "1"]
+    dice = random.Random(int(os.environ.get("OMNISOURCE_KILL_SEED", "7")))
+    deadline = time.monotonic() + 240
+    kills = 0
+    while True:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+        # Start-up takes some seconds; the first kills fall into the stages, the last run is left alone.
+        wait = dice.uniform(3.0, 12.0) if kills < 4 and time.monotonic() < deadline else None
+        try:
+            _, complaints = process.communicate(timeout=wait)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            kills += 1
+            continue
+        assert process.returncode == 0, complaints.decode()
+        break
+    assert kills > 0
+    assert state(Workspace(place)) == wanted
+
+
+def state(workspace: Workspace) -> dict[str, Any]:
+    """Everything that must not depend on interruptions: tables, accuracies, weights."""
+    found: dict[str, Any] = {
+        path.stem: digest_table(read_table(path)) for path in (workspace.root / "tables").glob("*.parquet")
+    }
+    for path in sorted((workspace.root / "runs").glob("*/last.safetensors")):
+        network, _ = load_checkpoint(path)
+        found[path.parent.name] = {name: value.double().sum().item() for name, value in network.state_dict().items()}
+    for record in workspace.records():
+        if record.stage.startswith("test-"):
+            found[record.stage] = json.dumps(record.counts, sort_keys=True)
+    return found
