@@ -1,8 +1,8 @@
 """OmniSource: train video recognisers with the help of the web.
 
-Everything that the command line does is a plain function. `run(recipe)` does it all; the functions of single stages take
-`(recipe, workspace)`; `load(checkpoint)` gives a function from a video to its classes. More lives in the rooms
-(`omnisource.networks`, `omnisource.clips`, `omnisource.evaluate` ...).
+Everything that the command line does is a plain function. `run(recipe)` does it all; the functions of single stages
+take `(recipe, workspace)`; `load(checkpoint)` gives a function from a video to its classes. More lives in the rooms:
+`omnisource.collect.collect`, `omnisource.ingest.ingest`, `omnisource.networks`, `omnisource.clips` ...
 """
 
 from importlib import import_module
@@ -11,26 +11,36 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from omnisource.collect import collect as collect
-    from omnisource.curate import dedupe as dedupe
-    from omnisource.curate import probe as probe
-    from omnisource.curate import score as score
-    from omnisource.curate import select as select
-    from omnisource.evaluate import test_run as test_run
-    from omnisource.ingest import ingest as ingest
-    from omnisource.pipeline import run as run
-    from omnisource.predict import load as load
-    from omnisource.recipe import load_recipe as load_recipe
-    from omnisource.report import write_report as write_report
-    from omnisource.train import train_student as train_student
-    from omnisource.train import train_teacher as train_teacher
-    from omnisource.workspace import open_workspace as open_workspace
+    from omnisource.curate.dedupe import dedupe
+    from omnisource.curate.probe import probe
+    from omnisource.curate.score import score
+    from omnisource.curate.select import select
+    from omnisource.evaluate import test_run
+    from omnisource.pipeline import run
+    from omnisource.predict import load
+    from omnisource.recipe import load_recipe
+    from omnisource.report import write_report
+    from omnisource.train import train_student, train_teacher
+    from omnisource.workspace import open_workspace
+
+__all__ = [
+    "dedupe",
+    "load",
+    "load_recipe",
+    "open_workspace",
+    "probe",
+    "run",
+    "score",
+    "select",
+    "test_run",
+    "train_student",
+    "train_teacher",
+    "write_report",
+]
 
 # Imported when they are asked for: a decoding process that needs `omnisource.media` must not pay for torch.
 _HOMES = {
-    "collect": "collect",
     "dedupe": "curate",
-    "ingest": "ingest",
     "load": "predict",
     "load_recipe": "recipe",
     "open_workspace": "workspace",
