@@ -1,11 +1,15 @@
 """A recipe's trainings, on real media in all formats."""
 
 import json
+from pathlib import Path
 
+import pytest
 from train_small import Small
 
+from omnisource.curate import prepare
+from omnisource.errors import UserError
 from omnisource.networks import load_checkpoint
-from omnisource.train import train_student, train_teacher
+from omnisource.train import build_pool, train_student, train_teacher
 
 
 def test_teachers_and_students_train_and_are_trained_once(small: Small) -> None:
@@ -20,3 +24,15 @@ def test_teachers_and_students_train_and_are_trained_once(small: Small) -> None:
     assert [row["step"] for row in rows] == list(range(1, 9))
     assert set(rows[-1]["sources"]) == {"clips", "images", "shorts", "films"}
     assert not train_student(small.recipe, small.workspace, "all", 0).fresh
+
+
+def test_a_student_trains_on_prepared_media(small: Small) -> None:
+    recipe = small.with_student(input__prepared=True)
+    with pytest.raises(UserError, match="omnisource prepare"):
+        train_student(recipe, small.workspace, "all", 1)
+    prepare(recipe, small.workspace)
+    pool = build_pool(recipe, small.workspace, list(recipe.sources), spatial=False, prepared=True)
+    folder = small.workspace.media_dir("prepared")
+    assert all(Path(pool.unit(number).uri).is_relative_to(folder) for number in range(len(pool)))
+    student = train_student(recipe, small.workspace, "all", 1)
+    assert student.counts["units"] == {"clips": 16, "images": 12, "shorts": 9, "films": 9}

@@ -1,5 +1,6 @@
 """A small workspace with real media in all formats, and the tables that the stages before training would write."""
 
+import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,12 @@ def make_small(root: Path) -> Small:
         )
         probe.append(
             {"sample_id": identity, "kind": "image" if form == "image" else "video", "status": "ok"}
-            | {"width": WIDTH, "height": HEIGHT, "decodable_share": 1.0}
+            | {
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                "width": WIDTH,
+                "height": HEIGHT,
+                "decodable_share": 1.0,
+            }
             | ({} if form == "image" else {"fps": float(FPS), "num_frames": frames, "duration_s": frames / FPS})
         )
         row = {"sample_id": identity, "source": source, "label": name, "keep": True, "negative": False}

@@ -54,6 +54,7 @@ class Request:
     short_side: int | None
     limits: Limits
     keeps: int = 0  # frames of the piece, when all of them may be kept decoded
+    keys_only: bool = False  # take the key frame at or before each index: prepared videos in training
     into: "Place | None" = None
 
     @property
@@ -100,7 +101,7 @@ class Reading:
             indices = segment_train(unit.num_frames, given.frames, draw)
         else:
             indices = dense_train(unit.num_frames, given.frames, given.stride, draw)
-        return replace(plain, indices=tuple(indices.tolist()))
+        return replace(plain, indices=tuple(indices.tolist()), keys_only=given.prepared)
 
     def view(self, unit: Unit) -> Request:
         """The request for validation: the middle clip (or segments), scaled to the short side, centre crop."""
@@ -197,7 +198,9 @@ class Kept:
 def decode(request: Request, kept: Kept | None = None) -> tuple[U8, F32 | None]:
     """Pixels of `request.shape`, and the camera of a moving image. Raises MediaError."""
     source: Callable[..., U8] = decode_frames
-    if kept is not None and request.keeps:
+    if request.keys_only:
+        source = partial(decode_frames, keys_only=True)
+    elif kept is not None and request.keeps:
         source = partial(kept.decode, keeps=1 if request.times_s else request.keeps)
     if request.motion is not None:
         return read_moving(

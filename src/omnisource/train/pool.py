@@ -162,6 +162,7 @@ def build_pool(
     spatial: bool,
     split: str = "train",
     flow: bool = False,
+    prepared: bool = False,
 ) -> Pool:
     """Joins the tables into the units of a run.
 
@@ -170,6 +171,7 @@ def build_pool(
         spatial: True for a 2D network: of untrimmed videos it takes frames, a 3D network takes windows.
         split: of target samples.
         flow: read the target's flow videos (stage `flow`) in place of the videos; samples without flow are left out.
+        prepared: read the files of the stage `prepare`; samples without one are left out.
 
     Raises:
         UserError: an unknown source, web sources for a network of flow, a source with nothing to train on, a class that
@@ -187,6 +189,8 @@ def build_pool(
         _declare(tables, recipe, workspace, names, classes)
         if flow:
             _turn_to_flow(tables, recipe, workspace, names)
+        if prepared:
+            _turn_to_prepared(tables, workspace)
         web = any(recipe.sources[name].role == "web" for name in names)
         parts = 1 + pq.read_metadata(workspace.table("samples")).num_rows // _ROWS_JOINED
         queries = [_units(web, spatial, split, part, parts) for part in range(parts)]
@@ -246,6 +250,18 @@ def _turn_to_flow(
     wanted = samples.filter(pc.is_in(samples["source"], pa.array(names, pa.string())))
     tables.execute("DROP VIEW samples")
     tables.register("samples", use_flow(workspace, wanted))
+
+
+def _turn_to_prepared(tables: duckdb.DuckDBPyConnection, workspace: Workspace) -> None:
+    """Lets `samples` name the prepared files in place of the originals."""
+    path = workspace.table("prepared")
+    if not path.exists():
+        raise UserError(f"{path}: no such table; run `omnisource prepare` first")
+    quoted = str(path).replace("'", "''")
+    tables.execute("ALTER VIEW samples RENAME TO originals")
+    tables.execute(f"""
+        CREATE VIEW samples AS SELECT o.* REPLACE (q.uri AS uri)
+        FROM originals o JOIN read_parquet('{quoted}') q USING (sample_id) WHERE q.status = 'ok'""")
 
 
 # Joins of wide rows cost memory, so they are made for one part of the samples at a time.

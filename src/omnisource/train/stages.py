@@ -58,7 +58,7 @@ def _stage(
 
     def work(_: str) -> Mapping[str, Any]:
         spatial = is_spatial(training.network.name)
-        pool = build_pool(recipe, workspace, sources, spatial, flow=flow)
+        pool = build_pool(recipe, workspace, sources, spatial, flow=flow, prepared=training.input.prepared)
         targets = [name for name in sources if recipe.sources[name].role == "target"]
         validation = build_pool(recipe, workspace, targets, spatial, "val", flow) if training.validate_every else None
         result = train(
@@ -80,7 +80,7 @@ def _stage(
             "sources": list(sources),
             "seed": seed,
         },
-        after=[*after, *(["flow"] if flow else [])],
+        after=[*after, *(["flow"] if flow else []), *(["prepare"] if training.input.prepared else [])],
         outputs=[folder / "last.safetensors", folder / "log.jsonl"],
         work=work,
     )
