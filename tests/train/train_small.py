@@ -81,12 +81,8 @@ def make_small(root: Path) -> Small:
         )
         probe.append(
             {"sample_id": identity, "kind": "image" if form == "image" else "video", "status": "ok"}
-            | {
-                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-                "width": WIDTH,
-                "height": HEIGHT,
-                "decodable_share": 1.0,
-            }
+            | {"width": WIDTH, "height": HEIGHT, "decodable_share": 1.0}
+            | {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
             | ({} if form == "image" else {"fps": float(FPS), "num_frames": frames, "duration_s": frames / FPS})
         )
         row = {"sample_id": identity, "source": source, "label": name, "keep": True, "negative": False}
