@@ -28,6 +28,7 @@ from omnisource.cli.run import run
 from omnisource.cli.score import score
 from omnisource.cli.select import select
 from omnisource.cli.test import test
+from omnisource.cli.weights import app as weights
 from omnisource.errors import UserError
 from omnisource.progress import console
 from omnisource.tables import NO_ROOM
@@ -62,6 +63,8 @@ app.command()(init)
 app.command()(doctor)
 app.command()(collect)
 app.command()(ingest)
+app.add_typer(camera, name="camera")
+app.add_typer(weights, name="weights")
 app.command()(probe)
 app.command()(prepare)
 app.command()(dedupe)

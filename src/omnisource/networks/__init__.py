@@ -2,21 +2,31 @@
 
 from omnisource.networks.base import Network, freeze_norm, use_plain_form
 from omnisource.networks.checkpoint import Meta, load_checkpoint, save_checkpoint
+from omnisource.networks.cost import cost
 from omnisource.networks.create import create, is_spatial, names
-from omnisource.networks.initialise import inflate, initialise
-from omnisource.networks.weights import convert
+from omnisource.networks.files import convert_file, describe_file
+from omnisource.networks.initialise import InitKind, inflate, initialise
+from omnisource.networks.teachers import score_frames, score_images
+from omnisource.networks.weights import convert, layouts
 
 __all__ = [
+    "InitKind",
     "Meta",
     "Network",
     "convert",
+    "convert_file",
+    "cost",
     "create",
+    "describe_file",
     "freeze_norm",
     "inflate",
     "initialise",
     "is_spatial",
+    "layouts",
     "load_checkpoint",
     "names",
     "save_checkpoint",
+    "score_frames",
+    "score_images",
     "use_plain_form",
 ]

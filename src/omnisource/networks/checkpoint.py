@@ -87,7 +87,7 @@ def load_checkpoint(path: Path) -> tuple[Network, Meta]:
         meta = _read_meta(json.loads(header["meta"]))
         with torch.device("meta"):  # no memory is spent on what a damaged header asks for
             network = create(header["network"], num_classes, **options)
-    except (KeyError, ValueError, TypeError, RuntimeError, OverflowError, UserError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError, UserError) as error:
         raise UserError(f"{path}: the header is damaged ({_short(error)}); use another copy") from error
     check_fits(state, network, str(path))
     network.load_state_dict(state, assign=True)
@@ -104,6 +104,15 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: not a whole safetensors file ({_short(error)}); use another copy") from error
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file, without its tensors; empty for a file of another kind."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError, ValueError):
+        return {}
 
 
 def check_fits(state: dict[str, Tensor], network: Network, where: str) -> None:

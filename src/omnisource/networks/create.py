@@ -34,6 +34,27 @@ def is_spatial(name: str) -> bool:
     return name.startswith("tsn_")
 
 
+def usual_input(name: str) -> tuple[int, int]:
+    """Frames (or snippets) of a clip and their stride in source frames, as in section 4 of the paper."""
+    if name == "i3d_inception":
+        return 64, 1
+    return {"tsn": (3, 1), "slowonly": (8, 8)}.get(name.split("_")[0], (32, 2))
+
+
+def options_of(name: str) -> set[str]:
+    """The options that `create` takes for the network of this name."""
+    return set(inspect.signature(_builder(name)).parameters) - {"num_classes", "in_channels", "dropout"}
+
+
+def _builder(name: str) -> Callable[..., Network]:
+    builder = _BUILDERS.get(name)
+    if builder is None:
+        near = difflib.get_close_matches(name, _BUILDERS, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(_BUILDERS)}"
+        raise UserError(f"unknown network {name!r}: {hint}")
+    return builder
+
+
 def create(name: str, num_classes: int, in_channels: int = 3, dropout: float | None = None, **options: Any) -> Network:
     """Builds a network with fresh weights, in training mode.
 
@@ -42,12 +63,8 @@ def create(name: str, num_classes: int, in_channels: int = 3, dropout: float | N
     literature; 8 or 16 gives a network for tests and demonstrations), `padding` of the EfficientNets. Raises
     UserError for an unknown name or option.
     """
-    builder = _BUILDERS.get(name)
-    if builder is None:
-        near = difflib.get_close_matches(name, _BUILDERS, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(_BUILDERS)}"
-        raise UserError(f"unknown network {name!r}: {hint}")
-    known = set(inspect.signature(builder).parameters) - {"num_classes", "in_channels", "dropout"}
+    builder = _builder(name)
+    known = options_of(name)
     unknown = sorted(set(options) - known)
     if unknown:
         raise UserError(f"{name} has no option {unknown[0]!r}; it has {', '.join(sorted(known)) or 'none'}")

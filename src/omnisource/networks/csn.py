@@ -58,7 +58,8 @@ class CSN(Network):
         3       [1x1x1, depthwise 3x3x3, 1x1x1] x 36     1024 x 8 x 14 x 14
         4       [1x1x1, depthwise 3x3x3, 1x1x1] x 3      2048 x 4 x 7 x 7
 
-    irCSN-152 with 400 classes: 29.70 M parameters, 97.6 GMACs at 32 x 224. Paper, section 4 (irCSN-152 32x2).
+    irCSN-152 with 400 classes: 29.70 M parameters; 74.0 GMACs at 32 x 224, 96.7 at 32 x 256 (the
+    size for which the literature gives it). Paper, section 4 (irCSN-152 32x2).
     """
 
     def __init__(

@@ -9,7 +9,8 @@ from torch import Tensor
 from omnisource.errors import UserError
 from omnisource.networks.base import Network
 from omnisource.networks.create import create
-from omnisource.networks.weights import HEAD, Conversion, read_weights, translate
+from omnisource.networks.files import read_weights
+from omnisource.networks.weights import HEAD, Conversion, translate
 
 InitKind = Literal["none", "imagenet", "checkpoint"]
 

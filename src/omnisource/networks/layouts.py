@@ -10,19 +10,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from omnisource.networks.base import Network
+from omnisource.networks.checkpoint import RGB_MEAN, RGB_STD
 
 Name = str | Callable[[re.Match[str], Network], str]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """`rules`: (pattern, key here). `drops`: (pattern, reason). `options`: what `create` needs for networks
-    that have such an option, so that the weights give the numbers that they gave where they come from."""
+    """`rules`: (pattern, key here). `drops`: (pattern, reason).
+
+    `options`: what `create` needs for networks that have such an option, so that the weights give the numbers that
+    they gave where they come from. `mean`, `std`: the input's normalisation there, RGB, in units of the uint8 pixel.
+    """
 
     name: str
     rules: tuple[tuple[str, Name], ...]
     drops: tuple[tuple[str, str], ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    mean: tuple[float, ...] = RGB_MEAN
+    std: tuple[float, ...] = RGB_STD
 
     def rename(self, key: str, network: Network) -> str | None:
         """The key here of a foreign key; None when no rule knows it."""
@@ -178,6 +184,7 @@ EFFICIENTNET_PYTORCH = Layout(
         (rf"_bn1\.{_N}", r"last.norm.\1"),
         (rf"_fc\.{_P}", r"head.\1"),
     ),
+    options={"padding": "same"},
 )
 
 _VMZ_BLOCK = r"layer(\d)\.(\d+)\."
@@ -195,6 +202,8 @@ VMZ = Layout(
         (_VMZ_BLOCK + rf"downsample\.1\.{_N}", _in_stage(r"shortcut.norm.\3")),
         (rf"fc\.{_P}", r"head.\1"),
     ),
+    mean=(110.2008, 100.63983, 95.99475),
+    std=(58.14765, 56.46975, 55.332),
 )
 
 _CONV_OF = {"a": "conv1", "b": "conv2", "c": "conv3"}
@@ -217,6 +226,8 @@ PYTORCHVIDEO = Layout(
         (rf"blocks\.5\.proj\.{_P}", r"head.\1"),
     ),
     options={"norm_eps": 1e-5},
+    mean=(114.75,) * 3,
+    std=(57.375,) * 3,
 )
 
 _BRANCH_OF = {"b0": "point", "b1a": "reduce1", "b1b": "conv1", "b2a": "reduce2", "b2b": "conv2", "b3b": "pooled"}
@@ -236,6 +247,8 @@ PYTORCH_I3D = Layout(
         (_MIXED + rf"bn\.{_N}", _branch(r"norm.\3")),
         (rf"logits\.conv3d\.{_P}", r"head.\1"),
     ),
+    mean=(127.5,) * 3,
+    std=(127.5,) * 3,
 )
 
 OMNISOURCE = Layout("omnisource", ((r"(.+)", r"\1"),))

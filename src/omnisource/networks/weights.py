@@ -1,23 +1,16 @@
-"""Other people's weights: read their files, rename their keys, check every shape."""
+"""Other people's weights: rename their keys, check every shape."""
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from omnisource.errors import UserError
 from omnisource.networks.base import Network
-from omnisource.networks.checkpoint import read_safetensors
 from omnisource.networks.layouts import LAYOUTS, Layout
 
 HEAD = ("head.weight", "head.bias")
-_WRAPPERS = ("state_dict", "model_state", "model")
-"""Keys under which training tools keep the weights beside the optimiser and the rest."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +44,7 @@ def translate(
     file). Raises UserError for an unknown or wrong layout, for keys that are unknown, missing or of another
     shape, for another number of classes without `new_head`, and for values that are not finite.
     """
-    found, renamed, dropped = _rename(state, network, layout)
+    found, renamed, dropped = rename(state, network, layout)
     wanted = network.state_dict()
     where = f"weights in layout {found.name} for {network.name}"
     if new_head:
@@ -75,7 +68,7 @@ def translate(
         if value.is_floating_point() != target.is_floating_point() or value.is_complex():
             raise UserError(f"{where}: {key} holds {value.dtype}, not {target.dtype}")
         value = value.to(target.dtype)
-        if not torch.isfinite(value).all():
+        if not value.is_meta and not torch.isfinite(value).all():
             raise UserError(f"{where}: {key} holds values that are not finite; use another copy of the file")
         result[key] = value
     return Conversion(result, found.name, dropped)
@@ -90,14 +83,14 @@ def _shaped(value: Tensor, target: Tensor) -> Tensor:
     return value
 
 
-def _rename(
+def rename(
     state: Mapping[str, Tensor], network: Network, layout: str
 ) -> tuple[Layout, dict[str, Tensor], dict[str, str]]:
     """The layout, the tensors under our keys, and the keys dropped by that layout with the reasons."""
     if layout != "auto" and layout not in layouts():
         raise UserError(f"unknown layout {layout!r}: choose auto or one of {', '.join(layouts())}")
     ours = network.state_dict().keys()
-    best: tuple[int, Layout, str] | None = None
+    fewest, nearest, first = len(state) + 1, LAYOUTS[0], "no weights at all"
     for candidate in LAYOUTS:
         if layout not in ("auto", candidate.name):
             continue
@@ -113,68 +106,11 @@ def _rename(
                 dropped[foreign] = reason
             else:
                 unknown.append(foreign)
-        if not unknown and renamed:
+        if renamed and not unknown:
             return candidate, renamed, dropped
-        if best is None or len(unknown) < best[0]:
-            best = (len(unknown), candidate, unknown[0] if unknown else "no weights at all")
-    assert best is not None
+        if len(unknown) < fewest:
+            fewest, nearest, first = len(unknown), candidate, unknown[0] if unknown else first
     raise UserError(
-        f"weights for {network.name}: {best[0]} of {len(state)} keys are unknown in the nearest layout, "
-        f"{best[1].name} (first: {best[2]!r}); known layouts: {', '.join(layouts())}"
+        f"weights for {network.name}: {fewest} of {len(state)} keys are unknown in the nearest layout, "
+        f"{nearest.name} (first: {first!r}); known layouts: {', '.join(layouts())}"
     )
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a foreign checkpoint (safetensors, or PyTorch's own format without code), unwrapped.
-
-    Raises UserError when the file is missing, cut off, wants to run code, or holds no weights.
-    """
-    if path.suffix == ".safetensors":
-        return read_safetensors(path)[1]
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    _refuse_compressed(path)
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path}: refused, since it is damaged or holds more than weights (loading it could run code); "
-            "save its state_dict alone and try again"
-        ) from error
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-    ) as error:
-        raise UserError(f"{path}: not a whole PyTorch checkpoint; use another copy") from error
-    for wrapper in _WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not isinstance(content, dict) or not content or not all(isinstance(key, str) for key in content):
-        raise UserError(f"{path}: holds no weights; expected a state_dict, or one under {', '.join(_WRAPPERS)}")
-    for key, value in content.items():
-        if not isinstance(value, Tensor):
-            raise UserError(f"{path}: {key!r} is a {type(value).__name__}, not a tensor; save the state_dict alone")
-    state: dict[str, Tensor] = content
-    if all(key.startswith("module.") for key in state):  # written by a data-parallel training
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    return state
-
-
-def _refuse_compressed(path: Path) -> None:
-    """PyTorch stores its tensors uncompressed, so a file that would unpack to more than itself is not its
-    work."""
-    if not zipfile.is_zipfile(path):
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-    except zipfile.BadZipFile as error:
-        raise UserError(f"{path}: not a whole PyTorch checkpoint; use another copy") from error
-    if unpacked > path.stat().st_size:
-        raise UserError(f"{path}: refused, since it would unpack to {unpacked} bytes; save the state_dict anew")

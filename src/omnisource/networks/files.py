@@ -1,0 +1,172 @@
+"""Files of weights: read foreign ones without running their code, rewrite them as ours, say what they hold."""
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from omnisource.errors import UserError
+from omnisource.networks.base import Network
+from omnisource.networks.checkpoint import (
+    FORMAT,
+    Meta,
+    load_checkpoint,
+    read_header,
+    read_safetensors,
+    save_checkpoint,
+)
+from omnisource.networks.create import create, names, options_of, usual_input
+from omnisource.networks.layouts import Layout
+from omnisource.networks.weights import Conversion, rename, translate
+
+_WRAPPERS = ("state_dict", "model_state", "model")
+"""Keys under which training tools keep the weights beside the optimiser and the rest."""
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a foreign checkpoint (safetensors, or PyTorch's own format without code), unwrapped.
+
+    Raises UserError when the file is missing, cut off, wants to run code, or holds no weights.
+    """
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)[1]
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    _refuse_compressed(path)
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path}: refused, since it is damaged or holds more than weights (loading it could run code); "
+            "save its state_dict alone and try again"
+        ) from error
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+    ) as error:
+        raise UserError(f"{path}: not a whole PyTorch checkpoint; use another copy") from error
+    for wrapper in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not content or not all(isinstance(key, str) for key in content):
+        raise UserError(f"{path}: holds no weights; expected a state_dict, or one under {', '.join(_WRAPPERS)}")
+    for key, value in content.items():
+        if not isinstance(value, Tensor):
+            raise UserError(f"{path}: {key!r} is a {type(value).__name__}, not a tensor; save the state_dict alone")
+    state: dict[str, Tensor] = content
+    if all(key.startswith("module.") for key in state):  # written by a data-parallel training
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    return state
+
+
+def _refuse_compressed(path: Path) -> None:
+    """PyTorch stores its tensors uncompressed, so a file that would unpack to more than itself is not its
+    work."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{path}: not a whole PyTorch checkpoint; use another copy") from error
+    if unpacked > path.stat().st_size:
+        raise UserError(f"{path}: refused, since it would unpack to {unpacked} bytes; save the state_dict anew")
+
+
+def convert_file(
+    source: Path,
+    target: Path,
+    name: str,
+    layout: str = "auto",
+    *,
+    new_classes: int | None = None,
+    meta: Meta | None = None,
+    **options: Any,
+) -> Conversion:
+    """Reads a foreign checkpoint and writes it as one of ours; the number of classes and of input channels is read
+    off the weights.
+
+    `new_classes` starts a new classifier for so many classes in place of the file's. `meta` is what the new
+    checkpoint says of itself; by default the normalisation of the layout and the usual input of the network. Options
+    are those of `create`. Raises UserError as `translate` does; `target` then does not appear.
+    """
+    state = read_weights(source)
+    try:
+        outline, found = _outline(state, name, layout, options)
+        settings = {key: value for key, value in outline.options.items() if key != "dropout"}
+        network = create(name, new_classes or outline.num_classes, **settings)
+        conversion = translate(state, network, found.name, new_head=new_classes is not None)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+    network.load_state_dict(conversion.state)
+    frames, stride = usual_input(name)
+    mean, std = found.mean, found.std
+    if network.in_channels != len(mean):  # flow: bytes around 128, scaled to -1 .. 1
+        mean, std = (127.5,) * network.in_channels, (127.5,) * network.in_channels
+    save_checkpoint(target, network, meta or Meta(mean=mean, std=std, frames=frames, stride=stride, origin=source.name))
+    return conversion
+
+
+def fitting(state: Mapping[str, Tensor]) -> list[tuple[str, str]]:
+    """The networks that foreign weights may be of, each with the layout: every key known, none missing but the
+    classifier's, every shape right."""
+    outlines = {key: torch.empty_like(value, device="meta") for key, value in state.items()}
+    found = []
+    for name in names():
+        try:
+            network, layout = _outline(outlines, name, "auto", {})
+            translate(outlines, network, layout.name, new_head=True)
+        except UserError:
+            continue
+        found.append((name, layout.name))
+    return found
+
+
+def _outline(state: Mapping[str, Tensor], name: str, layout: str, options: Mapping[str, Any]) -> tuple[Network, Layout]:
+    """The network (without memory) whose classes and input channels are those of the weights, and their layout."""
+    with torch.device("meta"):
+        found, renamed, _ = rename(state, create(name, 1, **options), layout)
+        first = renamed.get("stem.conv.weight", renamed.get("conv1a.conv.weight"))
+        if first is None or first.ndim < 4:
+            raise UserError(f"weights for {name}: the first convolution is missing")
+        head = renamed.get("head.weight")
+        classes = 1 if head is None or not head.ndim else head.shape[0]
+        settings = {**{key: v for key, v in found.options.items() if key in options_of(name)}, **options}
+        return create(name, classes, first.shape[1], **settings), found
+
+
+def describe_file(path: Path) -> dict[str, str]:
+    """What a weight file holds, as lines for people: ours from its metadata, a foreign one from its keys."""
+    header = read_header(path)
+    if header.get("format") == FORMAT:
+        network, meta = load_checkpoint(path)
+        names_shown = ", ".join(meta.classes[:5]) + (", ..." if len(meta.classes) > 5 else "")
+        return {
+            "network": network.name,
+            "options": ", ".join(f"{key}={value}" for key, value in network.options.items()),
+            "parameters": f"{sum(p.numel() for p in network.parameters()):,}",
+            "classes": f"{network.num_classes}" + (f" ({names_shown})" if names_shown else " (names unknown)"),
+            "input": f"{meta.frames} frames, stride {meta.stride}, {meta.size} pixels",
+            "normalisation": f"mean {', '.join(map(str, meta.mean))}; std {', '.join(map(str, meta.std))}",
+            "recipe": meta.recipe_hash or "unknown",
+            "origin": meta.origin or "unknown",
+            "licence": meta.licence or "unknown",
+        }
+    state = read_weights(path)
+    fits = fitting(state)
+    numbers = sum(value.numel() for key, value in state.items() if not key.endswith("num_batches_tracked"))
+    return {
+        "tensors": f"{len(state)}",
+        "numbers": f"{numbers:,}",
+        "fits": ", ".join(f"{name} (layout {layout})" for name, layout in fits) or "none of our networks",
+    }

@@ -1,0 +1,166 @@
+"""Files of weights: ours and foreign, whole and hostile; the command line over them."""
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import foreign
+import pytest
+import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from omnisource import networks
+from omnisource.cli import app
+from omnisource.errors import UserError
+from omnisource.networks.checkpoint import read_header
+from omnisource.networks.files import read_weights
+
+META = networks.Meta(classes=("run", "walk"), mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0), frames=4, stride=16, size=64)
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> Path:
+    network = networks.create("slowonly_r18", 2, base_width=8, dropout=0.25)
+    networks.save_checkpoint(tmp_path / "ours.safetensors", network, META)
+    return tmp_path / "ours.safetensors"
+
+
+def test_a_checkpoint_comes_back_as_it_was(ours: Path) -> None:
+    network, meta = networks.load_checkpoint(ours)
+    assert (network.name, network.num_classes, network.dropout.p, meta) == ("slowonly_r18", 2, 0.25, META)
+    assert not network.training and all(p.requires_grad for p in network.parameters())
+    again = ours.with_name("again.safetensors")
+    networks.save_checkpoint(again, network, meta)
+    assert read_header(again) == read_header(ours)
+    first, second = network.state_dict(), networks.load_checkpoint(again)[0].state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first) and first.keys() == second.keys()
+    assert [p.name for p in ours.parent.iterdir() if p.suffix == ".part"] == []
+
+
+def test_class_names_must_match(tmp_path: Path) -> None:
+    network = networks.create("slowonly_r18", 3, base_width=8)
+    with pytest.raises(UserError, match="2 class names for a network of 3 classes"):
+        networks.save_checkpoint(tmp_path / "x.safetensors", network, META)
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_checkpoints_that_are_damaged_or_foreign_are_refused(ours: Path) -> None:
+    whole, bad = ours.read_bytes(), ours.with_name("bad.safetensors")
+    header, state = read_header(ours), {k: v.clone() for k, v in networks.load_checkpoint(ours)[0].state_dict().items()}
+    state = {key: value.contiguous() for key, value in state.items()}
+    for content in (whole[: len(whole) // 2], b"", b"PK\x03\x04", os.urandom(4096)):
+        bad.write_bytes(content)
+        with pytest.raises(UserError, match="not a whole safetensors file"):
+            networks.load_checkpoint(bad)
+    with pytest.raises(UserError, match="no such file"):
+        networks.load_checkpoint(ours.with_name("none.safetensors"))
+    save_file(state, bad)
+    with pytest.raises(UserError, match="omnisource weights convert"):
+        networks.load_checkpoint(bad)
+    for change in (
+        {"network": "slowonly_r19"},
+        {"num_classes": "many"},
+        {"options": '{"base_width": 1000000000000}'},
+        {"options": '{"recompute": true}'},
+        {"meta": '{"std": [0, 0, 0]}'},
+        {"meta": "[]"},
+    ):
+        save_file(state, bad, {**header, **change})
+        with pytest.raises(UserError, match="the header is damaged"):
+            networks.load_checkpoint(bad)
+    save_file(state, bad, {**header, "num_classes": "3", "meta": "{}"})
+    with pytest.raises(UserError, match=r"head.weight is \(2, 64\)"):
+        networks.load_checkpoint(bad)
+    state["head.bias"][0] = float("inf")
+    save_file(state, bad, header)
+    with pytest.raises(UserError, match="not finite"):
+        networks.load_checkpoint(bad)
+
+
+@pytest.mark.parametrize("wrapper", ["", "state_dict", "model_state", "module"])
+def test_foreign_files_are_unwrapped(tmp_path: Path, wrapper: str) -> None:
+    state = {"conv1.weight": torch.ones(2)}
+    if wrapper == "module":
+        torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, tmp_path / "x.pth")
+    else:
+        torch.save({wrapper: state, "epoch": 3} if wrapper else state, tmp_path / "x.pth")
+    assert torch.equal(read_weights(tmp_path / "x.pth")["conv1.weight"], torch.ones(2))
+
+
+class _Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("ran",)
+
+
+def test_a_file_that_wants_to_run_code_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": {"conv1.weight": _Bomb()}}, "bomb.pth")
+    Path("bomb.pkl").write_bytes(pickle.dumps({"blobs": _Bomb()}))
+    for name in ("bomb.pth", "bomb.pkl"):
+        with pytest.raises(UserError, match="refused"):
+            read_weights(Path(name))
+    assert not Path("ran").exists()
+
+
+def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    torch.save({"a": torch.zeros(1000)}, path)
+    whole = path.read_bytes()
+    for content in (whole[:700], b"", b"hello"):
+        path.write_bytes(content)
+        with pytest.raises(UserError):
+            read_weights(path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", b"\0" * 10_000_000)
+    with pytest.raises(UserError, match="would unpack"):
+        read_weights(path)
+    for content, says in (([1, 2], "holds no weights"), ({"a": 3}, "is a int"), ({}, "holds no weights")):
+        torch.save(content, path)
+        with pytest.raises(UserError, match=says):
+            read_weights(path)
+    with pytest.raises(UserError, match="no such file"):
+        read_weights(tmp_path / "none.pth")
+
+
+def test_convert_and_show_on_the_command_line(tmp_path: Path) -> None:
+    run = CliRunner()
+    source, target = tmp_path / "r18.pth", tmp_path / "r18.safetensors"
+    torch.save({"state_dict": foreign.torchvision_resnet(18, 10)}, source)
+    shown = run.invoke(app, ["weights", "show", str(source)])
+    assert shown.exit_code == 0 and "tsn_r18 (layout torchvision-resnet)" in shown.output
+    done = run.invoke(app, ["weights", "convert", str(source), str(target), "--network", "tsn_r18"])
+    assert done.exit_code == 0 and "layout torchvision-resnet" in done.output
+    network, meta = networks.load_checkpoint(target)
+    assert (network.num_classes, meta.frames, meta.origin) == (10, 3, "r18.pth")
+    shown = run.invoke(app, ["weights", "show", str(target)])
+    assert shown.exit_code == 0 and "10 (names unknown)" in shown.output and "r18.pth" in shown.output
+    args = ["weights", "convert", str(source), str(target), "--network", "tsn_r18", "--new-classes", "4"]
+    assert "started anew" in run.invoke(app, args).output
+    assert networks.load_checkpoint(target)[0].num_classes == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--network", "tsn_r81"], "tsn_r18"),
+        (["--network", "tsn_r50"], "are missing from the file"),
+        (["--network", "tsn_r18", "--layout", "vmz"], "keys are unknown"),
+        (["--network", "tsn_r18", "--option", "width"], "KEY=VALUE"),
+        (["--network", "tsn_r18", "--option", "base_width=32"], "not"),
+    ],
+)
+def test_a_conversion_that_fails_writes_nothing(tmp_path: Path, arguments: list[str], says: str) -> None:
+    source, target = tmp_path / "r18.pth", tmp_path / "out.safetensors"
+    torch.save(foreign.torchvision_resnet(18, 10), source)
+    done = CliRunner().invoke(app, ["weights", "convert", str(source), str(target), *arguments])
+    assert isinstance(done.exception, UserError) and says in str(done.exception)
+    assert "\n" not in str(done.exception) and not target.exists()
+
+
+def test_flow_weights_keep_their_two_channels(tmp_path: Path) -> None:
+    torch.save(foreign.pytorch_i3d(2), tmp_path / "flow.pt")
+    networks.convert_file(tmp_path / "flow.pt", tmp_path / "flow.safetensors", "i3d_inception")
+    network, meta = networks.load_checkpoint(tmp_path / "flow.safetensors")
+    assert (network.in_channels, meta.mean, meta.frames) == (2, (127.5, 127.5), 64)
