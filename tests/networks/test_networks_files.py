@@ -71,7 +71,7 @@ def test_checkpoints_that_are_damaged_or_foreign_are_refused(ours: Path) -> None
         with pytest.raises(UserError, match="the header is damaged"):
             networks.load_checkpoint(bad)
     save_file(state, bad, {**header, "num_classes": "3", "meta": "{}"})
-    with pytest.raises(UserError, match=r"head.weight is \(2, 64\)"):
+    with pytest.raises(UserError, match=r"head\.(bias|weight) is \(2,"):
         networks.load_checkpoint(bad)
     state["head.bias"][0] = float("inf")
     save_file(state, bad, header)
