@@ -14,7 +14,7 @@ from PIL import Image
 
 from omnisource.clips import augment, dense_test, read_clip, read_times, segment_test
 from omnisource.clips.read import centre
-from omnisource.curate import dedupe, probe, score, select, what_if
+from omnisource.curate import Engine, dedupe, probe, score, select, what_if
 from omnisource.curate.score import load_teacher, units_by_teacher
 from omnisource.errors import UserError
 from omnisource.ingest import ingest
@@ -109,7 +109,7 @@ def recipe(media: Path) -> Recipe:
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe) -> Workspace:
     workspace = a_workspace(tmp_path_factory.mktemp("workspace"), recipe)
-    score(recipe, workspace, workers=2)
+    score(recipe, workspace, Engine(workers=2))
     return workspace
 
 
@@ -196,7 +196,7 @@ def test_a_killed_stage_goes_on_where_it_stopped(
     other.run_stage = real  # type: ignore[method-assign]
     row = {"sample_id": gone["sample_id"], "teacher": "image", "unit": "image", "status": "dropped", "reason": "marked"}
     Journal(other.partial("score") / "image", SCORES, ["sample_id"], marks[0]).append([row])
-    score(recipe, other, workers=1)
+    score(recipe, other, Engine(workers=1))
     rows = {
         (r["sample_id"], r["teacher"], r["unit"], r["start_s"]): r
         for r in read_table(other.table("scores")).to_pylist()
@@ -216,7 +216,7 @@ def test_a_file_that_vanishes_gets_rows_with_a_reason(tmp_path: Path, media: Pat
     mine = a_recipe(copy)
     workspace = a_workspace(tmp_path / "workspace", mine)
     (copy / "films" / "wave" / "0.mp4").unlink()
-    record = score(mine, workspace, workers=1)
+    record = score(mine, workspace, Engine(workers=1))
     rows = [row for row in read_table(workspace.table("scores")).to_pylist() if row["status"] != "ok"]
     assert {row["reason"] for row in rows} == {"missing"} and record.counts["failed"] == len(rows) == 18
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import faiss
 import numpy as np
+import pyarrow as pa
 
 from omnisource.curate.embed import F16, Trunk, embed, feature_blocks, frames_of
+from omnisource.curate.engine import LOCAL, Engine
 from omnisource.curate.pieces import Piece
 from omnisource.curate.samples import Sample
 from omnisource.curate.whiten import F32, Whitening, fit_whitening
@@ -34,11 +36,10 @@ class Closeness:
 def compare(
     recipe: Recipe,
     held_out: Sequence[Sample],
-    web: Iterable[Sample],
-    total: int,
+    web: pa.Table,
     journal: Journal,
     folder: Path,
-    workers: int | None,
+    engine: Engine = LOCAL,
 ) -> Closeness:
     """Finds for every web sample the most similar frame of the test set, as it is and mirrored.
 
@@ -47,14 +48,14 @@ def compare(
 
     Args:
         held_out: the target's val and test samples.
-        web, total: the samples to look at, and how many they are.
+        web: the samples to look at: a table of the fields of Sample.
         journal, folder: where features of the web are kept until the end, so that a killed stage resumes.
     """
     settings = recipe.dedupe
-    trunk = Trunk(recipe, workers)
+    trunk = Trunk(recipe, engine.workers)
     requests = [request for sample in held_out for request in frames_of(sample, settings)]
     ids, features = _look(trunk, [replace(r, flip=flip) for flip in (False, True) for r in requests])
-    embed(trunk, settings, web, total, journal, "frames of the web")
+    embed(recipe, web, journal, engine, "frames of the web")
     upright = features[: len(features) // 2]
     whitening = fit_whitening(np.concatenate([upright, *_drawn(folder, recipe.seed)]))
     measured: dict[str, Any] = {"dimensions": whitening.matrix.shape[1], "test_frames": len(upright)}

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from omnisource.curate.closeness import compare
 from omnisource.curate.embed import FEATURES
+from omnisource.curate.engine import LOCAL, Engine
 from omnisource.curate.hamming import I64, keep_first, near_pairs
 from omnisource.curate.samples import Samples
 from omnisource.recipe import Recipe
@@ -22,7 +23,7 @@ Row = dict[str, Any]
 Strings = npt.NDArray[np.object_]
 
 
-def dedupe(recipe: Recipe, workspace: Workspace, workers: int | None = None) -> StageRecord:
+def dedupe(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> StageRecord:
     """Writes the table `duplicates`: one row for every whole web sample; dropped ones name twin, rule and similarity.
 
     Three rules: equal content (sha256) and like pictures (perceptual hash) within the web, of which the best copy
@@ -30,7 +31,7 @@ def dedupe(recipe: Recipe, workspace: Workspace, workers: int | None = None) -> 
     most similar test sample too.
 
     Args:
-        workers: decoding processes; None: one for each CPU.
+        engine: where to work.
 
     Raises:
         UserError: the network's weights are not at hand.
@@ -46,7 +47,7 @@ def dedupe(recipe: Recipe, workspace: Workspace, workers: int | None = None) -> 
             _near(rows, settings.phash_distance)
         measured: dict[str, Any] = {}
         if settings.against_test and not rows.empty:
-            measured = _against_test(recipe, workspace, rows, mark, workers)
+            measured = _against_test(recipe, workspace, rows, mark, engine)
         table = rows.table()
         write_table(path, table)
         return _counts(table) | measured
@@ -159,15 +160,14 @@ def _of_one_length(pairs: Iterable[tuple[I64, I64]], duration_s: npt.NDArray[np.
         yield a[alike], b[alike]
 
 
-def _against_test(recipe: Recipe, workspace: Workspace, rows: _Rows, mark: str, workers: int | None) -> Row:
+def _against_test(recipe: Recipe, workspace: Workspace, rows: _Rows, mark: str, engine: Engine) -> Row:
     """Drops what resembles a frame of the target's val or test split; returns what was measured."""
     held_out = list(Samples(workspace, "target", splits=("val", "test")))
     if not held_out:
         return {}
-    kept = set(rows.ids[rows.kept])
-    web = (sample for sample in Samples(workspace, "web") if sample.sample_id in kept)
+    web = Samples(workspace, "web").table(without=set(rows.ids[~rows.kept]))
     folder = workspace.partial("dedupe")
-    found = compare(recipe, held_out, web, len(kept), Journal(folder, FEATURES, ["sample_id"], mark), folder, workers)
+    found = compare(recipe, held_out, web, Journal(folder, FEATURES, ["sample_id"], mark), folder, engine)
     places = np.flatnonzero(np.isin(rows.ids.astype(str), list(found.closest)))
     for place in places:
         rows.twin[place], rows.similarity[place] = found.closest[rows.ids[place]]

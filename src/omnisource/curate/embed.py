@@ -6,18 +6,20 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from omnisource.clips import segment_test
+from omnisource.curate.engine import Engine, on_ray
 from omnisource.curate.pieces import Look, Piece, Span, pieces
 from omnisource.curate.samples import Sample, frames_between
 from omnisource.errors import UserError
 from omnisource.infer import Request, infer
 from omnisource.media import Limits
 from omnisource.networks import Meta, create, initialise
-from omnisource.progress import track
+from omnisource.progress import meter, track
 from omnisource.recipe import Dedupe, Recipe, Score
-from omnisource.tables import Journal
+from omnisource.tables import Journal, table_from_rows
 
 F16 = npt.NDArray[np.float16]
 
@@ -78,13 +80,32 @@ def frames_of(sample: Sample, settings: Dedupe) -> Iterator[Request]:
         yield from pieces(sample, ["image", "frame"], Look(True, 1, 1), each)
 
 
-def embed(trunk: Trunk, settings: Dedupe, samples: Iterable[Sample], total: int, journal: Journal, what: str) -> None:
-    """Writes the features of all samples that the journal does not hold yet."""
+def embed(recipe: Recipe, samples: pa.Table, journal: Journal, engine: Engine, what: str) -> None:
+    """Writes the features of all samples (a table of the fields of Sample) that the journal does not hold yet."""
     done = journal.done()
-    requests = (
-        request for sample in samples if sample.sample_id not in done for request in frames_of(sample, settings)
-    )
-    journal.fill(track(_rows(trunk, requests), total - len(done), what))
+    work = samples.filter(pc.invert(pc.is_in(samples["sample_id"], pa.array(sorted(done), pa.string()))))
+    if engine.kind == "local":
+        journal.fill(track(_BlockEmbedder(recipe, engine.workers).groups(work), work.num_rows, what))
+        return
+    with meter(what, work.num_rows) as bar:
+        for table in on_ray(engine, work, _BlockEmbedder, recipe, engine.workers):
+            journal.append_table(table)
+            bar.advance(pc.count_distinct(table["sample_id"]).as_py())
+
+
+class _BlockEmbedder:
+    """Looks at blocks of samples."""
+
+    def __init__(self, recipe: Recipe, workers: int | None) -> None:
+        self._settings, self._trunk = recipe.dedupe, Trunk(recipe, workers)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        return table_from_rows((row for group in self.groups(block) for row in group), FEATURES)
+
+    def groups(self, block: pa.Table) -> Iterator[list[dict[str, object]]]:
+        """The rows of FEATURES, sample by sample."""
+        samples = (Sample(**row) for batch in block.to_batches() for row in batch.to_pylist())
+        return _rows(self._trunk, (request for sample in samples for request in frames_of(sample, self._settings)))
 
 
 def _rows(trunk: Trunk, requests: Iterable[Request]) -> Iterator[list[dict[str, object]]]:

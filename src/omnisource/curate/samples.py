@@ -1,12 +1,13 @@
 """The samples that are still in, with what the probe found in their files."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from omnisource.workspace import Workspace
 
@@ -64,6 +65,12 @@ class Samples:
             for batch in self._query(db, _COLUMNS, "ORDER BY source, sample_id").to_arrow_reader(_BATCH):
                 for row in batch.to_pylist():
                     yield Sample(**row)
+
+    def table(self, without: Set[str] = frozenset()) -> pa.Table:
+        """All of them at once, as a table of the fields of Sample, but for some ids."""
+        with duckdb.connect() as db:
+            table = self._query(db, _COLUMNS, "ORDER BY source, sample_id").to_arrow_table()
+        return table.filter(pc.invert(pc.is_in(table["sample_id"], pa.array(sorted(without), pa.string()))))
 
     def _query(self, db: duckdb.DuckDBPyConnection, columns: str, order: str = "") -> duckdb.DuckDBPyRelation:
         labels = self._workspace.classes()

@@ -8,16 +8,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from omnisource.curate.engine import LOCAL, Engine, on_ray
 from omnisource.curate.pieces import Look, Piece, pieces
 from omnisource.curate.samples import Sample, Samples
 from omnisource.errors import UserError
 from omnisource.infer import Result, infer
 from omnisource.media import Limits
 from omnisource.networks import Meta, Network, is_spatial, load_checkpoint
-from omnisource.progress import track
+from omnisource.progress import meter, track
 from omnisource.recipe import Recipe
 from omnisource.recipe.curation import Unit
-from omnisource.tables import SCORES, Journal, write_table
+from omnisource.tables import SCORES, Journal, table_from_rows, write_table
 from omnisource.workspace import StageRecord, Workspace
 
 _KEYS = ("sample_id", "teacher", "unit", "start_s")
@@ -25,14 +26,14 @@ _KEYS = ("sample_id", "teacher", "unit", "start_s")
 Row = dict[str, Any]
 
 
-def score(recipe: Recipe, workspace: Workspace, workers: int | None = None) -> StageRecord:
+def score(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> StageRecord:
     """Scores every web sample that is whole and no duplicate, with the recipe's teachers for its format.
 
     Of untrimmed videos the windows are scored when a planned student is 3D and the frames when one is 2D. A sample that
     can't be decoded gets rows with a reason. A killed stage goes on after the last samples written.
 
     Args:
-        workers: decoding processes; None: one for each CPU.
+        engine: where to work.
 
     Raises:
         UserError: a teacher is not trained yet or knows other classes.
@@ -46,7 +47,7 @@ def score(recipe: Recipe, workspace: Workspace, workers: int | None = None) -> S
         for name, units in wanted.items():
             teacher = load_teacher(recipe, workspace, name, classes)
             journal = Journal(workspace.partial("score") / name, SCORES, _KEYS, mark)
-            _score_all(recipe, workspace, teacher, units, journal, workers)
+            _score_all(recipe, workspace, teacher, units, journal, engine)
             tables.append(journal.table())
         table = pa.concat_tables(tables) if tables else SCORES.empty_table()
         table = table.take(pc.sort_indices(table, sort_keys=[(key, "ascending") for key in _KEYS]))
@@ -117,15 +118,33 @@ def load_teacher(recipe: Recipe, workspace: Workspace, name: str, classes: Seque
 
 
 def _score_all(
-    recipe: Recipe, workspace: Workspace, teacher: Teacher, units: Sequence[Unit], journal: Journal, workers: int | None
+    recipe: Recipe, workspace: Workspace, teacher: Teacher, units: Sequence[Unit], journal: Journal, engine: Engine
 ) -> None:
     """Scores what the journal does not hold yet."""
     formats = sorted({"untrimmed" if unit in ("window", "frame") else unit for unit in units})
-    done = journal.done()
-    samples = Samples(workspace, "web", formats, unique=True)
-    todo = (sample for sample in samples if sample.sample_id not in done)
-    groups = score_samples(recipe, teacher, units, todo, workers)
-    journal.fill(track(groups, len(samples) - len(done), f"score by {teacher.name}"))
+    samples, done = Samples(workspace, "web", formats, unique=True), journal.done()
+    what, left = f"score by {teacher.name}", len(samples) - len(done)
+    if engine.kind == "local":
+        todo = (sample for sample in samples if sample.sample_id not in done)
+        journal.fill(track(score_samples(recipe, teacher, units, todo, engine.workers), left, what))
+        return
+    work = samples.table(without=done)
+    with meter(what, left) as bar:
+        for table in on_ray(engine, work, _BlockScorer, recipe, teacher, tuple(units), engine.workers):
+            journal.append_table(table)
+            bar.advance(pc.count_distinct(table["sample_id"]).as_py())
+
+
+class _BlockScorer:
+    """Scores blocks of samples in an actor of a cluster."""
+
+    def __init__(self, recipe: Recipe, teacher: Teacher, units: Sequence[Unit], workers: int | None) -> None:
+        self._recipe, self._teacher, self._units, self._workers = recipe, teacher, units, workers
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        samples = (Sample(**row) for row in block.to_pylist())
+        groups = score_samples(self._recipe, self._teacher, self._units, samples, self._workers)
+        return table_from_rows((row for group in groups for row in group), SCORES)
 
 
 def score_samples(

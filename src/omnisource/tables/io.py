@@ -130,7 +130,10 @@ class Journal:
 
     def append(self, rows: Iterable[Row]) -> None:
         """Writes the rows as one part; after it returns they survive any crash."""
-        table = table_from_rows(rows, self._schema)
+        self.append_table(table_from_rows(rows, self._schema))
+
+    def append_table(self, table: pa.Table) -> None:
+        """Like `append`, for rows that are a table already."""
         if table.num_rows:
             write_table(self._folder / f"{self._next:08d}.parquet", table)
             self._next += 1

@@ -1,0 +1,83 @@
+"""Where a stage's work is done: on this machine, or on a Ray cluster."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from omnisource.errors import UserError
+
+_ROWS = 256  # of the table of work that one task takes
+_RETRIES = 10  # of a task or actor whose machine is lost
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where to work. The result does not depend on it."""
+
+    kind: Literal["local", "ray"] = "local"
+    address: str | None = None
+    """Of the Ray cluster; None: the one that this machine belongs to, else one of its own."""
+    workers: int | None = None
+    """Decoding processes on each machine; None: one for each CPU."""
+    actors: tuple[int, int] = (1, 64)
+    """Fewest and most copies of a network on a cluster."""
+    cpus: float = 1.0
+    gpus: float = 0.0
+    """What one copy of a network takes of its machine."""
+
+
+LOCAL = Engine()
+
+
+def on_ray(
+    engine: Engine, work: pa.Table, make: Callable[..., Callable[[pa.Table], pa.Table]], *arguments: Any
+) -> Iterator[pa.Table]:
+    """Runs `make(*arguments)` in actors of a Ray cluster and feeds them the rows of `work`, in blocks.
+
+    Yields the resulting tables as they come, in any order. `make` and the arguments are pickled once and travel to
+    each actor; actors start and stop with the amount of work. When a machine is lost its blocks are done elsewhere.
+
+    Raises:
+        UserError: Ray is not installed, or the cluster can't be reached.
+    """
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise UserError("--engine ray: Ray is not installed; pip install 'omnisource[ray]'") from None
+    if not ray.is_initialized():
+        try:
+            ray.init(address=engine.address, log_to_driver=False, logging_level="warning")
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            where = engine.address or "this machine"
+            raise UserError(f"--address: no Ray cluster at {where} ({str(error).splitlines()[0]})") from None
+    settings = ray.data.DataContext.get_current()
+    settings.enable_progress_bars = False
+    settings.max_errored_blocks = 0  # bad media is a row with a reason; an exception is a fault and must be seen
+    blocks = [work.slice(start, _ROWS) for start in range(0, work.num_rows, _ROWS)]
+    if not blocks:
+        return
+    results = ray.data.from_arrow(blocks).map_batches(
+        _Actor,
+        fn_constructor_args=(make, arguments),
+        batch_size=None,
+        batch_format="pyarrow",
+        concurrency=(engine.actors[0], min(engine.actors[1], len(blocks))),
+        num_cpus=engine.cpus,
+        num_gpus=engine.gpus or None,
+        max_restarts=_RETRIES,
+        max_task_retries=_RETRIES,
+    )
+    yield from results.iter_batches(batch_size=None, batch_format="pyarrow")
+
+
+class _Actor:
+    """One copy of the work on the cluster."""
+
+    def __init__(self, make: Callable[..., Callable[[pa.Table], pa.Table]], arguments: tuple[Any, ...]) -> None:
+        self._run = make(*arguments)
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        return self._run(rows)

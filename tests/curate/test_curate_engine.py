@@ -1,0 +1,119 @@
+"""The same stage on a real two-node Ray cluster, one node of which dies at work."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+
+from omnisource.curate import Engine, dedupe, probe, score
+from omnisource.curate.engine import on_ray
+from omnisource.errors import UserError
+from omnisource.ingest import ingest
+from omnisource.networks import Meta, create, save_checkpoint
+from omnisource.recipe import Recipe
+from omnisource.tables import read_table
+from omnisource.workspace import Workspace, open_workspace
+
+ray = pytest.importorskip("ray", reason="needs the extra ray")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+COUNT = 1200
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    from ray.cluster_utils import Cluster
+
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path("src").resolve()), os.environ.get("PYTHONPATH", "")])
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster.lost = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def a_workspace(root: Path) -> tuple[Recipe, Workspace]:
+    rng = np.random.default_rng(0)
+    for name in ("jump", "wave"):
+        for split in ("target", "web"):
+            (root / split / name).mkdir(parents=True)
+    for number in range(COUNT):
+        coarse = rng.integers(0, 255, (6, 8, 3), np.uint8)
+        Image.fromarray(coarse).resize((80, 60)).save(root / "web" / ("jump", "wave")[number % 2] / f"{number}.jpg")
+    for name in ("jump", "wave"):
+        for number in range(2):
+            coarse = rng.integers(0, 255, (6, 8, 3), np.uint8)
+            Image.fromarray(coarse).resize((80, 60)).save(root / "target" / name / f"{number}.jpg")
+    (root / "web" / "jump" / "0.jpg").write_bytes((root / "web" / "jump" / "2.jpg").read_bytes()[:300])
+    training = {"network": {"name": "tsn_r18", "options": {"base_width": 32}}, "input": {"short_side": 40, "size": 32}}
+    recipe = Recipe.model_validate(
+        {
+            "name": "cluster",
+            "data": root,
+            "sources": {
+                "target": {"role": "target", "format": "image", "path": "target", "test_share": 0.5},
+                "web": {"role": "web", "format": "image", "path": "web"},
+            },
+            "dedupe": {"against_test": False},
+            "teachers": {"image": training, "video": training},
+            "student": training,
+        }
+    )
+    with open_workspace(root / "workspace") as workspace:
+        ingest(recipe, workspace)
+        probe(recipe, workspace)
+        dedupe(recipe, workspace)
+    torch.manual_seed(0)
+    network = create("tsn_r18", 2, base_width=32)
+    save_checkpoint(
+        workspace.run_dir("teacher-image") / "last.safetensors", network, Meta(classes=("jump", "wave"), size=32)
+    )
+    workspace.run_stage("train-teacher-image", settings={}, after=[], outputs=[], work=lambda _: {})
+    return recipe, workspace
+
+
+def test_a_node_dies_and_the_table_is_the_same(tmp_path: Path, cluster: Any) -> None:
+    recipe, workspace = a_workspace(tmp_path)
+    score(recipe, workspace, Engine(workers=1))
+    local = read_table(workspace.table("scores"))
+    workspace.table("scores").unlink()
+    first_rows = threading.Event()
+
+    def kill() -> None:
+        journal = workspace.partial("score") / "image"
+        while not list(journal.glob("*.parquet")):
+            time.sleep(0.05)
+        first_rows.set()
+        cluster.remove_node(cluster.lost, allow_graceful=False)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    score(recipe, workspace, Engine("ray", cluster.address, workers=1))
+    killer.join(60)
+    assert first_rows.is_set() and len([node for node in ray.nodes() if node["Alive"]]) == 1
+    remote = read_table(workspace.table("scores"))
+    assert remote.num_rows == local.num_rows >= COUNT - 10
+    for name in local.column_names:
+        if pa.types.is_floating(local.schema.field(name).type):
+            a, b = (table[name].to_numpy(zero_copy_only=False) for table in (local, remote))
+            np.testing.assert_allclose(a, b, atol=1e-5)
+        elif name in ("probs", "top_probs"):
+            flat = [table[name].combine_chunks().flatten().to_numpy() for table in (local, remote)]
+            np.testing.assert_allclose(*flat, atol=1e-5)
+        else:
+            assert local[name].equals(remote[name]), name
+
+
+def test_a_cluster_that_is_not_there_is_named() -> None:
+    work = pa.table({"sample_id": ["a"]})
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:1"):
+        list(on_ray(Engine("ray", "127.0.0.1:1"), work, lambda: lambda table: table))
