@@ -1,0 +1,110 @@
+"""Precision and recall of teacher filtering against the truth that a recipe names, for a grid of rules and thresholds.
+
+    python benchmarks/filters.py recipes/tennis.yaml --set data=../shared/data/tennis --workspace /tmp/tennis
+    python benchmarks/filters.py recipes/home.yaml --set data=../shared/data/home --workspace /tmp/home
+
+Runs what is missing of ingest, probe, dedupe, the teachers and score; then decides anew for every rule and threshold.
+A kept unit is right when it shows the class under which it would train. Recall is over the units that show their query
+(or, without a query, any class of the list). Writes benchmarks/results/filters-NAME.json.
+"""
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from omnisource.curate import dedupe, probe, score, select
+from omnisource.curate.decide import decide, units
+from omnisource.curate.score import units_by_teacher
+from omnisource.ingest import ingest
+from omnisource.recipe import Recipe, Select, load_recipe
+from omnisource.report.numbers import Story
+from omnisource.train import train_teacher
+from omnisource.workspace import Workspace, open_workspace
+
+THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+RULES = (("agree", "query"), ("query", "query"), ("teacher", "teacher"))
+
+
+def grid(recipe: Recipe, workspace: Workspace) -> list[dict[str, object]]:
+    """One row a source, kind of unit, rule and threshold."""
+    story, classes, rows = Story(recipe, workspace), set(workspace.classes()), []
+    queries = {sample_id: sample["query_label"] for sample_id, sample in story.samples.items()}
+    with units(workspace.table("scores"), workspace.table("samples"), workspace.classes(), False) as db:
+        for rule, label in RULES:
+            for threshold in THRESHOLDS:
+                counts: dict[tuple[str, str], Counter[str]] = {}
+                settings = Select.model_validate({"rule": rule, "label": label, "threshold": threshold})
+                for unit in decide(db, settings).to_arrow_table().to_pylist():
+                    shown = story.shown(unit["sample_id"], unit)
+                    if shown is None:
+                        continue
+                    query = queries[unit["sample_id"]]
+                    count = counts.setdefault((unit["source"], unit["unit"]), Counter())
+                    count["units"] += 1
+                    count["wanted"] += query in shown if query else bool(shown & classes)
+                    count["kept"] += unit["keep"]
+                    count["right"] += unit["keep"] and unit["label"] in shown
+                for (source, kind), count in sorted(counts.items()):
+                    right, kept, wanted = count["right"], count["kept"], count["wanted"]
+                    rows.append(
+                        {"source": source, "unit": kind, "rule": rule, "threshold": threshold, **count}
+                        | {"precision": round(right / kept, 3) if kept else None}
+                        | {"recall": round(right / wanted, 3) if wanted else None}
+                    )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
+    parser.add_argument("--workspace", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    arguments = parser.parse_args()
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    started = time.monotonic()
+    with open_workspace(arguments.workspace) as workspace:
+        ingest(recipe, workspace)
+        probe(recipe, workspace)
+        record = dedupe(recipe, workspace)
+        teachers = units_by_teacher(recipe)
+        for name in teachers:
+            train_teacher(recipe, workspace, name)
+        score(recipe, workspace)
+        select(recipe, workspace)
+        rows = grid(recipe, workspace)
+        ingested = workspace.record("ingest")
+    print(f"{'source':10} {'unit':7} {'rule':8}    t   kept  right  wanted precision  recall")
+    for row in rows:
+        share = [f"{row[name]:.3f}" if row[name] is not None else "-" for name in ("precision", "recall")]
+        print(
+            f"{row['source']:10} {row['unit']:7} {row['rule']:8} {row['threshold']:4} {row.get('kept', 0):6} "
+            f"{row.get('right', 0):6} {row.get('wanted', 0):7} {share[0]:>9} {share[1]:>7}"
+        )
+    result = {
+        "command": "python benchmarks/filters.py " + " ".join(sys.argv[1:]),
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{platform.machine()}, CPU, {torch.get_num_threads()} threads",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "seconds": round(time.monotonic() - started, 1),
+        "list": ingested.settings if ingested else None,
+        "teachers": {
+            name: {"units": kinds, "training": recipe.teachers[name].model_dump(mode="json", exclude_defaults=True)}
+            for name, kinds in teachers.items()
+        },
+        "duplicates": record.counts,
+        "rows": rows,
+    }
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / f"filters-{recipe.name}.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
