@@ -120,6 +120,31 @@ def test_licence_filter(site: Site, tmp_path: Path) -> None:
     assert not any(request.path == "/openverse/1.jpg" for request in site.log)
 
 
+def test_a_licence_filter_that_changes_asks_again(site: Site, tmp_path: Path) -> None:
+    source = {"name": "openverse", "endpoint": services.openverse(site)}
+    run(tmp_path, order([source], licence=["cc0"]))
+    _, rows = run(tmp_path, order([source]))
+    assert Counter(row["licence"] for row in rows) == {"cc0": 23, "cc-by-sa": 22}
+    _, rows = run(tmp_path, order([source], licence=["cc-by-sa"]))
+    assert Counter((row["licence"], row["status"], row["reason"]) for row in rows) == {
+        ("cc0", "dropped", "licence"): 23,
+        ("cc-by-sa", "ok", None): 22,
+    }
+
+
+def test_a_larger_limit_asks_again_a_smaller_one_does_not(site: Site, tmp_path: Path) -> None:
+    source = {"name": "openverse", "endpoint": services.openverse(site)}
+    assert len(run(tmp_path, order([{**source, "limit": 10}], ["serve"]))[1]) == 10
+    assert len(run(tmp_path, order([{**source, "limit": 30}], ["serve"]))[1]) == 30
+    asked = site.asked["/v1/images/"]
+    assert len(run(tmp_path, order([{**source, "limit": 5}], ["serve"]))[1]) == 30
+    assert site.asked["/v1/images/"] == asked
+    assert len(run(tmp_path, order([{**source, "limit": 100}], ["serve"]))[1]) == services.COUNT
+    asked = site.asked["/v1/images/"]
+    run(tmp_path, order([{**source, "limit": 200}], ["serve"]))  # there were no more than 45
+    assert site.asked["/v1/images/"] == asked
+
+
 def test_periods_beat_the_cap(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def rest(request: Request) -> Any:
         if request.query["method"].endswith("getInfo"):

@@ -22,7 +22,7 @@ from omnisource.collect.download import Downloader, Taker
 from omnisource.collect.fetch import Fetcher, FetchError
 from omnisource.collect.keys import Keys
 from omnisource.collect.licences import normalise
-from omnisource.collect.plan import searches
+from omnisource.collect.plan import Search, searches
 from omnisource.collect.progress import Progress, Standing, look
 from omnisource.collect.shrink import shrink_fetched
 from omnisource.collect.sources import LISTS, VideoTaker, open_source
@@ -135,6 +135,7 @@ class _Collection:
         self._store = Store(
             workspace.media_dir("web"), state.stored_bytes(), order.settings.quota_bytes, order.settings.min_free_bytes
         )
+        self._allowed = allowed_licences(order.settings)
         self._stop = threading.Event()
         self._progress = Progress(state)
 
@@ -182,46 +183,56 @@ class _Collection:
     # --- in a thread for each source ---------------------------------------------------------------------------------
 
     def _search(self, settings: CollectSource, source: Source) -> None:
+        listing = settings.name in LISTS
+        limit = source.cap if listing else settings.limit
+        filters = repr((sorted(self._allowed), self._settings.max_clip_s, self._settings.max_untrimmed_s))
         failures = 0
         for search in searches(self._settings, settings, source, self._order.classes):
+            key = (settings.label, *search.key)
             if self._stop.is_set():
                 return
-            if settings.name not in LISTS and self._state.search_done(settings.label, *search.key):
+            if not listing and self._state.search_done(key, limit, filters):
                 continue
-            found, problem = 0, None
-            try:
-                limit = settings.limit if settings.name not in LISTS else source.cap
-                batch: list[Candidate] = []
-                for candidate in source.search(search.query, search.window, limit):
-                    found += 1
-                    if self._wanted(candidate):
-                        batch.append(candidate)
-                    if len(batch) >= (_SEARCH_BATCH if search.query else _LIST_BATCH):
-                        self._state.add(batch)
-                        batch = []
-                self._state.add(batch)
-                failures = 0
-            except (FetchError, Refused) as error:
-                problem = str(error)
-            except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-                problem = f"unexpected answer: {type(error).__name__} {error}"[:200]
+            found, problem = self._answers(source, search, limit, _LIST_BATCH if listing else _SEARCH_BATCH)
             if self._stop.is_set() and problem:
                 return
-            self._state.record_search(settings.label, *search.key, found, problem)
-            if problem:
-                failures += 1
-                if failures in (1, _GIVE_UP_AFTER):
-                    given_up = "given up after" if failures == _GIVE_UP_AFTER else "search failed:"
-                    console.print(f"[yellow]{settings.label}[/] {given_up} {problem}", soft_wrap=True, highlight=False)
-                if failures == _GIVE_UP_AFTER:
-                    return
+            self._state.record_search(key, found, limit, filters, problem)
+            failures = failures + 1 if problem else 0
+            if failures in (1, _GIVE_UP_AFTER):
+                said = "given up after" if failures == _GIVE_UP_AFTER else "search failed:"
+                console.print(f"{settings.label}: {said} {problem}", style="yellow", markup=False, soft_wrap=True)
+            if failures == _GIVE_UP_AFTER:
+                return
+
+    def _answers(self, source: Source, search: Search, limit: int, at_once: int) -> tuple[int, str | None]:
+        """Puts the answers of one search into the state table; returns their number and what went wrong, if so."""
+        found, batch = 0, list[Candidate]()
+        try:
+            for candidate in source.search(search.query, search.window, limit):
+                found += 1
+                if self._wanted(candidate):
+                    batch.append(candidate)
+                if len(batch) >= at_once:
+                    self._state.add(batch)
+                    batch = []
+            problem = None
+        except (FetchError, Refused) as error:
+            problem = str(error)
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+            problem = f"unexpected answer: {type(error).__name__} {error}"[:200]
+        self._state.add(batch)
+        return found, problem
 
     def _wanted(self, candidate: Candidate) -> bool:
-        allowed = self._settings.licence
-        if allowed and (candidate.licence or "") not in {normalise(name) for name in allowed}:
+        if self._allowed and candidate.licence not in self._allowed:
             return False
         longest = {"clip": self._settings.max_clip_s, "untrimmed": self._settings.max_untrimmed_s}
         return candidate.duration_s is None or candidate.duration_s <= longest.get(candidate.format, float("inf"))
+
+
+def allowed_licences(settings: Collect) -> set[str]:
+    """The licences that are kept; empty: all."""
+    return {name for said in settings.licence if (name := normalise(said))}
 
 
 def sample_table(order: Order, workspace: Workspace, state: CollectState) -> pa.Table:
@@ -238,6 +249,8 @@ def sample_table(order: Order, workspace: Workspace, state: CollectState) -> pa.
 def _sample_row(order: Order, media: Path, find: Mapping[str, Any]) -> dict[str, Any]:
     chosen = next((source.into for source in order.settings.sources if source.label == find["source"]), None)
     source = chosen or order.into.get(find["format"]) or f"web-{find['format']}"
+    allowed = allowed_licences(order.settings)
+    dropped = bool(allowed) and find["licence"] not in allowed  # collected before the filter was set
     return {
         "sample_id": hashlib.sha256(f"{source}\0{find['sha256']}".encode()).hexdigest()[:20],
         "source": source,
@@ -252,7 +265,8 @@ def _sample_row(order: Order, media: Path, find: Mapping[str, Any]) -> dict[str,
         "author": find["author"],
         "licence": find["licence"],
         "retrieved_at": datetime.fromtimestamp(find["retrieved_at"], UTC),
-        "status": "ok",
+        "status": "dropped" if dropped else "ok",
+        "reason": "licence" if dropped else None,
     }
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from omnisource.collect.addresses import Refused, canonical_url, host_of
 from omnisource.collect.candidate import Candidate
 
+SearchKey = tuple[str, str, str, str]  # source, query, class, period
 State = Literal["pending", "fetched", "done", "failed"]
 
 _SCHEMA = """
@@ -37,7 +38,8 @@ CREATE TABLE IF NOT EXISTS finds (
 CREATE UNIQUE INDEX IF NOT EXISTS finds_once ON finds (url_id, source, IFNULL(label, ''), IFNULL(query, ''));
 CREATE TABLE IF NOT EXISTS searches (
     source TEXT NOT NULL, query TEXT NOT NULL, label TEXT NOT NULL, period TEXT NOT NULL, state TEXT NOT NULL,
-    found INTEGER NOT NULL, reason TEXT, PRIMARY KEY (source, query, label, period)
+    found INTEGER NOT NULL, asked INTEGER NOT NULL, filters TEXT NOT NULL, reason TEXT,
+    PRIMARY KEY (source, query, label, period)
 );
 CREATE TABLE IF NOT EXISTS forgotten (kind TEXT NOT NULL, hash TEXT NOT NULL, PRIMARY KEY (kind, hash));
 """
@@ -148,17 +150,19 @@ class CollectState:
                 )
         return new, refused
 
-    def search_done(self, source: str, query: str, label: str, period: str) -> bool:
-        """Whether a search has been answered to its end."""
-        key = (source, query, label, period)
-        sql = "SELECT 1 FROM searches WHERE source = ? AND query = ? AND label = ? AND period = ? AND state = 'done'"
-        return bool(self.rows(sql, key))
+    def search_done(self, key: SearchKey, asked: int, filters: str) -> bool:
+        """Whether a search has been answered to its end, or as far as `asked` results, under the same filters."""
+        sql = (
+            "SELECT 1 FROM searches WHERE source = ? AND query = ? AND label = ? AND period = ? AND state = 'done' "
+            "AND filters = ? AND (asked >= ? OR found < asked)"
+        )
+        return bool(self.rows(sql, (*key, filters, asked)))
 
-    def record_search(self, source: str, query: str, label: str, period: str, found: int, reason: str | None) -> None:
+    def record_search(self, key: SearchKey, found: int, asked: int, filters: str, reason: str | None) -> None:
         """Keeps the end of a search; `reason` is why it failed."""
         self._change(
-            "INSERT OR REPLACE INTO searches VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (source, query, label, period, "failed" if reason else "done", found, reason),
+            "INSERT OR REPLACE INTO searches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*key, "failed" if reason else "done", found, asked, filters, reason),
         )
 
     # --- downloading -------------------------------------------------------------------------------------------------

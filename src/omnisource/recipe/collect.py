@@ -52,7 +52,8 @@ class CollectSource(Section):
     @property
     def label(self) -> str:
         """How the source is called in tables and reports."""
-        return f"{self.name}:{self.argument}" if self.argument else self.name
+        told = [self.name, self.argument, self.format, "tags" if self.tags else None]
+        return ":".join(part for part in told if part)
 
 
 class Collect(Section):
