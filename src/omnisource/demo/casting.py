@@ -87,11 +87,11 @@ def web_session(rng: Rng) -> Session:
     scene = Scene(_pick(rng, tuple(sorted(PAINTERS))), int(rng.integers(1_000, 1_000_000)))
     view = {"horizon": rng.uniform(0.34, 0.44), "tall": rng.uniform(0.64, 0.8), "distance": rng.uniform(3.5, 8)}
     finish: Finish = ""
-    if rng.random() < 0.25:
+    if rng.random() < 0.12:
         finish = _pick(rng, FINISHES)
     return Session(
         scene, any_person(rng), view, _some_props(rng, 0.4), int(rng.choice([-1, 1])), _pick(rng, _CLOTHES[:8]),
-        outline=bool(rng.random() < 0.8), finish=finish,
+        outline=bool(rng.random() < 0.9), finish=finish,
     )  # fmt: skip
 
 
