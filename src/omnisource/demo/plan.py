@@ -28,7 +28,7 @@ class WorldSize:
 
     train_clips: int = 12
     test_clips: int = 12
-    train_scenes: int = 4
+    train_scenes: int = 6
     test_scenes: int = 12
     images: int = 350
     clips: int = 320

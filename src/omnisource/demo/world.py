@@ -23,7 +23,7 @@ from omnisource.progress import meter
 SIZES: dict[str, WorldSize] = {
     "demo": WorldSize(),
     "large": WorldSize(
-        train_clips=26, test_clips=40, train_scenes=6, test_scenes=40, images=2400, clips=1600, untrimmed=96
+        train_clips=26, test_clips=40, train_scenes=8, test_scenes=40, images=2400, clips=1600, untrimmed=96
     ),
 }
 """The two sizes that have names. `demo` suits two CPU cores, `large` one GPU."""
