@@ -1,24 +1,38 @@
 """`omnisource demo`: the whole method on a small drawn world."""
 
+from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from omnisource.cli.common import Overrides
 from omnisource.demo import SIZES, make_world
 from omnisource.errors import UserError
+from omnisource.progress import console
 
 
 def demo(
-    make_data: Path | None = typer.Option(
-        None, "--make-data", metavar="DIR", help="Only film the miniature world into DIR, an empty or new folder."
-    ),
-    size: str = typer.Option("demo", help=f"How large a world: {' or '.join(SIZES)}."),
-    seed: int = typer.Option(0, min=0, help="Another seed, another world."),
-    workers: int = typer.Option(2, min=1, help="Processes that film."),
+    out: Annotated[Path, typer.Option(help="Folder for the world and everything made of it.")] = Path("demo"),
+    make_data: Annotated[
+        Path | None, typer.Option(metavar="DIR", show_default=False, help="Only film the world, into DIR.")
+    ] = None,
+    size: Annotated[str, typer.Option(help=f"How large a world: {' or '.join(SIZES)}.")] = "demo",
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, another world.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that film.")] = 2,
+    overrides: Overrides = None,
 ) -> None:
-    """Film a miniature world: labelled clips of eight actions, and a web of images, clips and untrimmed videos."""
+    """Film a miniature world and run the whole job on it, from labelled clips and a faulty web to the report."""
+    if size not in SIZES:
+        raise UserError(f"--size {size}: there are {', '.join(SIZES)}")
+    world = make_world(make_data or out / "world", size=size, seed=seed, workers=workers)
+    console.print(f"filmed: {world.root}", soft_wrap=True, markup=False)
     if make_data is None:
-        raise UserError("omnisource demo: name a folder with --make-data DIR")
-    world = make_world(make_data, size=size, seed=seed, workers=workers)
-    print(f"{world.root}: {world.target_csv.name}, {world.images_csv.name}, {world.clips_csv.name}, "
-          f"{world.untrimmed_csv.name}, {world.classes_txt.name}")  # fmt: skip
+        from omnisource.cli.run import run_and_show
+        from omnisource.recipe import load_recipe
+        from omnisource.workspace import open_workspace
+
+        with as_file(files("omnisource.demo") / "recipe.yaml") as path:
+            recipe = load_recipe(path, [f"data={world.root}", *(overrides or [])])
+        with open_workspace(out / "workspace") as workspace:
+            run_and_show(recipe, workspace, None)
