@@ -111,3 +111,18 @@ def test_recomputing_changes_neither_gradients_nor_statistics() -> None:
     for key, value in plain.state_dict().items():
         if "num_batches" not in key:
             torch.testing.assert_close(value, saving.state_dict()[key], msg=key)
+
+
+@pytest.mark.parametrize("name", ["slowonly_r50", "ircsn_r50", "tsn_efficientnet_b0"])
+def test_training_in_half_precision_follows_full_precision(name: str) -> None:
+    torch.manual_seed(0)
+    network = networks.create(name, 3, dropout=0, **SMALL[name])
+    x, y = torch.randn(2, 3, 4, 64, 64), torch.tensor([0, 2])
+    gradients = []
+    for enabled in (False, True):
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            torch.nn.functional.cross_entropy(network(x), y).backward()
+        gradients.append(network.head.weight.grad.clone())
+    full, half = gradients
+    assert torch.nn.functional.cosine_similarity(full.flatten(), half.flatten(), 0) > 0.99

@@ -99,7 +99,7 @@ class Network(nn.Module):
 
     def run(self, blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
         """Runs blocks in order. With `recompute` set, training keeps only the blocks' inputs and computes
-        the rest again in the backward pass: about a third more time for a fraction of the memory."""
+        the rest again in the backward pass: less memory for one more forward pass (R101, CSN)."""
         for block in blocks:
             if self.recompute and torch.is_grad_enabled():
 

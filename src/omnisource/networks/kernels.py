@@ -92,6 +92,10 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Te
 
     x (N, C, T, H, W), weight (C, 1, 3, 3, 3), bias (C,) -> (N, C, ceil(T/s), ceil(H/s), ceil(W/s)).
     """
+    device = x.device.type
+    if torch.is_autocast_enabled(device):  # backward runs outside autocast, so the casts are made here
+        dtype = torch.get_autocast_dtype(device)
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     y: Tensor = _Depthwise.apply(x, weight, bias, stride)  # type: ignore[no-untyped-call]
     return y
 

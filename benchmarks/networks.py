@@ -1,0 +1,157 @@
+"""Times forward and training step of the networks, fast form beside plain form, in one run.
+
+The plain form is torch's own Conv3d and BatchNorm3d in the default memory format, with the same weights. The forms take
+turns, and the least time of each counts, so that other work on the machine harms both alike.
+
+    python benchmarks/networks.py --network slowonly_r50 ircsn_r152 --out benchmarks/results/networks-cpu.json
+"""
+
+import argparse
+import json
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from omnisource import __version__, networks
+from omnisource.networks.create import usual_input
+
+CLASSES = 400
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", nargs="+", default=["slowonly_r50", "ircsn_r152"], help="names, or all")
+    parser.add_argument("--size", type=int, default=224, help="side of the clip, pixels")
+    parser.add_argument("--frames", type=int, help="frames of the clip; default: the network's usual ones")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--clock", choices=["wall", "cpu"], default="wall", help="cpu: the process's own seconds, for a busy machine"
+    )
+    parser.add_argument("--threads", type=int, help="CPU threads; default: torch's own choice")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--amp", choices=["none", "bf16", "fp16"], default="none", help="autocast, both forms")
+    parser.add_argument("--peak-tflops", type=float, help="the device's peak, for the share of it that is used (MFU)")
+    parser.add_argument("--out", type=Path, help="where to write JSON")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    report: dict[str, Any] = {
+        "command": shlex.join(["python", *sys.argv]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"omnisource": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "device": device_name(arguments.device),
+        "threads": torch.get_num_threads(),
+        "results": [],
+    }
+    print(json.dumps({key: value for key, value in report.items() if key != "results"}, indent=2))
+    for name in networks.names() if arguments.network == ["all"] else arguments.network:
+        result = measure(name, arguments)
+        report["results"].append(result)
+        print(json.dumps(result), flush=True)
+        if arguments.out:
+            arguments.out.parent.mkdir(parents=True, exist_ok=True)
+            arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Least seconds of a forward pass (evaluation) and of a training step, per form, and what follows from them."""
+    device = torch.device(arguments.device)
+    frames = arguments.frames or usual_input(name)[0]
+    x = torch.randn(arguments.batch, 3, frames, arguments.size, arguments.size, device=device)
+    y = torch.randint(CLASSES, (arguments.batch,), device=device)
+    dtype = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}[arguments.amp]
+    amp: Callable[[], Any] = nullcontext if dtype is None else lambda: torch.autocast(device.type, dtype)
+    forms = {form: build(name, form == "plain", device) for form in ("plain", "fast")}
+    seconds = {form: {"forward": float("inf"), "step": float("inf")} for form in forms}
+    memory = dict.fromkeys(forms, 0)
+    for repeat in range(arguments.repeats + 1):  # the first round warms up and does not count
+        for form, network in forms.items():
+            taken = {"forward": timed(lambda n=network: forward(n, x, amp), device, arguments.clock)}
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            taken["step"] = timed(lambda n=network: step(n, x, y, amp), device, arguments.clock)
+            if device.type == "cuda":
+                memory[form] = torch.cuda.max_memory_allocated()
+            if repeat:
+                seconds[form] = {key: min(value, taken[key]) for key, value in seconds[form].items()}
+    costs = networks.cost(name, CLASSES, frames, arguments.size)
+    clips = arguments.batch / seconds["fast"]["step"]
+    result: dict[str, Any] = {
+        "network": name,
+        "clip": [arguments.batch, 3, frames, arguments.size, arguments.size],
+        "amp": arguments.amp,
+        "repeats": arguments.repeats,
+        "clock": arguments.clock,
+        "seconds": seconds,
+        "times_faster": {key: seconds["plain"][key] / seconds["fast"][key] for key in ("forward", "step")},
+        "gmacs": costs.macs / 1e9,
+        "step_clips_per_s": clips,
+        "step_tflops": 6 * costs.macs * clips / 1e12,  # a step costs three forward passes, a MAC two operations
+    }
+    if arguments.peak_tflops:
+        result["step_mfu"] = result["step_tflops"] / arguments.peak_tflops
+    if device.type == "cuda":
+        result["step_peak_bytes"] = memory
+    return result
+
+
+def build(name: str, plain: bool, device: torch.device) -> networks.Network:
+    """The same weights for both forms; the last norms of residual branches made 1, so that nothing is trivial."""
+    torch.manual_seed(0)
+    network = networks.create(name, CLASSES)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            torch.nn.init.ones_(module.weight)
+    networks.use_plain_form(network, plain)
+    return network.to(device)
+
+
+def forward(network: networks.Network, x: Tensor, amp: Callable[[], Any]) -> None:
+    network.eval()
+    with torch.no_grad(), amp():
+        network(x)
+
+
+def step(network: networks.Network, x: Tensor, y: Tensor, amp: Callable[[], Any]) -> None:
+    network.train()
+    network.zero_grad(set_to_none=True)
+    with amp():
+        loss = F.cross_entropy(network(x), y)
+    loss.backward()
+
+
+def timed(work: Callable[[], None], device: torch.device, clock: str) -> float:
+    now = time.process_time if clock == "cpu" else time.perf_counter
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = now()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return now() - start
+
+
+def device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor()
+    return f"{model}, {torch.get_num_threads()} threads"
+
+
+if __name__ == "__main__":
+    main()
