@@ -184,7 +184,7 @@ def test_each_has_facts_or_a_reason(tmp_path, name, thorough):
             with pytest.raises(MediaError) as caught:
                 decode_frames(path, [0])
             assert caught.value.reason in (Reason.NO_VIDEO, Reason.WRONG_KIND)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 20
 
 
 def test_a_picture_that_grows_in_the_middle_stays_within_the_limit(tmp_path):
@@ -202,7 +202,7 @@ def test_time_limit(tmp_path):
     with pytest.raises(MediaError) as caught:
         probe_media(path, replace(LIMITS, timeout_s=0.15), thorough=True)
     assert caught.value.reason is Reason.TIMEOUT
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("change", ["vanish", "grow", "replace"])

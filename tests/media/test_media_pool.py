@@ -79,7 +79,7 @@ def test_a_bad_item_fails_alone() -> None:
     with IsolatedPool(2, timeout_s=2.0, memory_bytes=256 * MIB) as pool:
         started = time.monotonic()
         results = dict(pool.map(misbehave, items))
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < 60
     reasons = {item: result.reason for item, result in results.items() if isinstance(result, Failure)}
     assert reasons == {
         "hang": Reason.TIMEOUT,
@@ -176,7 +176,7 @@ def start_hanging(timeout_s: float) -> tuple[subprocess.Popen[str], list[psutil.
 def test_ctrl_c_ends_everything_at_once() -> None:
     parent, workers = start_hanging(60)
     parent.send_signal(signal.SIGINT)
-    _, errors = parent.communicate(timeout=10)
+    _, errors = parent.communicate(timeout=20)
     assert "KeyboardInterrupt" in errors
     assert not [worker for worker in workers if worker.is_running()]
 

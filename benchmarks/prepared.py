@@ -1,0 +1,123 @@
+"""Does training on prepared media cost accuracy? A linear classifier on frozen ImageNet features, trained on clips read
+from the originals or from prepared media (key frames only), tested on the originals either way.
+
+    python benchmarks/prepared.py --root DATA/tennis
+
+needs a folder with target.csv (path, label, fold) and its videos. Every clip gives 8 frames, one drawn from each of 8
+equal parts (TSN); prepared media give the key frame before each. All else is equal: folds, draws, classifier. Prints
+accuracies over folds x seeds and their paired difference, and writes benchmarks/results/prepared.json.
+"""
+
+import argparse
+import csv
+import json
+import os
+import platform
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from omnisource.clips import segment_test, segment_train
+from omnisource.media import decode_frames, prepare_video, probe_media
+from omnisource.networks import create, initialise
+from omnisource.progress import track
+
+SEGMENTS, GOP, SHORT_SIDE, SIZE, DRAWS, SEEDS = 8, 8, 146, 128, 4, 5
+MEAN, STD = torch.tensor((123.675, 116.28, 103.53)), torch.tensor((58.395, 57.12, 57.375))
+
+
+def read_features(network: torch.nn.Module, path: Path, indices: list[int], keys_only: bool = False) -> np.ndarray:
+    """(len(indices), D) features of the centre crops of frames."""
+    frames = torch.from_numpy(decode_frames(path, indices, short_side=SHORT_SIDE, keys_only=keys_only))
+    top, left = (frames.shape[1] - SIZE) // 2, (frames.shape[2] - SIZE) // 2
+    crop = (frames[:, top : top + SIZE, left : left + SIZE].float() - MEAN) / STD
+    with torch.inference_mode():
+        features = network.features(crop.permute(0, 3, 1, 2)[:, :, None])
+    return features.reshape(len(indices), -1).numpy()
+
+
+def accuracy(x: np.ndarray, y: np.ndarray, test_x: np.ndarray, test_y: np.ndarray, classes: int) -> float:
+    """Top-1 accuracy of a logistic regression (L2, LBFGS) on standardised features."""
+    mean, std = x.mean(0), x.std(0) + 1e-6
+    inputs, labels = torch.from_numpy((x - mean) / std), torch.from_numpy(y)
+    weight = torch.zeros(x.shape[1], classes, requires_grad=True)
+    optimiser = torch.optim.LBFGS([weight], max_iter=60, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        value = cross_entropy(inputs @ weight, labels) + 0.01 * weight.square().sum()
+        value.backward()
+        return value
+
+    optimiser.step(loss)
+    guess = (torch.from_numpy((test_x - mean) / std) @ weight.detach()).argmax(1).numpy()
+    return float((guess == test_y).mean() * 100)
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """Mean, and half of its 95 % interval (normal)."""
+    return round(float(values.mean()), 2), round(float(1.96 * values.std(ddof=1) / np.sqrt(len(values))), 2)
+
+
+def main() -> None:
+    """Measures and reports."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "prepared.json")
+    given = parser.parse_args()
+    rows = list(csv.DictReader((given.root / "target.csv").open()))
+    names = sorted({row["label"] for row in rows})
+    labels, folds = np.array([names.index(row["label"]) for row in rows]), np.array([int(row["fold"]) for row in rows])
+    network = create("tsn_efficientnet_lite0", len(names))
+    initialise(network, "imagenet")
+    network.eval()
+    original: list[np.ndarray] = []
+    prepared: list[np.ndarray] = []
+    sizes = [0, 0]
+    with tempfile.TemporaryDirectory() as folder:
+        for number, row in enumerate(track(rows, len(rows), "features")):
+            path, target = given.root / row["path"], Path(folder) / f"{number}.mp4"
+            count = probe_media(path).num_frames
+            made = prepare_video(path, target, short_side=SHORT_SIDE, gop=GOP)
+            sizes = [sizes[0] + path.stat().st_size, sizes[1] + made.bytes]
+            original.append(read_features(network, path, list(range(count))))
+            prepared.append(read_features(network, target, list(range(0, count, GOP)), keys_only=True))
+    test = np.stack([features[segment_test(len(features), SEGMENTS)].mean(0) for features in original])
+    scores: dict[str, list[float]] = {"originals": [], "prepared": []}
+    for seed in range(SEEDS):
+        draw = np.random.default_rng(seed)
+        drawn = [[segment_train(len(features), SEGMENTS, draw) for _ in range(DRAWS)] for features in original]
+        exact = np.stack([f[i].mean(0) for f, many in zip(original, drawn, strict=True) for i in many])
+        keys = np.stack([f[i // GOP].mean(0) for f, many in zip(prepared, drawn, strict=True) for i in many])
+        for fold in np.unique(folds):
+            train = np.repeat(folds != fold, DRAWS)
+            held_out = test[folds == fold], labels[folds == fold], len(names)
+            for name, x in (("originals", exact), ("prepared", keys)):
+                scores[name].append(accuracy(x[train], np.repeat(labels, DRAWS)[train], *held_out))
+    difference = interval(np.subtract(scores["prepared"], scores["originals"]))
+    report = {
+        "command": "python benchmarks/prepared.py --root DATA/tennis",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "av": av.__version__},
+        "clips": len(rows),
+        "form": f"short side {SHORT_SIDE}, key frame every {GOP} frames, CRF 20",
+        "reading": f"{SEGMENTS} frames a clip, {DRAWS} draws a training clip; EfficientNet-lite0, frozen, linear",
+        "runs": f"{len(np.unique(folds))} folds x {SEEDS} seeds; mean and half of the 95 % interval, top-1 in %",
+        "originals": interval(np.array(scores["originals"])),
+        "prepared": interval(np.array(scores["prepared"])),
+        "paired_difference": difference,
+        "bytes": {"originals": sizes[0], "prepared": sizes[1]},
+    }
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(report, indent=2) + "\n")
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()
