@@ -1,6 +1,7 @@
 """Folders and the field's lists become samples; what is wrong with them is said in one line."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -259,3 +260,12 @@ def test_missing_and_escaping_files_can_be_dropped(tmp_path: Path) -> None:
     _, rows = run(tmp_path, sources={**FOLDERS, "web": {"role": "web", "path": "web/l.txt", "missing": "drop"}})
     reasons = {Path(row["uri"]).name: row["reason"] for row in rows if row["source"] == "web"}
     assert reasons == {"secret.mp4": "outside_root", "none.jpg": "outside_root", "in.mp4": None, "no.mp4": "missing"}
+
+
+def test_a_name_that_is_no_utf8_is_dropped_with_a_reason(tmp_path: Path) -> None:
+    tree(tmp_path)
+    (Path(os.fsdecode(os.fsencode(tmp_path / "images" / "jump") + b"/bad\xff.jpg"))).write_bytes(b"x")
+    _, rows = run(tmp_path, sources=FOLDERS)
+    assert [(Path(row["uri"]).name, row["status"]) for row in rows if row["reason"] == "bad_name"] == [
+        ("bad\ufffd.jpg", "dropped")
+    ]

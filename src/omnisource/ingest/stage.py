@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -152,9 +153,12 @@ def _facts(root: Path, entry: Entry, source: str) -> dict[str, Any]:
             reason = "missing"
         except (OSError, ValueError):  # a directory, no permission, a name with a NUL
             reason = "unreadable"
+    uri = os.fsencode(path).decode(errors="replace")
+    if uri != str(path):
+        reason = "bad_name"  # bytes that are no UTF-8: a table can't hold it, so nothing could find the file again
     return {
         "sample_id": digest.hexdigest()[:20],
-        "uri": str(path),
+        "uri": uri,
         "bytes": size,
         "status": "dropped" if reason else "ok",
         "reason": reason,

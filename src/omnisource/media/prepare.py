@@ -4,19 +4,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
-import av
 import numpy as np
 from PIL import Image
 
 from omnisource.media.image import U8, decode_image
 from omnisource.media.limits import DEFAULT_LIMITS, Limits, MediaError, Reason
 from omnisource.media.video import iter_frames
-
-_TICKS = 90_000  # per second: divides all common frame rates
+from omnisource.media.write import write_video
 
 
 @dataclass(frozen=True)
@@ -40,30 +37,29 @@ def prepare_video(
 
     short_side: in pixels, after resizing. crf: quality of x264, 0 (lossless) to 51. Raises MediaError.
     """
-    options = {
-        "preset": "veryfast",
-        "tune": "fastdecode",
-        "crf": str(crf),
-        "threads": "1",
-        "x264-params": f"keyint={gop}:min-keyint={gop}:scenecut=0:bframes=0",
-    }
-    with _appearing(target) as partial, av.open(str(partial), "w", options={"movflags": "faststart"}) as out:
-        stream: Any = None
-        count, pts = 0, -1
-        for seconds, picture in iter_frames(path, short_side=short_side, limits=limits):
-            height, width = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2  # 4:2:0 needs even sides
-            if stream is None:
-                if min(height, width) == 0:
-                    raise MediaError(Reason.UNSUPPORTED, f"{path}: too narrow for a video, {picture.shape[1::-1]}")
-                stream = _add_stream(out, width, height, options)
-            # The first frame stands at 0 also when frames before it are lost, so that times stay those of the original.
-            pts = max(pts + 1, round(seconds * _TICKS)) if count else 0
-            _encode(out, stream, picture[:height, :width], pts)
-            count += 1
-        for packet in stream.encode(None):
-            out.mux(packet)
-        size = stream.width, stream.height
-    return Prepared(*size, num_frames=count, bytes=target.stat().st_size)
+    frames = _even(iter_frames(path, short_side=short_side, limits=limits))
+    _, first = next(frames)  # iter_frames raises where there is none
+    # The first frame stands at 0 also when frames before it are lost, so that times stay those of the original.
+    count = write_video(
+        target,
+        chain([(0.0, first)], frames),
+        options={
+            "preset": "veryfast",
+            "tune": "fastdecode",
+            "crf": str(crf),
+            "x264-params": f"keyint={gop}:min-keyint={gop}:scenecut=0",
+        },
+    )
+    return Prepared(first.shape[1], first.shape[0], num_frames=count, bytes=target.stat().st_size)
+
+
+def _even(frames: Iterator[tuple[float, U8]]) -> Iterator[tuple[float, U8]]:
+    """Frames without their last row or column where that makes their sides even, as 4:2:0 needs."""
+    for seconds, picture in frames:
+        height, width = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
+        if min(height, width) == 0:
+            raise MediaError(Reason.UNSUPPORTED, f"too narrow for a video: {picture.shape[1]}x{picture.shape[0]}")
+        yield seconds, np.ascontiguousarray(picture[:height, :width])
 
 
 def prepare_image(
@@ -74,20 +70,6 @@ def prepare_image(
     with _appearing(target) as partial:
         Image.fromarray(picture).save(partial, "JPEG", quality=quality)
     return Prepared(picture.shape[1], picture.shape[0], num_frames=1, bytes=target.stat().st_size)
-
-
-def _add_stream(out: Any, width: int, height: int, options: dict[str, str]) -> Any:
-    stream = out.add_stream("libx264", rate=30, options=options)  # the rate is nominal; time stamps decide
-    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-    stream.codec_context.time_base = Fraction(1, _TICKS)
-    return stream
-
-
-def _encode(out: Any, stream: Any, picture: U8, pts: int) -> None:
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-    frame.pts, frame.time_base = pts, Fraction(1, _TICKS)
-    for packet in stream.encode(frame):
-        out.mux(packet)
 
 
 @contextmanager
