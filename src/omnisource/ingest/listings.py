@@ -130,13 +130,18 @@ def read_lines(path: Path, root: Path) -> Iterator[Entry]:
             name, label, count, *positives = words
             if not all(word.isdigit() for word in (count, *positives)):
                 raise UserError(f"{path}:{number}: expected `path label num_clips positive ...`, found: {line[:80]}")
-            for part in map(int, positives):
-                columns = {"label": label, "part": part, "num_clips": int(count)}
-                file = f"{name}/part_{part}.mp4"
-                if (root / file).exists():
-                    yield Entry(file, label, group=name, columns=columns)
-                else:
-                    yield Entry(name, label, None, None, name, part * PART_S, (part + 1) * PART_S, columns)
+            yield from _parts(root, name, label, int(count), map(int, positives))
+
+
+def _parts(root: Path, name: str, label: str, count: int, positives: Iterable[int]) -> Iterator[Entry]:
+    """The positive 10 s parts of a long video, as the released lists number them."""
+    for part in positives:
+        columns = {"label": label, "part": part, "num_clips": count}
+        file = f"{name}/part_{part}.mp4"
+        if (root / file).exists():
+            yield Entry(file, label, group=name, columns=columns)
+        else:
+            yield Entry(name, label, None, None, name, part * PART_S, (part + 1) * PART_S, columns)
 
 
 def read_kinetics(path: Path, root: Path) -> Iterator[Entry]:
@@ -176,7 +181,10 @@ def read_hmdb51(path: Path) -> Iterator[Entry]:
 
 
 def read_json(path: Path, root: Path, columns: dict[str, str]) -> Iterator[Entry]:
-    """Lists of objects (also under "data_list"), and databases of videos with labelled segments."""
+    """Lists of objects (also under "data_list"), and databases of videos with labelled segments.
+
+    `positive_clip_inds` of an object names positive 10 s parts, as in `read_lines`.
+    """
     if path.stat().st_size > _MAX_JSON_BYTES:
         raise UserError(f"{path}: a JSON list larger than {_MAX_JSON_BYTES >> 20} MB; give it as Parquet or CSV")
     try:
@@ -201,6 +209,13 @@ def read_json(path: Path, root: Path, columns: dict[str, str]) -> Iterator[Entry
             )
         label = next((item[key] for key in label_names if key in item), None)
         where = f"{path}: entry {number}"
+        if positives := item.get("positive_clip_inds"):
+            if not isinstance(positives, list):
+                raise UserError(f"{where}: positive_clip_inds is no list of numbers")
+            count = _number(item.get("num_clips", 0), int, where, "num_clips")
+            numbers = [_number(part, int, where, "positive_clip_inds") for part in positives]
+            yield from _parts(root, str(name), str(label), count, numbers)
+            continue
         yield Entry(
             str(name),
             _text(label),

@@ -370,7 +370,10 @@ def _check(pool: Pool, recipe: Recipe, split: str) -> None:
     if split != "train":
         return
     for name, count in pool.counts().items():
-        if count == 0 and recipe.sources[name].role == "target":
+        source = recipe.sources[name]
+        if source.split in ("val", "test"):
+            continue
+        if count == 0 and source.role == "target":
             raise UserError(
                 f"source '{name}' has no usable training sample; see its rows in the samples and probe tables"
             )
