@@ -38,8 +38,9 @@ def seeded(path: Path) -> np.random.Generator:
 
 def film(path: Path, frames: int = 10) -> None:
     random = seeded(path)
-    small = random.integers(0, 255, (5, 7, 3), np.uint8)
-    ground = np.asarray(Image.fromarray(small).resize((64, 48), Image.Resampling.BICUBIC))
+    # Sharp corners, so that the moving camera finds points to follow.
+    small = random.integers(0, 255, (12, 16, 3), np.uint8)
+    ground = np.asarray(Image.fromarray(small).resize((128, 96), Image.Resampling.NEAREST))
     pictures = ((n / 10, np.roll(ground, 2 * n, axis=1)) for n in range(frames))
     write_video(path, pictures, options={"crf": "20", "preset": "ultrafast"})
 
@@ -154,6 +155,7 @@ def reduced(path: Path, data: Path) -> Recipe:
         training["batch"].update(target=4, ratio={}, web_ratio=0.5)
         training["optimiser"].update(lr=0.001, warmup_epochs=0)
         training.update(epochs=1, workers=1, threads=1)
+        training["camera"].update(pairs=60)
     changed["score"].update(window_s=1.0, hop_s=1.0, segments=2)
     changed["select"].update(rule="all")
     changed["dedupe"].update(against_test=False, phash_distance=None)
