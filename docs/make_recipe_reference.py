@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from omnisource.recipe import collect, curation, recipe, sources, testing, training
+from omnisource.recipe import collect, curation, flow, recipe, sources, testing, training
 from omnisource.recipe.base import Section
 
 HEAD = """# Recipe reference
@@ -22,7 +22,7 @@ with the file, the line and the nearest valid name. Relative paths start at `dat
 
 
 def main() -> int:
-    text = HEAD + "".join(_module(module) for module in (recipe, sources, collect, curation, training, testing))
+    text = HEAD + "".join(_module(module) for module in (recipe, sources, collect, curation, flow, training, testing))
     path = Path(__file__).with_name("recipe.md")
     if "--check" in sys.argv:
         return int(not path.exists() or path.read_text() != text)

@@ -1,6 +1,6 @@
 """`run`: the stages of a recipe in order, and independent trainings side by side.
 
-    ingest -> probe -> dedupe -> teachers -> score -> select -> camera -> students -> tests -> report
+    ingest -> probe -> dedupe -> teachers -> score -> select -> camera -> flow -> students -> tests -> report
 
 A stage that is current does nothing, so the same call continues a run that was interrupted anywhere.
 """
@@ -43,6 +43,7 @@ def run_in(recipe: Recipe, workspace: Workspace, *, jobs: int | None, tell: Tell
     """`run` in a workspace that is already open."""
     from omnisource.clips import fit_camera_stage
     from omnisource.curate import dedupe, probe, score, select
+    from omnisource.flow import compute_flow
     from omnisource.ingest import ingest
     from omnisource.report import write_report
 
@@ -55,6 +56,8 @@ def run_in(recipe: Recipe, workspace: Workspace, *, jobs: int | None, tell: Tell
         tell(select(recipe, workspace))
         if needs_camera(recipe):
             tell(fit_camera_stage(recipe, workspace))
+    if any(recipe.student_of(name).input.modality == "flow" for name in recipe.planned_runs()):
+        tell(compute_flow(recipe, workspace))
     students = [("student", name, seed) for name in recipe.planned_runs() for seed in recipe.seeds]
     _train(recipe, workspace, students, jobs, tell)
     tell(write_report(recipe, workspace))

@@ -9,17 +9,20 @@ import av
 import numpy as np
 import pytest
 import torch
+import yaml
+from typer.testing import CliRunner
 
 from omnisource import evaluate
+from omnisource.cli import app
 from omnisource.clips import augment, dense_test, read_views, segment_test
 from omnisource.curate import probe
 from omnisource.errors import UserError
-from omnisource.evaluate import read_predictions, summarise
+from omnisource.evaluate import read_predictions, summarise, summarise_folds
 from omnisource.evaluate import test as stage
 from omnisource.flow import compute_flow
 from omnisource.ingest import ingest
 from omnisource.networks import Meta, create, load_checkpoint, save_checkpoint
-from omnisource.recipe import Recipe
+from omnisource.recipe import Recipe, load_recipe
 from omnisource.recipe import Test as Views
 from omnisource.tables import read_table
 from omnisource.workspace import Workspace, open_workspace
@@ -270,3 +273,58 @@ def test_an_untrained_run_is_refused(media: Path, workspace: Workspace) -> None:
     prepare(recipe, workspace)
     with pytest.raises(UserError, match="needs 'train-target-only-7'"):
         run_test(recipe, workspace, "target-only", 7)
+
+
+def write_recipe(recipe: Recipe, path: Path) -> str:
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    return str(path)
+
+
+def test_the_verb_tests_what_is_trained_and_files_from_elsewhere(media: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(media)
+    with open_workspace(tmp_path / "w") as workspace:
+        prepare(recipe, workspace)
+        checkpoint = tmp_path / "other.safetensors"
+        shutil.copy(workspace.run_dir("target-only-0") / "last.safetensors", checkpoint)
+
+    def invoke(*options: str) -> str:
+        words = ["test", write_recipe(recipe, tmp_path / "r.yaml"), "-w", str(tmp_path / "w"), *options]
+        quick = ["--set", "test.clips=1", "--set", "test.crops=1"]
+        done = CliRunner().invoke(app, [*words, *quick], catch_exceptions=False)
+        assert done.exit_code == 0
+        return done.output
+
+    assert "target-only" in invoke()
+    invoke("--checkpoint", str(checkpoint), "--name", "other")
+    tables = tmp_path / "w" / "tables"
+    ours, other = (read_predictions(tables / f"predictions-{name}.parquet") for name in ("target-only-0", "other"))
+    np.testing.assert_allclose(ours.probs, other.probs, atol=1e-6)
+    with pytest.raises(UserError, match="is the name of a training of this recipe"):
+        invoke("--checkpoint", str(checkpoint), "--name", "target-only-0")
+    with pytest.raises(UserError, match="no run 'everything'; runs are: target-only"):
+        invoke("--run", "everything")
+    with pytest.raises(UserError, match="no target source chooses by fold"):
+        invoke("--folds", "1,2")
+
+
+def test_folds_are_tested_and_averaged(media: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(media)
+    source = recipe.sources["target"].model_copy(update={"test": {"fold": 1}})
+    recipe = recipe.model_copy(update={"sources": {"target": source}})
+    rows = (media / "target" / "list.csv").read_text().splitlines()[1:-1]
+    lines = [
+        "path,label,fold",
+        *(f"{path},{label},{n}" for path, label, n in (row.split(",") for row in rows) if n != "e"),
+    ]
+    (media / "target" / "folds.csv").write_text("\n".join(lines) + "\n")
+    recipe = recipe.model_copy(update={"sources": {"target": source.model_copy(update={"path": "target/folds.csv"})}})
+    path = write_recipe(recipe, tmp_path / "r.yaml")
+    for fold in (3, 4):
+        with open_workspace(tmp_path / f"fold-{fold}") as workspace:
+            prepare(load_recipe(Path(path), [f"sources.target.test.fold={fold}"]), workspace)
+    done = CliRunner().invoke(app, ["test", path, "-w", str(tmp_path), "--folds", "3,4"], catch_exceptions=False)
+    assert done.exit_code == 0
+    with open_workspace(tmp_path / "fold-3") as one, open_workspace(tmp_path / "fold-4") as two:
+        (summary,) = summarise_folds([one, two], recipe)
+    assert (summary.folds, summary.samples, len(set(summary.list_hashes))) == (2, 4, 2)
+    assert f"{100 * summary.top1:.1f}" in done.output

@@ -3,17 +3,16 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from omnisource.cli.common import Overrides, RecipePath, WorkspaceDir, opened, tell
+from omnisource.cli.run import results_table
 from omnisource.errors import UserError
+from omnisource.progress import console
 from omnisource.recipe import Recipe, load_recipe
 from omnisource.workspace import StageRecord, Workspace, default_workspace
-
-if TYPE_CHECKING:
-    from omnisource.evaluate import RunSummary
 
 
 def test(
@@ -59,9 +58,9 @@ def test(
                 tested += 1
             if not tested:
                 raise UserError(f"{place.root}: nothing is trained yet; run `omnisource run` or `omnisource train`")
-        for summary in summarise_folds([place for _, place in entered], entered[0][0]):
-            if not run or summary.run in run:
-                _print(summary)
+        summaries = summarise_folds([place for _, place in entered], entered[0][0])
+        if shown := [summary for summary in summaries if not run or summary.run in run]:
+            console.print(results_table(shown))
 
 
 def _test_trained(
@@ -81,17 +80,3 @@ def _test_trained(
         for seed in recipe.seeds:
             if name in runs or workspace.record(f"train-{name}-{seed}"):
                 yield test_run(recipe, workspace, name, seed)
-
-
-def _print(summary: "RunSummary") -> None:
-    over = f"{summary.trainings} trainings ({summary.folds} folds, seeds {', '.join(map(str, summary.seeds))})"
-    interval = summary.top1_t_interval or summary.top1_interval
-    print(
-        f"{summary.run}: top-1 {summary.top1:.2%} ({100 * interval[0]:.2f} to {100 * interval[1]:.2f}), "
-        f"top-5 {summary.top5:.2%}, mean class {summary.mean_class:.2%}, {over}, {summary.samples} samples"
-        + (f", {summary.failed} failed" if summary.failed else "")
-        + f", list {' '.join(summary.list_hashes)}"
-    )
-    if summary.gain is not None:
-        bounds = summary.gain_t_interval or summary.gain_interval or (0.0, 0.0)
-        print(f"  {100 * summary.gain:+.2f} over {summary.baseline} ({100 * bounds[0]:+.2f} to {100 * bounds[1]:+.2f})")

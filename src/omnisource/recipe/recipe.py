@@ -33,7 +33,7 @@ class Recipe(Section):
     teachers: dict[str, Training]
     score: Score = Score()
     select: Select = Select()
-    flow: Flow = Flow()
+    flow: Flow = Flow()  # for networks with `input.modality: flow`
     student: Training
     runs: dict[str, Run] = {}  # null: `target-only`, one `+SOURCE` per web source, and `all`
     seeds: Annotated[list[int], Field(min_length=1)] = [0]

@@ -1,0 +1,122 @@
+"""Two streams on real clips: RGB, optical flow and their fusion, over the folds of a labelled dataset.
+
+    python benchmarks/two_stream.py --data DIR --work WORK    # DIR holds target.csv: path, label, group, fold
+
+Small networks (EfficientNet-lite0 from ImageNet, snippets), DIS flow, fusion 1:1. Prints a table and writes
+benchmarks/results/two_stream.json. It resumes: what WORK holds already is not done again.
+"""
+
+import argparse
+import json
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from omnisource import evaluate
+from omnisource.curate import probe
+from omnisource.evaluate import Predictions, fuse, measure, read_predictions
+from omnisource.evaluate.metrics import t_interval
+from omnisource.flow import compute_flow
+from omnisource.ingest import ingest
+from omnisource.recipe import Recipe
+from omnisource.train import train_student
+from omnisource.workspace import open_workspace
+
+RUN = "target-only"
+STREAMS = ("rgb", "flow")
+
+
+def recipe_of(data: Path, fold: int, stream: str, epochs: float, seeds: list[int]) -> Recipe:
+    """Target-only training of one stream, tested on one fold."""
+    training = {
+        "network": {"name": "tsn_efficientnet_lite0", "init": {"imagenet": "package"}},
+        "input": {"frames": 6, "short_side": 112, "size": 96, "min_area": 0.3, "modality": stream},
+        "epochs": epochs,
+        "batch": {"target": 8},
+        "optimiser": {"kind": "adamw", "lr": 0.0004, "weight_decay": 0.05, "warmup_epochs": 1, "clip_grad": 5},
+        "workers": 1,
+        "threads": 2,
+    }
+    target = {"role": "target", "path": "target.csv", "columns": {"group": "group"}, "test": {"fold": fold}}
+    return Recipe.model_validate(
+        {
+            "name": "two-stream",
+            "data": data.resolve(),
+            "sources": {"target": target},
+            "teachers": {"image": training, "video": training},
+            "student": training,
+            "flow": {"method": "dis", "short_side": 112},
+            "seeds": seeds,
+            "test": {"clips": 10, "crops": 3, "average": "score"},
+        }
+    )
+
+
+def tested(recipe: Recipe, work: Path, seed: int) -> Predictions:
+    """Trains and tests one stream."""
+    with open_workspace(work) as workspace:
+        ingest(recipe, workspace)
+        probe(recipe, workspace)
+        if recipe.student.input.modality == "flow":
+            compute_flow(recipe, workspace)
+        train_student(recipe, workspace, RUN, seed)
+        evaluate.test_run(recipe, workspace, RUN, seed)
+        return read_predictions(workspace.table(f"predictions-{RUN}-{seed}"))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--epochs", type=float, default=10)
+    given = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for seed in given.seeds:
+        for fold in given.folds:
+            streams = [
+                tested(
+                    recipe_of(given.data, fold, stream, given.epochs, given.seeds),
+                    given.work / f"{stream}-{fold}",
+                    seed,
+                )
+                for stream in STREAMS
+            ]
+            row: dict[str, Any] = {"fold": fold, "seed": seed, "list_hash": streams[0].list_hash}
+            for name, said in zip((*STREAMS, "fused"), (*streams, fuse(streams, [1, 1])), strict=True):
+                found = measure(said.probs, said.labels, said.classes, groups=said.groups)
+                row[name] = {"top1": found.top1, "mean_class": found.mean_class, "samples": found.samples}
+            rows.append(row)
+            print(
+                f"seed {seed} fold {fold}: " + ", ".join(f"{n} {row[n]['top1']:.1%}" for n in (*STREAMS, "fused")),
+                flush=True,
+            )
+    summary = {}
+    for name in (*STREAMS, "fused"):
+        values = [row[name]["top1"] for row in rows]
+        summary[name] = {"top1": sum(values) / len(values), "t_interval": t_interval(values), "trainings": len(values)}
+        gains = [row[name]["top1"] - row["rgb"]["top1"] for row in rows]
+        summary[name]["gain_over_rgb"] = {"mean": sum(gains) / len(gains), "t_interval": t_interval(gains)}
+        print(name, summary[name])
+    result = {
+        "command": " ".join(["python", *sys.argv]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "device": f"{platform.machine()}, CPU, {torch.get_num_threads()} threads",
+        "recipe": recipe_of(Path("DATA"), 0, "flow", given.epochs, given.seeds).student.model_dump(mode="json"),
+        "rows": rows,
+        "summary": summary,
+    }
+    out = Path(__file__).parent / "results" / "two_stream.json"
+    out.write_text(json.dumps(result, indent=2) + "\n")
+    print(out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
