@@ -26,12 +26,12 @@ _SHAPES = ((160, 120), (160, 120), (120, 160), (192, 108), (128, 128), (176, 132
 class WorldSize:
     """How much of everything. Clips of the target are counted per class, web files over all classes."""
 
-    train_clips: int = 12
+    train_clips: int = 14
     test_clips: int = 12
     train_scenes: int = 6
     test_scenes: int = 12
     images: int = 350
-    clips: int = 320
+    clips: int = 360
     untrimmed: int = 16
     width: int = 160
     height: int = 120
@@ -118,14 +118,14 @@ def _plan_target(plan: Plan, size: WorldSize, seed: int) -> None:
         ("test", _TEST_PLACES, size.test_scenes, size.test_clips),
     ):
         sessions = []
+        filmed_in = math.ceil(0.75 * scenes)  # as in small real datasets, a class does not occur in all places
         for index in range(scenes):
             rng = _rng(seed, split, index)
             sessions.append(casting.target_session(rng, Scene(places[index % len(places)], seed * 100 + index)))
         for kind, label in enumerate(CLASSES):
             for index in range(clips):
                 rng = _rng(seed, f"{split} {label}", index)
-                # As in small real datasets, a class was filmed in some of the places only.
-                session = sessions[(kind + (2 * index if split == "train" else index)) % scenes]
+                session = sessions[(kind + index % (filmed_in if split == "train" else scenes)) % scenes]
                 path = f"target/{label}/{split}-{index:03d}.mp4"
                 shot = casting.take(rng, session, label, web=False)
                 plan.filmed.append(VideoJob(path, form, (Take(shot, size.clip_seconds, _start(rng, label)),)))
@@ -277,8 +277,8 @@ def _fates(rng: Rng, count: int, mix: WebMix) -> list[str]:
 
 
 def _long_tail(rng: Rng, count: int) -> list[str]:
-    """Queries in proportion to 1 / rank^0.7; which class is how rare differs by source."""
-    weights = 1 / np.arange(1, len(CLASSES) + 1) ** 0.7
+    """Queries in proportion to 1 / rank^0.5; which class is how rare differs by source."""
+    weights = 1 / np.arange(1, len(CLASSES) + 1) ** 0.5
     ranks = rng.choice(len(CLASSES), count, p=weights / weights.sum())
     order = rng.permutation(len(CLASSES))
     return [CLASSES[order[rank]] for rank in ranks]
