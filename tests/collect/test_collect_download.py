@@ -262,3 +262,41 @@ def test_tls_certificates_are_checked(
         assert download(robots=False) == {url: ("done", None)}
         other = f"https://127.0.0.1:{site.port}/a.jpg"  # the certificate is for another name
         assert download([other], attempts=1, robots=False)[other] == ("failed", "connect")
+
+
+def test_a_host_that_wants_peace_for_long_is_left_alone(site: Site, download: Download, state: CollectState) -> None:
+    site.routes = {f"/{i}.jpg": sends(answer(429, Retry_After="100000")) for i in range(100)}
+    fates = download([f"{site.url}/{i}.jpg" for i in range(100)], robots=False)
+    assert set(fates.values()) == {("failed", "http_429")}
+    assert len(site.log) <= 4
+    site.routes = {f"/{i}.jpg": file(jpeg(i)) for i in range(100)}
+    assert state.retry_failed() == 100
+    assert set(download(robots=False).values()) == {("done", None)}
+
+
+def test_partial_files_count_against_the_quota(site: Site, download: Download, tmp_path: Path) -> None:
+    body = b"\0\0\0\x18ftypisom" + bytes(3_000_000)
+
+    async def unannounced(request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+        for start in range(0, len(body), 100_000):
+            writer.write(body[start : start + 100_000] + request.path.encode())
+            await writer.drain()
+            await asyncio.sleep(0.01)
+        writer.close()
+
+    site.routes = {f"/{i}.mp4": unannounced for i in range(4)}
+    with pytest.raises(StoreFull):
+        download([f"{site.url}/{i}.mp4" for i in range(4)], format="clip", robots=False, quota_bytes=5_000_000)
+    files = [path for path in (tmp_path / "media").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 5_000_000
+
+
+def test_what_a_killed_run_left_is_cleared(site: Site, download: Download, tmp_path: Path) -> None:
+    partial = tmp_path / "media/partial"
+    (partial / "tmpabc").mkdir(parents=True)
+    (partial / "tmpabc/media").write_bytes(b"half")
+    (partial / "0123.new").write_bytes(b"half")
+    site.routes = {"/a.jpg": file(jpeg())}
+    download([f"{site.url}/a.jpg"])
+    assert list(partial.iterdir()) == []

@@ -148,6 +148,7 @@ class Downloader:
         reached = error.reason not in _UNREACHABLE
         self._unreached[row.host] = 0 if reached else self._unreached.get(row.host, 0) + 1
         dead = self._unreached[row.host] >= _DEAD_AFTER
+        shut = isinstance(error, FetchError) and (error.wait_s or 0.0) > self.settings.max_wait_s
         retry = isinstance(error, FetchError) and error.retry and row.attempts < self.settings.attempts
         if retry and not dead:
             assert isinstance(error, FetchError)
@@ -157,9 +158,9 @@ class Downloader:
             return
         self._state.fail(row.id, error.reason, row.attempts)
         self._finished(row, error.reason)
-        if dead:
+        if dead or shut:
             queue.drop()
-            self._state.abandon(row.host, "host_down")
+            self._state.abandon(row.host, "host_down" if dead else error.reason)
 
     # --- one URL -----------------------------------------------------------------------------------------------------
 
@@ -170,11 +171,7 @@ class Downloader:
         elif row.fetcher == "http":
             await self._download(row)
         else:
-            partial = await self._takers[row.fetcher](row)
-            try:
-                await self._keep_file(row, partial)
-            finally:
-                partial.unlink(missing_ok=True)
+            await self._keep_file(row, await self._takers[row.fetcher](row))
 
     async def _download(self, row: UrlRow) -> None:
         partial = self._store.partial(row.url)
@@ -189,7 +186,7 @@ class Downloader:
                 self._state.unchanged(row.id)
                 return
             if answer.status == 304 or answer.status == 416:
-                partial.unlink(missing_ok=True)
+                self._store.remove(partial)
                 raise FetchError("range", "the partial file does not fit", retry=True)
             if answer.status == 206 and not answer.headers.get("content-range", "").startswith(f"bytes {start}-"):
                 raise FetchError("range", "another part than asked for", retry=True)
@@ -210,7 +207,7 @@ class Downloader:
             digest = await asyncio.to_thread(hash_file, partial)
             checked = True
         else:
-            partial.unlink(missing_ok=True)
+            self._store.remove(partial)
         try:
             async for chunk in answer.chunks:
                 size += len(chunk)
@@ -227,7 +224,7 @@ class Downloader:
             if error.retry and validator and (len(body) >= _KEEP_PARTIAL_FROM or partial.exists()):
                 self._spill(row, partial, body, validator)
             else:
-                partial.unlink(missing_ok=True)
+                self._store.remove(partial)
             raise
         if not size:
             raise FetchError("empty")
@@ -240,23 +237,24 @@ class Downloader:
             self._keep(row, digest.hexdigest(), size, bytes(body), etag, modified)
 
     def _spill(self, row: UrlRow, partial: Path, body: bytearray, validator: str | None) -> None:
-        self._store.make_room(len(body))
         if not partial.exists():
             row.validator = validator
             self._state.set_validator(row.id, validator or "")
-        with partial.open("ab") as file:
-            file.write(body)
+        self._store.append(partial, body)
         body.clear()
 
     async def _keep_file(self, row: UrlRow, partial: Path) -> None:
-        size = partial.stat().st_size
-        if size > self.settings.max_bytes(row.format):
-            raise FetchError("too_big", f"{size} bytes")
-        with partial.open("rb") as file:
-            _check_type(row, file.read(_HEAD_BYTES))
-        self._store.make_room(size)
-        digest = await asyncio.to_thread(hash_file, partial)
-        self._keep(row, digest.hexdigest(), size, partial, None, None)
+        """Stores a file that a taker has brought, under the same limits."""
+        size = self._store.take_in(partial)
+        try:
+            self._store.make_room(0)
+            if size > self.settings.max_bytes(row.format):
+                raise FetchError("too_big", f"{size} bytes")
+            _check_type(row, _head(partial))
+            digest = await asyncio.to_thread(hash_file, partial)
+            self._keep(row, digest.hexdigest(), size, partial, None, None)
+        finally:
+            self._store.remove(partial)
 
     def _keep(
         self, row: UrlRow, sha256: str, size: int, body: bytes | Path, etag: str | None, modified: str | None
@@ -267,7 +265,7 @@ class Downloader:
         known = self._state.by_content(sha256)
         if known:
             if isinstance(body, Path):
-                body.unlink()
+                self._store.remove(body)
             self._state.adopt(row.id, known, etag, modified)
             return
         head = body[:_HEAD_BYTES] if isinstance(body, bytes) else _head(body)

@@ -103,7 +103,7 @@ def _settle(state: CollectState, store: Store, job: Job, result: str | Failure |
         relative, sha256 = str(job.source.relative_to(store.root)), original
         size = job.source.stat().st_size
     else:
-        size = job.target.stat().st_size
+        size = store.take_in(job.target)
         sha256 = hash_file(job.target).hexdigest()
         relative = str(store.adopt(job.target, sha256, result).relative_to(store.root))
     problem = "not_shrunk" if isinstance(result, Failure) else None

@@ -173,6 +173,7 @@ class _Collection:
         self, loop: asyncio.AbstractEventLoop, downloading: threading.Event
     ) -> "asyncio.Future[None] | None":
         if self._settings.shrink is None:
+            self._state.keep_fetched()
             return None
         return loop.run_in_executor(None, shrink_fetched, self._state, self._store, self._settings.shrink, downloading)
 

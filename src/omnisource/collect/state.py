@@ -183,6 +183,10 @@ class CollectState:
         """Files, relative to the store, that lie here and are still to be made small."""
         return [row[0] for row in self.rows("SELECT DISTINCT path FROM urls WHERE state = 'fetched' LIMIT ?", (limit,))]
 
+    def keep_fetched(self) -> None:
+        """Files are to stay as they are after all."""
+        self._change("UPDATE urls SET state = 'done' WHERE state = 'fetched'", ())
+
     def set_validator(self, url_id: int, validator: str) -> None:
         """What the server must still say about a body for its partial file to be continued."""
         self._change("UPDATE urls SET validator = ? WHERE id = ?", (validator, url_id))

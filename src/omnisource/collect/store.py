@@ -4,7 +4,6 @@ No name in the store comes from the network. A file appears under its final name
 """
 
 import hashlib
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ class Store:
 
     Args:
         root: the folder; made if need be.
-        used: bytes that its files take already.
+        used: bytes that its finished files take already; those of unfinished ones are counted here.
         quota: bytes that they may take; None: any number.
         min_free: bytes that must stay free on the disk.
     """
@@ -36,6 +35,13 @@ class Store:
         self._partial = root / "partial"
         self._partial.mkdir(parents=True, exist_ok=True)
         self._folders: set[Path] = set()
+        for left in self._partial.iterdir():  # by a run that was killed; names with a dot are of no further use
+            if left.is_dir():
+                shutil.rmtree(left)
+            elif "." in left.name:
+                left.unlink()
+            else:
+                self.used += left.stat().st_size
 
     def partial(self, url: str) -> Path:
         """Where the unfinished body of a URL lies."""
@@ -64,32 +70,42 @@ class Store:
         path = self.path(sha256, extension)
         if path.exists():
             return path
-        partial = self._partial / f"{sha256}.{os.getpid()}"
+        partial = self.scratch(f"{sha256}.new")
         partial.write_bytes(body)
         self._move(partial, path)
         self.used += len(body)
         return path
 
+    def append(self, partial: Path, body: bytes | bytearray) -> None:
+        """Adds to an unfinished file. Raises `StoreFull`."""
+        self.make_room(len(body))
+        with partial.open("ab") as file:
+            file.write(body)
+        self.used += len(body)
+
+    def take_in(self, partial: Path) -> int:
+        """Counts an unfinished file that somebody else wrote; returns its bytes."""
+        size = partial.stat().st_size
+        self.used += size
+        return size
+
     def adopt(self, partial: Path, sha256: str, extension: str) -> Path:
-        """Moves a finished file into the store; returns its path."""
+        """Moves a finished file, which is counted already, into the store; returns its path."""
         path = self.path(sha256, extension)
         if path.exists():
-            partial.unlink()
-            return path
-        size = partial.stat().st_size
-        self._move(partial, path)
-        self.used += size
+            self.remove(partial)
+        else:
+            self._move(partial, path)
         return path
 
-    def remove(self, path: Path) -> int:
-        """Deletes a stored file; returns its bytes."""
+    def remove(self, path: Path) -> None:
+        """Deletes a finished or unfinished file, if it is there."""
         try:
             size = path.stat().st_size
             path.unlink()
         except FileNotFoundError:
-            return 0
+            return
         self.used -= size
-        return size
 
     def _move(self, partial: Path, path: Path) -> None:
         if path.parent not in self._folders:
