@@ -66,6 +66,7 @@ def test_checkpoints_that_are_damaged_or_foreign_are_refused(ours: Path) -> None
         {"options": '{"recompute": true}'},
         {"meta": '{"std": [0, 0, 0]}'},
         {"meta": "[]"},
+        {"meta": '{"classes": ["run"]}'},
     ):
         save_file(state, bad, {**header, **change})
         with pytest.raises(UserError, match="the header is damaged"):

@@ -85,6 +85,8 @@ def load_checkpoint(path: Path) -> tuple[Network, Meta]:
     try:
         num_classes, options = int(header["num_classes"]), json.loads(header["options"])
         meta = _read_meta(json.loads(header["meta"]))
+        if meta.classes and len(meta.classes) != num_classes:
+            raise ValueError(f"{len(meta.classes)} class names for {num_classes} classes")
         with torch.device("meta"):  # no memory is spent on what a damaged header asks for
             network = create(header["network"], num_classes, **options)
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError, UserError) as error:

@@ -79,8 +79,12 @@ def _imagenet(network: Network, path: Path | None) -> Conversion:
         raise UserError(f"init: {network.name} has no 2D twin to take ImageNet weights from; use a checkpoint")
     options = {key: value for key, value in network.options.items() if key not in ("in_channels", "dropout")}
     twin = create(f"tsn_{trunk}", 1, **options)
-    found = translate(read_weights(path), twin, new_head=True)
-    return Conversion(inflate(found.state, network), found.layout, found.dropped)
+    state = read_weights(path)
+    try:
+        found = translate(state, twin, new_head=True)
+        return Conversion(inflate(found.state, network), found.layout, found.dropped)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def _checkpoint(network: Network, path: Path) -> Conversion:
