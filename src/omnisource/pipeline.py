@@ -7,8 +7,10 @@ A stage that is current does nothing, so the same call continues a run that was 
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing import connection
 from pathlib import Path
 
 from omnisource.errors import UserError
@@ -97,7 +99,7 @@ def _train(recipe: Recipe, workspace: Workspace, work: Sequence[Job], jobs: int 
     context = multiprocessing.get_context("spawn")
     with (
         meter(f"training {work[0][0]}s", len(work)) as bar,
-        ProcessPoolExecutor(side_by_side, mp_context=context, initializer=be_quiet) as pool,
+        ProcessPoolExecutor(side_by_side, mp_context=context, initializer=_begin_job) as pool,
     ):
         pending: dict[Future[list[StageRecord]], Job] = {
             pool.submit(train_and_test, recipe, workspace.root, job): job for job in work
@@ -113,6 +115,19 @@ def _train(recipe: Recipe, workspace: Workspace, work: Sequence[Job], jobs: int 
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def _begin_job() -> None:
+    """Makes a process quiet, and mortal: when the run is killed, its trainings must not write on behind its back."""
+    be_quiet()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
 
 
 def train_and_test(recipe: Recipe, root: Path, job: Job) -> list[StageRecord]:
