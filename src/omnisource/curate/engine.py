@@ -1,5 +1,6 @@
 """Where a stage's work is done: on this machine, or on a Ray cluster."""
 
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,6 +10,7 @@ import pyarrow as pa
 from omnisource.errors import UserError
 
 _ROWS = 256  # of the table of work that one task takes
+_KNOCK_S = 10.0
 _RETRIES = 10  # of a task or actor whose machine is lost
 
 
@@ -48,11 +50,8 @@ def on_ray(
     except ImportError:
         raise UserError("--engine ray: Ray is not installed; pip install 'omnisource[ray]'") from None
     if not ray.is_initialized():
-        try:
-            ray.init(address=engine.address, log_to_driver=False, logging_level="warning")
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            where = engine.address or "this machine"
-            raise UserError(f"--address: no Ray cluster at {where} ({str(error).splitlines()[0]})") from None
+        _check_address(engine.address)
+        ray.init(address=engine.address, log_to_driver=False, logging_level="warning")
     settings = ray.data.DataContext.get_current()
     settings.enable_progress_bars = False
     settings.max_errored_blocks = 0  # bad media is a row with a reason; an exception is a fault and must be seen
@@ -71,6 +70,19 @@ def on_ray(
         max_task_retries=_RETRIES,
     )
     yield from results.iter_batches(batch_size=None, batch_format="pyarrow")
+
+
+def _check_address(address: str | None) -> None:
+    """Knocks at a host:port at once; Ray itself would try for minutes and then end the process."""
+    host, separator, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not address or address == "auto":
+        return
+    try:
+        if not separator:
+            raise ValueError("write it as host:port")
+        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+    except (OSError, ValueError) as error:
+        raise UserError(f"--address: no Ray cluster at {address} ({error})") from None
 
 
 class _Actor:
