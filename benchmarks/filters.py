@@ -4,6 +4,7 @@
     python benchmarks/filters.py recipes/home.yaml --set data=../shared/data/home --workspace /tmp/home
 
 Runs what is missing of ingest, probe, dedupe, the teachers and score; then decides anew for every rule and threshold.
+With --frozen a teacher is its network as it starts with a linear classifier fitted to the features: minutes, not hours
 A kept unit is right when it shows the class under which it would train. Recall is over the units that show their query
 (or, without a query, any class of the list). Writes benchmarks/results/filters-NAME.json.
 """
@@ -17,16 +18,22 @@ from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from omnisource.clips import segment_test
 from omnisource.curate import dedupe, probe, score, select
 from omnisource.curate.decide import decide, units
+from omnisource.curate.samples import Samples
 from omnisource.curate.score import units_by_teacher
+from omnisource.infer import Request, infer
 from omnisource.ingest import ingest
+from omnisource.networks import Meta, create, initialise, save_checkpoint
 from omnisource.recipe import Recipe, Select, load_recipe
 from omnisource.report.numbers import Story
+from omnisource.tables import read_table
 from omnisource.train import train_teacher
-from omnisource.workspace import Workspace, open_workspace
+from omnisource.workspace import StageRecord, Workspace, open_workspace
 
 THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 RULES = (("agree", "query"), ("query", "query"), ("teacher", "teacher"))
@@ -61,10 +68,56 @@ def grid(recipe: Recipe, workspace: Workspace) -> list[dict[str, object]]:
     return rows
 
 
+def fit_classifier(recipe: Recipe, workspace: Workspace, name: str) -> StageRecord:
+    """Stands in for `train_teacher`: the trunk stays as it starts, the classifier is fitted (logistic regression)."""
+    training, classes = recipe.teachers[name], workspace.classes()
+    network = create(training.network.name, len(classes), **training.network.options)
+    package = training.network.init.imagenet
+    initialise(network, "imagenet", None if package == "package" else recipe.resolve(package or ""))
+    labels = {row["sample_id"]: row["label"] for row in read_table(workspace.table("samples")).to_pylist()}
+    size, short_side = training.input.size, training.input.short_side
+
+    def features(split: str) -> tuple[torch.Tensor, torch.Tensor]:
+        requests = (
+            Request(sample.sample_id, sample.uri, segment_test(sample.num_frames or 1, training.input.frames)[None])
+            for sample in Samples(workspace, "target", splits=[split])
+        )
+        found = infer(network, Meta(), requests, size=size, short_side=short_side, features=True)
+        rows = [(r.features[0], classes.index(labels[r.request.key])) for r in found if r.features is not None]
+        return torch.tensor(np.stack([x for x, _ in rows])), torch.tensor([y for _, y in rows])
+
+    def work(_: str) -> dict[str, object]:
+        x, y = features("train")
+        mean, std = x.mean(0), x.std(0).clamp_min(1e-3)
+        head = torch.nn.Linear(x.shape[1], len(classes))
+        solver = torch.optim.LBFGS(head.parameters(), max_iter=300, line_search_fn="strong_wolfe")
+
+        def loss() -> torch.Tensor:
+            solver.zero_grad()
+            value = torch.nn.functional.cross_entropy(head((x - mean) / std), y) + 0.05 * head.weight.square().sum()
+            value.backward()
+            return value
+
+        solver.step(loss)
+        with torch.no_grad():  # the scaling of the features goes into the classifier
+            network.head.weight.copy_(head.weight / std)
+            network.head.bias.copy_(head.bias - head.weight @ (mean / std))
+            tx, ty = features("test")
+            accuracy = float((network.head(tx).argmax(1) == ty).float().mean())
+        meta = Meta(classes=tuple(classes), frames=training.input.frames, size=size)
+        save_checkpoint(path, network, meta)
+        return {"test_accuracy": accuracy}
+
+    path = workspace.run_dir(f"teacher-{name}") / "last.safetensors"
+    settings = {"frozen": training.model_dump(mode="json")}
+    return workspace.run_stage(f"train-teacher-{name}", settings=settings, after=["probe"], outputs=[path], work=work)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--set", action="append", default=[], dest="overrides")
+    parser.add_argument("--frozen", action="store_true", help="fit classifiers instead of training teachers")
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
@@ -75,8 +128,8 @@ def main() -> None:
         probe(recipe, workspace)
         record = dedupe(recipe, workspace)
         teachers = units_by_teacher(recipe)
-        for name in teachers:
-            train_teacher(recipe, workspace, name)
+        make = fit_classifier if arguments.frozen else train_teacher
+        trained = {name: make(recipe, workspace, name).counts for name in teachers}
         score(recipe, workspace)
         select(recipe, workspace)
         rows = grid(recipe, workspace)
@@ -96,7 +149,12 @@ def main() -> None:
         "seconds": round(time.monotonic() - started, 1),
         "list": ingested.settings if ingested else None,
         "teachers": {
-            name: {"units": kinds, "training": recipe.teachers[name].model_dump(mode="json", exclude_defaults=True)}
+            name: {
+                "units": kinds,
+                "frozen": arguments.frozen,
+                "trained": trained[name],
+                "training": recipe.teachers[name].model_dump(mode="json", exclude_defaults=True),
+            }
             for name, kinds in teachers.items()
         },
         "duplicates": record.counts,
