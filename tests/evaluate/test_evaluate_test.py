@@ -22,7 +22,7 @@ from omnisource.evaluate import test as stage
 from omnisource.flow import compute_flow
 from omnisource.ingest import ingest
 from omnisource.networks import Meta, create, load_checkpoint, save_checkpoint
-from omnisource.recipe import Recipe, load_recipe
+from omnisource.recipe import Flow, Recipe, load_recipe
 from omnisource.recipe import Test as Views
 from omnisource.tables import read_table
 from omnisource.workspace import Workspace, open_workspace
@@ -178,9 +178,7 @@ def test_a_2d_network_sees_segments(media: Path, workspace: Workspace) -> None:
 
 def test_flow_goes_through_the_same_path(media: Path, workspace: Workspace) -> None:
     given = {"frames": 4, "stride": 2, "short_side": 48, "size": 40, "modality": "flow"}
-    recipe = recipe_of(media, input=given).model_copy(
-        update={"flow": recipe_of(media).flow.model_copy(update={"method": "dis"})}
-    )
+    recipe = recipe_of(media, input=given).model_copy(update={"flow": Flow(method="dis", workers=1)})
     prepare(recipe, workspace)
     with pytest.raises(UserError, match="needs 'flow'"):
         run_test(recipe, workspace, "target-only", 0)

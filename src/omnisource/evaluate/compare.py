@@ -17,6 +17,7 @@ from omnisource.evaluate.metrics import (
 from omnisource.evaluate.predictions import Predictions, align
 
 _FLIPS = 10_000
+_BLOCK = 1_000_000  # signs drawn at a time
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,11 @@ def sign_flip_test(changes: Floats, *, flips: int = _FLIPS, seed: int = 0) -> fl
         totals = ((bits & 1) * 2 - 1) @ changes
         return float(np.mean(np.abs(totals) >= abs(changes.sum()) - 1e-9))
     random = np.random.default_rng(seed)
-    beyond = 0
-    for _ in range(flips):
-        signs = random.integers(0, 2, len(changes)) * 2 - 1
-        beyond += abs(float(signs @ changes)) >= abs(float(changes.sum())) - 1e-9
+    observed = abs(float(changes.sum())) - 1e-9
+    beyond, block = 0, max(1, _BLOCK // len(changes))
+    for first in range(0, flips, block):
+        signs = random.integers(0, 2, (min(block, flips - first), len(changes)), np.int8) * 2 - 1
+        beyond += int((np.abs(signs @ changes) >= observed).sum())
     return (beyond + 1) / (flips + 1)  # the observed signs are one of the possible ones
 
 

@@ -204,15 +204,19 @@ def test_samples(workspace: Workspace, split: str, flow: bool = False) -> tuple[
     Returns:
         The rows sorted by sample id, and how many more the list names whose file is missing.
     """
-    samples = read_table(workspace.table("samples"))
-    wanted = samples.filter((pc.field("role") == "target") & (pc.field("split") == split))
+    mine = (pc.field("role") == "target") & (pc.field("split") == split)
+    wanted = read_table(workspace.table("samples"), filters=mine)
     present = wanted.filter(pc.field("status") == "ok").sort_by("sample_id")
     if not present.num_rows:
         raise UserError(
             f"{workspace.table('samples')}: no target sample in the split '{split}'; set test.split, or `{split}:` of "
             "the target source"
         )
-    facts = {row["sample_id"]: row for row in read_table(workspace.table("probe")).to_pylist()}
+    # The probe table has a row for every web sample too; only those of the split are read.
+    among = pc.field("sample_id").isin(present["sample_id"].combine_chunks())
+    columns = ["sample_id", "kind", "fps", "num_frames", "duration_s", "status", "reason"]
+    probed = read_table(workspace.table("probe"), columns, filters=among)
+    facts = {row["sample_id"]: row for row in probed.to_pylist()}
     if flow:
         present = use_flow(workspace, present)
     rows = [{**row, "facts": facts.get(row["sample_id"])} for row in present.to_pylist()]

@@ -71,6 +71,7 @@ def compute_flow(recipe: Recipe, workspace: Workspace) -> StageRecord:
 
 def compute_video(job: _Job) -> FlowFacts:
     """In a worker: reads a video, writes its flow. MediaError when the video does not decode."""
+    cv2.setNumThreads(1)  # videos are what runs in parallel
     bound, seen = job.settings.bound, list[float]()
 
     def frames() -> Iterator[U8]:
