@@ -52,8 +52,10 @@ def fingerprint(value: object) -> str:
 class Workspace:
     """A folder that holds everything a recipe makes. Use `open_workspace`, which also locks it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, follows: bool = False) -> None:
         self.root = root
+        # True in the processes of a `torchrun` that work along with the one that keeps the records.
+        self.follows = follows
 
     def table(self, name: str) -> Path:
         """Path of the table `name`."""
@@ -126,10 +128,12 @@ class Workspace:
         record = self.record(stage)
         if record and record.fingerprint == mark and self._intact(record, outputs):
             return record
-        self._record_path(stage).unlink(missing_ok=True)
+        if not self.follows:
+            self._record_path(stage).unlink(missing_ok=True)
         started = time.monotonic()
         counts = work(mark)
-        shutil.rmtree(self.partial(stage), ignore_errors=True)
+        if not self.follows:
+            shutil.rmtree(self.partial(stage), ignore_errors=True)
         record = StageRecord(
             stage=stage,
             stamp=uuid.uuid4().hex[:12],
@@ -141,7 +145,8 @@ class Workspace:
             finished_at=datetime.now(UTC).isoformat(),
             versions=versions(),
         )
-        write_json(self._record_path(stage), asdict(record))
+        if not self.follows:
+            write_json(self._record_path(stage), asdict(record))
         return replace(record, fresh=True)
 
     def _record_path(self, stage: str) -> Path:
