@@ -3,7 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 from train_small import Small, make_small
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # tiny networks get slower with more
 
 
 @pytest.fixture(scope="session")

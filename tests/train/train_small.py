@@ -120,6 +120,7 @@ def make_small(root: Path) -> Small:
             "student": settings("slowonly_r18"),
         }
     )
+    (root / "recipe.json").write_text(recipe.model_dump_json())
     with open_workspace(root / "workspace") as workspace:
         write_table(workspace.table("samples"), table_from_rows(samples, SAMPLES))
         write_table(workspace.table("probe"), table_from_rows(probe, PROBE))
@@ -129,6 +130,12 @@ def make_small(root: Path) -> Small:
             record = StageRecord(stage, f"stamp-{stage}", "", {}, {"classes": CLASSES} if stage == "ingest" else {})
             write_json(workspace.root / "stages" / f"{stage}.json", asdict(record))
     return Small(recipe, workspace)
+
+
+def load_small(root: Path) -> Small:
+    """What make_small wrote, in another process."""
+    recipe = Recipe.model_validate_json((root / "recipe.json").read_text())
+    return Small(recipe, Workspace(root / "workspace"))
 
 
 def settings(network: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from omnisource.cli.forget import forget
 from omnisource.cli.fuse import fuse
 from omnisource.cli.ingest import ingest
 from omnisource.cli.init import init
+from omnisource.cli.plan import plan
 from omnisource.cli.predict import predict
 from omnisource.cli.prepare import prepare
 from omnisource.cli.probe import probe
@@ -28,6 +29,7 @@ from omnisource.cli.run import run
 from omnisource.cli.score import score
 from omnisource.cli.select import select
 from omnisource.cli.test import test
+from omnisource.cli.train import train
 from omnisource.cli.weights import app as weights
 from omnisource.errors import UserError
 from omnisource.progress import console
@@ -71,6 +73,8 @@ app.command()(dedupe)
 app.command()(score)
 app.command()(select)
 app.add_typer(camera, name="camera")
+app.command()(plan)
+app.command()(train)
 app.command()(flow)
 app.command()(test)
 app.command()(compare)

@@ -7,14 +7,34 @@ from omnisource.train.plan import Plan, Slots
 from omnisource.train.pool import Pool, Unit, build_pool
 
 if TYPE_CHECKING:
-    from omnisource.train.begin import train
+    from omnisource.train.begin import Changed, train
+    from omnisource.train.listing import write_plan
     from omnisource.train.loop import TrainResult
     from omnisource.train.stages import train_student, train_teacher
 
-__all__ = ["Plan", "Pool", "Slots", "TrainResult", "Unit", "build_pool", "train", "train_student", "train_teacher"]
+__all__ = [
+    "Changed",
+    "Plan",
+    "Pool",
+    "Slots",
+    "TrainResult",
+    "Unit",
+    "build_pool",
+    "train",
+    "train_student",
+    "train_teacher",
+    "write_plan",
+]
 
 # Imported when first asked for: the processes that decode start without torch.
-_LAZY = {"train": "begin", "TrainResult": "loop", "train_student": "stages", "train_teacher": "stages"}
+_LAZY = {
+    "Changed": "begin",
+    "train": "begin",
+    "TrainResult": "loop",
+    "train_student": "stages",
+    "train_teacher": "stages",
+    "write_plan": "listing",
+}
 
 
 def __getattr__(name: str) -> Any:

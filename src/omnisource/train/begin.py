@@ -57,7 +57,7 @@ def train(
     _check_camera(training, pool, camera)
     if training.threads:
         torch.set_num_threads(training.threads)
-    identity = _identity(training, pool, seed)
+    identity = identity_of(training, pool, seed)
     with joined(training.device) as ranks:
         if ranks.first:
             _settle(run_dir, identity, changed)
@@ -78,7 +78,13 @@ def _run(
     trainer: Trainer, state: dict[str, Any] | None, identity: Mapping[str, Any], run_dir: Path, ranks: Ranks
 ) -> TrainResult:
     if state is not None:
-        trainer.restore(state)
+        try:
+            trainer.restore(state)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise UserError(
+                f"{run_dir}: its checkpoint is of another network or optimiser ({str(error).splitlines()[0]}); begin "
+                "again with --anew"
+            ) from error
     elif trainer.log is not None:
         trainer.log.cut(0)
     run = {
@@ -99,7 +105,7 @@ def _run(
     return result
 
 
-def _identity(training: Training, pool: Pool, seed: int) -> dict[str, Any]:
+def identity_of(training: Training, pool: Pool, seed: int) -> dict[str, Any]:
     """Everything that a training's result depends on."""
     settings = training.model_dump(mode="json", exclude=set(_FREE))
     return {
@@ -119,17 +125,18 @@ def _settle(run_dir: Path, identity: Mapping[str, Any], changed: Changed) -> Non
             set_aside(run_dir)
         return
     different = differences(run["identity"], identity)
-    if not different or changed == "continue":
-        if different:
-            write_run(run_dir, run | {"identity": identity, "finished": False})
+    if not different:
         return
-    if changed == "anew":
+    if changed == "continue":
+        write_run(run_dir, run | {"identity": identity, "finished": False})
+    elif changed == "anew" or run["finished"] or load_state(run_dir) is None:
         set_aside(run_dir)
-        return
-    shown = "; ".join(different[:4]) + (f"; and {len(different) - 4} more" if len(different) > 4 else "")
-    raise UserError(
-        f"{run_dir}: this run began with something else ({shown}); --allow-changed goes on with it, --anew begins again"
-    )
+    else:
+        shown = "; ".join(different[:4]) + (f"; and {len(different) - 4} more" if len(different) > 4 else "")
+        raise UserError(
+            f"{run_dir}: this run began with something else ({shown}); --allow-changed goes on with it, --anew begins "
+            "again"
+        )
 
 
 def _check_camera(training: Training, pool: Pool, camera: Camera | None) -> None:

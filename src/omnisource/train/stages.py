@@ -67,7 +67,7 @@ def _stage(
             folder,
             seed,
             validation=validation if validation is not None and len(validation) else None,
-            camera=_camera(recipe, workspace, training, sources),
+            camera=fitted_camera(recipe, workspace, training, sources),
             limits=Limits(**recipe.probe.limits.model_dump(exclude={"memory_bytes"})),
             changed=changed,
         )
@@ -91,7 +91,8 @@ def _needs_camera(recipe: Recipe, training: Training, sources: Sequence[str]) ->
     return images and training.camera.mode != "still" and not is_spatial(training.network.name)
 
 
-def _camera(recipe: Recipe, workspace: Workspace, training: Training, sources: Sequence[str]) -> Camera | None:
+def fitted_camera(recipe: Recipe, workspace: Workspace, training: Training, sources: Sequence[str]) -> Camera | None:
+    """The camera under which a training's images move, or None when none of them does."""
     if not _needs_camera(recipe, training, sources):
         return None
     path = recipe.resolve(training.camera.fitted) if training.camera.fitted else camera_path(workspace)

@@ -1,0 +1,227 @@
+"""The loop: Eq. 1, its options, and what it refuses."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from train_small import CLASSES, Small, settings
+
+from omnisource.errors import UserError
+from omnisource.media import DEFAULT_LIMITS
+from omnisource.networks import load_checkpoint
+from omnisource.recipe import Training
+from omnisource.train import Pool, build_pool, train
+from omnisource.train.begin import identity_of
+from omnisource.train.distributed import Ranks
+from omnisource.train.loader import Batch, Loader, Quarantine
+from omnisource.train.loop import Trainer
+from omnisource.train.record import write_run
+
+CPU = Ranks(0, 1, torch.device("cpu"))
+
+
+def training_of(network: str = "slowonly_r18", **changes: Any) -> Training:
+    return Training.model_validate(settings(network) | changes)
+
+
+def pool_of(small: Small, training: Training, *sources: str) -> Pool:
+    names = sources or tuple(small.recipe.sources)
+    return build_pool(small.recipe, small.workspace, names, training.network.name.startswith("tsn"))
+
+
+def trainer_of(small: Small, folder: Path, training: Training, *sources: str) -> Trainer:
+    pool = pool_of(small, training, *sources)
+    return Trainer(training, pool, folder, 5, CPU, validation=None, camera=None, limits=DEFAULT_LIMITS)
+
+
+def batch_of(trainer: Trainer, step: int = 0) -> Batch:
+    loader = Loader(trainer.plan, trainer.reading, Quarantine(trainer.folder), workers=0)
+    return next(loader.batches(step, step + 1))
+
+
+def gradients(trainer: Trainer, batch: Batch) -> dict[str, torch.Tensor]:
+    """The gradients of Eq. 1 on a batch, without a step."""
+    trainer.optimiser.step = lambda closure=None: None  # type: ignore[method-assign]
+    trainer.take_step(batch)
+    return {name: p.grad.clone() for name, p in trainer.network.named_parameters() if p.grad is not None}
+
+
+UNCLIPPED = {"kind": "sgd", "lr": 0.1, "clip_grad": None}
+
+
+@pytest.mark.parametrize("network", ["slowonly_r18", "tsn_r18"])
+@pytest.mark.parametrize("mixup", ["off", "cross"])
+def test_accumulation_gives_the_gradients_of_one_forward_pass(
+    small_tables: Small, tmp_path: Path, network: str, mixup: str
+) -> None:
+    values = settings(network) | {"optimiser": UNCLIPPED, "mixup": {"kind": mixup}}
+    values["network"] |= {"norm": "frozen"}  # statistics of a batch depend on what stands in it
+    found = []
+    for accumulate in (False, True):
+        training = Training.model_validate(values | {"accumulate": accumulate})
+        trainer = trainer_of(small_tables, tmp_path / str(accumulate), training)
+        found.append(gradients(trainer, batch_of(trainer)))
+    together, apart = found
+    assert together.keys() == apart.keys()
+    for name in together:
+        torch.testing.assert_close(together[name], apart[name], rtol=1e-4, atol=1e-6)
+
+
+def test_the_loss_is_the_sum_of_equation_1(small_tables: Small, tmp_path: Path) -> None:
+    """Gradients against those of the formula, written out with torch alone."""
+    values = settings("slowonly_r18") | {"optimiser": UNCLIPPED, "loss_weight": {"images": 0.25}}
+    values["network"] |= {"norm": "frozen"}
+    values["input"] |= {"flip": 0.0}
+    training = Training.model_validate(values)
+    trainer = trainer_of(small_tables, tmp_path, training)
+    batch = batch_of(trainer)
+    found = gradients(trainer, batch)
+
+    mean, std = (torch.tensor(v) for v in (training.input.mean, training.input.std))
+    clips = torch.zeros(len(batch.slot), 4, 32, 32, 3)
+    for group in batch.groups:
+        clips[group.rows] = torch.from_numpy(group.pixels).float()  # images stand still: they are repeated over time
+    logits = trainer.network(((clips - mean) / std).permute(0, 4, 1, 2, 3))
+    label = torch.from_numpy(trainer.pool.label[batch.unit]).long()
+    each = torch.nn.functional.cross_entropy(logits, label, reduction="none")
+    source = np.array(trainer.pool.sources)[trainer.pool.source[batch.unit]]
+    assert source.tolist() == ["clips"] * 4 + ["images"] * 2 + ["shorts"] * 2 + ["films"] * 2
+    loss = (each[:4].sum() + 0.25 * each[4:6].sum() + each[6:].sum()) / 4
+    trainer.network.zero_grad()
+    loss.backward()
+    for name, parameter in trainer.network.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(found[name], parameter.grad, rtol=1e-3, atol=1e-5)
+
+
+def log_of(folder: Path, kind: str = "train") -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["kind"] == kind]
+
+
+@pytest.mark.parametrize(
+    ("network", "changes"),
+    [
+        ("slowonly_r18", {"norm_per_source": True}),
+        ("slowonly_r18", {"checkpointing": True, "precision": "bf16"}),
+        ("slowonly_r18", {"mixup": {"kind": "within"}, "label_smoothing": 0.1, "ema": 0.5}),
+        ("slowonly_r18", {"optimiser": {"kind": "adamw", "lr": 1e-3, "decay_norms": False, "schedule": "step"}}),
+        ("tsn_r18", {"optimiser": {"trunk_lr_scale": 0.0}}),
+        ("tsn_r18", {"snippets": {"kind": "random"}, "accumulate": True}),
+        ("tsn_r18", {"snippets": {"kind": "positives-only"}, "mixup": {"kind": "cross"}}),
+    ],
+)
+def test_options_train(small_tables: Small, tmp_path: Path, network: str, changes: dict[str, Any]) -> None:
+    training = training_of(network, **changes)
+    result = train(training, pool_of(small_tables, training), tmp_path, 1)
+    assert math.isfinite(result.loss) and result.steps == 8
+    assert load_checkpoint(result.checkpoint)[1].classes == tuple(CLASSES)
+
+
+def test_a_training_learns(small_tables: Small, tmp_path: Path) -> None:
+    training = training_of(epochs=30, optimiser={"lr": 0.05}, batch={"target": 8}, validate_every=15)
+    pool = pool_of(small_tables, training)
+    validation = build_pool(small_tables.recipe, small_tables.workspace, ["clips"], False, "val")
+    train(training, pool, tmp_path, 1, validation=validation)
+    rows = log_of(tmp_path)
+    assert rows[-1]["sources"]["clips"]["loss"] < 0.5 * rows[0]["sources"]["clips"]["loss"]
+    assert [row["step"] for row in log_of(tmp_path, "validation")] == [30, 60]
+    assert log_of(tmp_path, "validation")[-1]["samples"] == 4
+    assert load_checkpoint(tmp_path / "best.safetensors")[1].notes["best"] is not None
+
+
+def test_label_smoothing_raises_the_floor_of_the_loss(small_tables: Small, tmp_path: Path) -> None:
+    plain, smooth = training_of(), training_of(label_smoothing=0.5)
+    batches = []
+    for name, training in (("plain", plain), ("smooth", smooth)):
+        trainer = trainer_of(small_tables, tmp_path / name, training, "clips")
+        with torch.no_grad():
+            trainer.network.head.weight.mul_(200)  # sure of itself
+        sums, _ = trainer.take_step(batch_of(trainer))
+        batches.append(sums[0, 0])
+    assert batches[0] != batches[1]
+
+
+def test_norm_per_source_keeps_the_statistics_of_the_target(small_tables: Small, tmp_path: Path) -> None:
+    """With it, running statistics after a step are those of the target's clips alone."""
+
+    def statistics(name: str, per_source: bool, *sources: str) -> torch.Tensor:
+        training = training_of(norm_per_source=per_source)
+        trainer = trainer_of(small_tables, tmp_path / name, training, *sources)
+        trainer.take_step(batch_of(trainer))
+        return next(value for key, value in trainer.network.state_dict().items() if key.endswith("running_mean"))
+
+    alone = statistics("alone", False, "clips")
+    apart = statistics("apart", True)
+    joint = statistics("joint", False)
+    torch.testing.assert_close(alone, apart)
+    assert not torch.allclose(joint, apart)
+
+
+def test_soft_pseudo_labels_are_the_labels(small: Small, tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    from omnisource.tables import read_table, write_table
+    from omnisource.train.inputs import make_inputs
+
+    path = small.workspace.table("decisions-default")
+    table = read_table(path)
+    soft = [[0.5, 0.25, 0.25] if unit == "image" else None for unit in table["unit"].to_pylist()]
+    column = table.schema.get_field_index("probs")
+    write_table(path, table.set_column(column, "probs", pa.array(soft, pa.list_(pa.float32()))))
+    trainer = trainer_of(small, tmp_path, training_of(), "clips", "images")
+    inputs = make_inputs(batch_of(trainer), trainer.pool, trainer.training, False, torch.device("cpu"))
+    assert inputs.labels[:4].max(1).values.tolist() == [1.0] * 4
+    assert inputs.labels[4:].tolist() == [[0.5, 0.25, 0.25]] * 2
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_its_samples(small_tables: Small, tmp_path: Path) -> None:
+    training = training_of(optimiser={"lr": 1e30, "clip_grad": None}, epochs=4)
+    with pytest.raises(UserError, match=r"the loss of step \d+ is .*diverged.json, the last good checkpoint is"):
+        train(training, pool_of(small_tables, training), tmp_path, 1)
+    report = json.loads((tmp_path / "diverged.json").read_text())
+    assert len(report["samples"]) == 10 and report["samples"][0]["source"] == "clips"
+
+
+def test_a_changed_run_is_refused_with_what_changed(small_tables: Small, tmp_path: Path) -> None:
+    pool, first = pool_of(small_tables, training_of()), training_of(epochs=50)
+    trainer = trainer_of(small_tables, tmp_path / "run", first)
+    write_run(tmp_path / "run", {"identity": identity_of(first, pool, 1), "finished": False})
+    trainer.checkpoint()
+    trainer.close()
+    other = training_of("slowonly_r34", epochs=1)
+    with pytest.raises(UserError, match=r'training.network.name: "slowonly_r18" -> "slowonly_r34".*--allow-changed'):
+        train(other, pool, tmp_path / "run", 1)
+    with pytest.raises(UserError, match=r"seed: 1 -> 2"):
+        train(first, pool, tmp_path / "run", 2)
+    fewer = pool_of(small_tables, first, "clips")
+    with pytest.raises(UserError, match=r"units.digest"):
+        train(first, fewer, tmp_path / "run", 1)
+    with pytest.raises(UserError, match=r"checkpoint is of another network"):
+        train(other, pool, tmp_path / "run", 1, changed="continue")
+    assert train(other, pool, tmp_path / "run", 1, changed="anew").steps == 4
+    assert (tmp_path / "run.replaced" / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"device": "cuda"}, "torch sees no GPU"),
+        ({"device": "tpu!"}, "not a device"),
+        ({"validate_every": 1}, "no val split"),
+        ({"camera": {"mode": "homography"}}, "no camera was fitted"),
+        ({"batch": {"target": 17}}, "only 16 units"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(
+    small_tables: Small, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    if "cuda" in str(changes.get("device")) and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    training = training_of(**changes)
+    with pytest.raises(UserError, match=message):
+        train(training, pool_of(small_tables, training_of()), tmp_path, 1)

@@ -1,0 +1,93 @@
+"""The pool: which units a run has, and which it refuses to do without."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from train_small import CLASSES, Small
+
+from omnisource.errors import UserError
+from omnisource.tables import DUPLICATES, read_table, table_from_rows, write_table
+from omnisource.train import Pool, build_pool
+
+
+def pool_of(small: Small, *sources: str, spatial: bool = False, split: str = "train") -> Pool:
+    return build_pool(small.recipe, small.workspace, sources or list(small.recipe.sources), spatial, split)
+
+
+def units(pool: Pool, source: str) -> list[tuple[str, str, float, float | None]]:
+    found = [pool.unit(number) for number in range(len(pool))]
+    return [(unit.sample_id, unit.kind, unit.start_s, unit.end_s) for unit in found if unit.source == source]
+
+
+def test_a_3d_network_gets_windows_and_a_2d_network_frames(small_tables: Small) -> None:
+    deep, flat = pool_of(small_tables), pool_of(small_tables, spatial=True)
+    assert deep.counts() == {"clips": 16, "images": 12, "shorts": 9, "films": 9}
+    assert flat.counts() == {"clips": 16, "images": 12, "shorts": 9, "films": 9}
+    assert units(deep, "films")[:3] == [
+        ("films-000", "window", 0.0, 2.0),
+        ("films-000", "window", 4.0, 6.0),
+        ("films-000", "window", 6.0, 8.0),
+    ]
+    assert [found[1:3] for found in units(flat, "films")[:3]] == [("frame", 0.5), ("frame", 3.5), ("frame", 6.5)]
+    window = deep.unit(int((deep.source == 3).nonzero()[0][0]))
+    assert (window.num_frames, window.fps, window.side, window.sound) == (20, 10.0, 48, True)
+    assert flat.frames is not None
+    times, sides, labels = flat.frames.of(flat.unit(len(flat) - 1).place)
+    assert times.tolist() == [0.5, 1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5]
+    assert sides.tolist() == [1, 0, -1, 1, 0, -1, 1, 0] and set(labels.tolist()) == {2}
+
+
+def test_only_the_split_that_is_asked_for(small_tables: Small) -> None:
+    assert {name for name, *_ in units(pool_of(small_tables, "clips", split="val"), "clips")} == {
+        f"clips-{number:03d}" for number in range(16, 20)
+    }
+    assert pool_of(small_tables).class_counts("images") == {"left": 3, "right": 3, "still": 6}
+
+
+def test_dropped_and_duplicate_samples_stay_out(small: Small) -> None:
+    whole = pool_of(small)
+    row = {"sample_id": "images-002", "status": "dropped", "reason": "near_test"}
+    write_table(small.workspace.table("duplicates"), table_from_rows([row], DUPLICATES))
+    probe = read_table(small.workspace.table("probe"))
+    status = pc.if_else(pc.equal(probe["sample_id"], "clips-003"), "dropped", probe["status"])
+    write_table(
+        small.workspace.table("probe"), probe.set_column(probe.schema.get_field_index("status"), "status", status)
+    )
+    pool = pool_of(small)
+    assert pool.counts() == {"clips": 15, "images": 11, "shorts": 9, "films": 9}
+    assert pool.digest != whole.digest
+
+
+def test_the_digest_names_the_list_and_not_its_place(small: Small) -> None:
+    before = pool_of(small)
+    path = small.workspace.table("samples")
+    table = read_table(path)
+    moved = pc.binary_join_element_wise(pa.scalar("/elsewhere"), table["uri"], "")
+    write_table(path, table.set_column(table.schema.get_field_index("uri"), "uri", moved))
+    after = pool_of(small)
+    assert after.digest == before.digest and after.unit(0).uri == f"/elsewhere{before.unit(0).uri}"
+
+
+def test_what_cannot_be_trained_on_is_refused(small: Small) -> None:
+    workspace = small.workspace
+    with pytest.raises(UserError, match="'photos' is no source of the recipe; sources are: clips, images"):
+        pool_of(small, "clips", "photos")
+    decisions = read_table(workspace.table("decisions-default"))
+    none = pc.and_(decisions["keep"], pc.not_equal(decisions["source"], "images"))
+    keep = decisions.schema.get_field_index("keep")
+    write_table(workspace.table("decisions-default"), decisions.set_column(keep, "keep", none))
+    with pytest.raises(UserError, match="source 'images' has no kept rows in the selection 'default'"):
+        pool_of(small)
+    label = decisions.schema.get_field_index("label")
+    unknown = pa.array(["jump"] * decisions.num_rows)
+    write_table(workspace.table("decisions-default"), decisions.set_column(label, "label", unknown))
+    with pytest.raises(UserError, match="the label 'jump' is not in the class list"):
+        pool_of(small)
+    samples = read_table(workspace.table("samples"))
+    kept = samples.filter(pc.not_equal(samples["label"], CLASSES[0]))
+    write_table(workspace.table("samples"), kept)
+    with pytest.raises(UserError, match="class 'left' has no sample in any source of the run"):
+        pool_of(small, "clips")
+    workspace.table("duplicates").unlink()
+    with pytest.raises(UserError, match="run `omnisource dedupe` first"):
+        pool_of(small)
