@@ -201,7 +201,7 @@ def test_a_changed_run_is_refused_with_what_changed(small_tables: Small, tmp_pat
     fewer = pool_of(small_tables, first, "clips")
     with pytest.raises(UserError, match=r"units.digest"):
         train(first, fewer, tmp_path / "run", 1)
-    with pytest.raises(UserError, match=r"checkpoint is of another network"):
+    with pytest.raises(UserError, match=r"checkpoint is of another network or optimiser"):
         train(other, pool, tmp_path / "run", 1, changed="continue")
     assert train(other, pool, tmp_path / "run", 1, changed="anew").steps == 4
     assert (tmp_path / "run.replaced" / "run.json").exists()

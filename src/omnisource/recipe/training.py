@@ -132,6 +132,7 @@ class Training(Section):
     checkpointing: bool = False
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay; 0: off
     accumulate: bool = False  # one forward per source, gradients summed, instead of one concatenated forward
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # under torchrun: fsdp shares weights and optimiser out among the GPUs
     validate_every: Positive | None = None  # epochs; null: never
     checkpoint_every: Positive = 1.0  # epochs
     checkpoint_seconds: NonNegative = 20.0  # but no sooner than this after the last one

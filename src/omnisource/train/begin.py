@@ -63,7 +63,7 @@ def train(
             _settle(run_dir, identity, changed)
         ranks.wait()
         run = read_run(run_dir)
-        if run is not None and run.get("finished"):
+        if run is not None and run["finished"]:
             return TrainResult(**{**run["result"], "checkpoint": run_dir / "last.safetensors"})
         state = load_state(run_dir) if run is not None else None
         ranks.wait()
@@ -82,8 +82,8 @@ def _run(
             trainer.restore(state)
         except (RuntimeError, ValueError, KeyError) as error:
             raise UserError(
-                f"{run_dir}: its checkpoint is of another network or optimiser ({str(error).splitlines()[0]}); begin "
-                "again with --anew"
+                f"{run_dir}: its checkpoint is of another network or optimiser ({str(error).splitlines()[0]}); "
+                "begin again with --anew"
             ) from error
     elif trainer.log is not None:
         trainer.log.cut(0)
@@ -127,9 +127,9 @@ def _settle(run_dir: Path, identity: Mapping[str, Any], changed: Changed) -> Non
     different = differences(run["identity"], identity)
     if not different:
         return
-    if changed == "continue":
-        write_run(run_dir, run | {"identity": identity, "finished": False})
-    elif changed == "anew" or run["finished"] or load_state(run_dir) is None:
+    if changed == "continue" and not run["finished"]:
+        return
+    if changed == "anew" or run["finished"] or load_state(run_dir) is None:
         set_aside(run_dir)
     else:
         shown = "; ".join(different[:4]) + (f"; and {len(different) - 4} more" if len(different) > 4 else "")

@@ -2,16 +2,26 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from omnisource.errors import UserError
+from omnisource.networks import Network
 
 T = TypeVar("T")
 
@@ -48,17 +58,60 @@ class Ranks:
         if self.world > 1:
             dist.barrier()
 
-    def wrap(self, network: nn.Module) -> nn.Module:
-        """The network whose gradients are averaged over all processes."""
-        if self.world == 1:
-            return network
-        # Statistics are those of the first process's share, as is the field's habit; syncing them is `norm: sync`.
-        ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
 
-    def unsynced(self, network: nn.Module) -> AbstractContextManager[None]:
-        """A backward pass inside of it leaves the gradients of this process alone."""
-        return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
+class Parallel:
+    """A network whose gradients are averaged over all processes, and what that changes about its states.
+
+    `ddp`: every process holds the whole network (DistributedDataParallel). `fsdp`: each holds a share of weights and
+    optimiser (fully_shard). With one process: the network itself.
+    """
+
+    def __init__(self, network: Network, ranks: Ranks, kind: Literal["ddp", "fsdp"]) -> None:
+        self.network, self.sharded = network, kind == "fsdp" and ranks.world > 1
+        self.module: nn.Module = network
+        if self.sharded:
+            network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            fully_shard(network, mesh=init_device_mesh(ranks.device.type, (ranks.world,)))
+        elif ranks.world > 1:
+            # Statistics are those of the first process's share, as is the field's habit; `norm: sync` syncs them.
+            ids = [ranks.device.index] if ranks.device.type == "cuda" else None
+            self.module = DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
+
+    @contextmanager
+    def synced(self, now: bool) -> Iterator[None]:
+        """A backward pass inside of it averages gradients over the processes, or only adds to those of this one."""
+        if isinstance(self.module, DistributedDataParallel):
+            with nullcontext() if now else self.module.no_sync():
+                yield
+            return
+        if self.sharded:
+            cast(FSDPModule, self.network).set_requires_gradient_sync(now)
+        yield
+
+    def weights(self) -> dict[str, Tensor]:
+        """The whole state of the network; of a sharded one only in the first process. All processes must ask."""
+        if self.sharded:
+            return cast(dict[str, Tensor], get_model_state_dict(self.network, options=_WHOLE))
+        return self.network.state_dict()
+
+    def optimiser_state(self, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+        """The whole state of the optimiser; of a sharded one only in the first process. All processes must ask."""
+        if self.sharded:
+            return get_optimizer_state_dict(self.network, optimiser, options=_WHOLE)
+        return optimiser.state_dict()
+
+    def load(self, weights: dict[str, Any], optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        """Puts back what `weights` and `optimiser_state` gave."""
+        if self.sharded:
+            set_model_state_dict(self.network, weights, options=StateDictOptions(full_state_dict=True))
+            options = StateDictOptions(full_state_dict=True)
+            set_optimizer_state_dict(self.network, optimiser, optim_state_dict=state, options=options)
+        else:
+            self.network.load_state_dict(weights)
+            optimiser.load_state_dict(state)
+
+
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 @contextmanager

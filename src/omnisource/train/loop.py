@@ -16,11 +16,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import psutil
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from omnisource.clips import Camera
 from omnisource.errors import UserError
@@ -32,7 +33,7 @@ from omnisource.tables import write_json
 from omnisource.train import keys
 from omnisource.train.board import open_board
 from omnisource.train.decode import Reading
-from omnisource.train.distributed import Ranks
+from omnisource.train.distributed import Parallel, Ranks
 from omnisource.train.inputs import Inputs, make_inputs
 from omnisource.train.loader import Batch, Loader, Quarantine, Replacement
 from omnisource.train.optimise import Average, build_optimiser, rate, set_rate
@@ -107,11 +108,14 @@ class Trainer:
             raise UserError(f"{ranks.world} processes can't share a batch of {sum(self.plan.sizes)}; start fewer")
         self.reading = Reading(training, self.spatial, camera, pool.frames, pool.classes, limits)
         self.network = self._network()
+        self.parallel = Parallel(self.network, ranks, training.parallel)
+        if self.parallel.sharded and training.ema:
+            raise UserError("ema needs the whole network in every process; use `parallel: ddp` or `ema: 0`")
         self.optimiser = build_optimiser(self.network, training.optimiser)
         self.average = Average(self.network, training.ema) if training.ema else None
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=training.precision == "fp16")
-        self.model = ranks.wrap(self.network)
-        self.forward: nn.Module = torch.compile(self.model) if training.compile else self.model  # type: ignore[assignment]
+        module = self.parallel.module
+        self.forward = cast(nn.Module, torch.compile(module)) if training.compile else module
         self.weights = torch.tensor([training.loss_weight.get(name, 1.0) for name in pool.sources], device=ranks.device)
         self.at = _Progress(0, _new_tally(pool))
         self.log = Log(folder / "log.jsonl") if ranks.first else None
@@ -149,31 +153,25 @@ class Trainer:
         self.scaler.unscale_(self.optimiser)
         trained = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
         limit = self.training.optimiser.clip_grad
-        norm = float(nn.utils.clip_grad_norm_(trained, limit if limit is not None else math.inf))
+        norm = nn.utils.clip_grad_norm_(trained, limit if limit is not None else math.inf)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         self.scaler.step(self.optimiser)
         self.scaler.update()
         if self.average is not None:
             self.average.update(self.network)
-        return sums, norm
+        return sums, float(norm)
 
     def _gradients(self, inputs: Inputs) -> Tensor:
-        """Backward passes of Eq. 1: one for all, or one a source."""
+        """Backward passes of Eq. 1: one for all clips of a shape, or one a source."""
         sums = torch.zeros(len(self.pool.sources), 3, dtype=torch.float64, device=self.ranks.device)
         parts = list(self._parts(inputs))
-        total: Tensor | None = None
         for number, (clips, rows) in enumerate(parts):
-            last = number == len(parts) - 1
-            keep = self.training.norm_per_source and not self._is_target(inputs, rows)
-            with self.ranks.unsynced(self.model) if not last else nullcontext(), self._autocast():
-                with _running_statistics_kept(self.network) if keep else nullcontext():
+            foreign = self.training.norm_per_source and not self._is_target(inputs, rows)
+            with self.parallel.synced(number == len(parts) - 1):
+                with self._autocast(), _running_statistics_kept(self.network) if foreign else nullcontext():
                     logits = self.forward(clips)
                 loss = self._loss(logits.float(), inputs, rows, sums)
-                if self._one_by_one:
-                    self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-                else:
-                    total = loss if total is None else total + loss
-        if total is not None:
-            self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return sums
 
     @property
@@ -359,7 +357,9 @@ class Trainer:
     def _validate(self) -> None:
         assert self.validation is not None
         with self._averaged():
-            found = validate(self.network, self.validation, self.reading, self.ranks, self.training.workers)
+            # The shares of a sharded network must meet in every forward pass: all processes see all clips.
+            ranks = Ranks(0, 1, self.ranks.device) if self.parallel.sharded else self.ranks
+            found = validate(self.network, self.validation, self.reading, ranks, self.training.workers)
         row = {"kind": "validation", "step": self.at.step, "epoch": self.at.step / self.plan.steps_per_epoch}
         self._write(row | found)
         if self.at.best is None or found["top1"] > self.at.best:
@@ -367,8 +367,6 @@ class Trainer:
             self._save_network("best.safetensors")
 
     def _save_network(self, name: str) -> None:
-        if not self.ranks.first:
-            return
         given = self.training.input
         meta = Meta(
             classes=self.pool.classes,
@@ -386,7 +384,13 @@ class Trainer:
             },
         )
         with self._averaged():
-            save_checkpoint(self.folder / name, self.network, meta)
+            weights, network = self.parallel.weights(), self.network
+            if not self.ranks.first:
+                return
+            if self.parallel.sharded:
+                network = create(network.name, network.num_classes, **network.options)
+                network.load_state_dict(weights)
+            save_checkpoint(self.folder / name, network, meta)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -404,16 +408,16 @@ class Trainer:
     # The state from which a training continues.
 
     def checkpoint(self) -> None:
-        """Writes the state; only the first process does."""
+        """Writes the state. All processes must call it; the first one writes."""
+        at, weights, optimiser = self.at, self.parallel.weights(), self.parallel.optimiser_state(self.optimiser)
         if self.log is None:
             return
-        at = self.at
         save_state(
             self.folder,
             {
                 "step": at.step,
-                "network": self.network.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
+                "network": weights,
+                "optimiser": optimiser,
                 "average": self.average.weights if self.average is not None else None,
                 "scaler": self.scaler.state_dict(),
                 "log": self.log.mark(),
@@ -425,8 +429,7 @@ class Trainer:
 
     def restore(self, state: State) -> None:
         """Continues from a state."""
-        self.network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.parallel.load(state["network"], self.optimiser, state["optimiser"])
         if self.average is not None:
             self.average.load(state["average"])
         self.scaler.load_state_dict(state["scaler"])
