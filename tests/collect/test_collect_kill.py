@@ -78,8 +78,8 @@ def kill_and_resume(site: Site, folder: Path, count: int, kills: int, delay_s: f
     assert not leftovers
 
 
-def test_three_kills(site: Site, tmp_path: Path) -> None:
-    kill_and_resume(site, tmp_path, count=500, kills=3, delay_s=0.01)
+def test_two_kills(site: Site, tmp_path: Path) -> None:
+    kill_and_resume(site, tmp_path, count=400, kills=2, delay_s=0.01)
 
 
 @pytest.mark.slow
