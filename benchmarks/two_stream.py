@@ -38,7 +38,7 @@ def recipe_of(data: Path, fold: int, stream: str, epochs: float, seeds: list[int
         "epochs": epochs,
         "batch": {"target": 8},
         "optimiser": {"kind": "adamw", "lr": 0.0004, "weight_decay": 0.05, "warmup_epochs": 1, "clip_grad": 5},
-        "workers": 1,
+        "workers": 0,  # small files: decoded once, kept
         "threads": 2,
     }
     target = {"role": "target", "path": "target.csv", "columns": {"group": "group"}, "test": {"fold": fold}}
