@@ -107,6 +107,7 @@ def decide(db: duckdb.DuckDBPyConnection, select: Select, overrides: pa.Table | 
         disagrees="top <> query" if select.rule == "agree" else "false",
         judges="false" if select.rule == "all" else "true",
         cap=_CAPPED.format(cap=select.cap_per_class) if select.cap_per_class else "SELECT * FROM ruled",
+        human=_HUMAN if overrides is not None and overrides.num_rows else _NOBODY,
         merge=_MERGED if select.merge_windows else "SELECT * FROM overruled",
     )
     return db.sql(query)
@@ -133,15 +134,7 @@ _DECIDE = """
             END AS why
         FROM judged
     ), capped AS ({cap}
-    ), human AS (  -- the most specific of several decisions about one unit wins
-        SELECT units.sample_id, units.unit, units.start_s,
-               arg_min(overrides.keep, rank) AS keep, arg_min(overrides.label, rank) AS label
-        FROM units JOIN (
-            SELECT *, (start_s IS NULL)::INT * 2 + (unit IS NULL)::INT AS rank FROM overrides
-        ) AS overrides ON overrides.sample_id = units.sample_id
-            AND (overrides.unit IS NULL OR overrides.unit = units.unit)
-            AND (overrides.start_s IS NULL OR abs(overrides.start_s - units.start_s) < 1e-3)
-        GROUP BY ALL
+    ), human AS ({human}
     ), overruled AS (
         SELECT capped.* EXCLUDE (probs), human.keep IS NOT NULL AS by_human,
                coalesce(human.keep, why IS NULL) AS keep,
@@ -159,6 +152,21 @@ _DECIDE = """
            CASE WHEN by_human THEN 'human' ELSE 'rule' END AS decided_by
     FROM merged
     ORDER BY sample_id, unit, start_s"""
+
+# The most specific of several decisions about one unit wins.
+_HUMAN = """
+        SELECT units.sample_id, units.unit, units.start_s,
+               arg_min(overrides.keep, rank) AS keep, arg_min(overrides.label, rank) AS label
+        FROM units JOIN (
+            SELECT *, (start_s IS NULL)::INT * 2 + (unit IS NULL)::INT AS rank FROM overrides
+        ) AS overrides ON overrides.sample_id = units.sample_id
+            AND (overrides.unit IS NULL OR overrides.unit = units.unit)
+            AND (overrides.start_s IS NULL OR abs(overrides.start_s - units.start_s) < 1e-3)
+        GROUP BY ALL"""
+
+_NOBODY = """
+        SELECT NULL::VARCHAR AS sample_id, NULL::VARCHAR AS unit, NULL::DOUBLE AS start_s, NULL::BOOLEAN AS keep,
+               NULL::VARCHAR AS label WHERE false"""
 
 _CAPPED = """
         SELECT * REPLACE (CASE WHEN why IS NULL AND row_number() OVER (
