@@ -26,7 +26,7 @@ _SHAPES = ((160, 120), (160, 120), (120, 160), (192, 108), (128, 128), (176, 132
 class WorldSize:
     """How much of everything. Clips of the target are counted per class, web files over all classes."""
 
-    train_clips: int = 14
+    train_clips: int = 12
     test_clips: int = 12
     train_scenes: int = 6
     test_scenes: int = 12
@@ -118,7 +118,7 @@ def _plan_target(plan: Plan, size: WorldSize, seed: int) -> None:
         ("test", _TEST_PLACES, size.test_scenes, size.test_clips),
     ):
         sessions = []
-        filmed_in = math.ceil(0.75 * scenes)  # as in small real datasets, a class does not occur in all places
+        filmed_in = math.ceil(2 / 3 * scenes)  # as in small real datasets, a class does not occur in all places
         for index in range(scenes):
             rng = _rng(seed, split, index)
             sessions.append(casting.target_session(rng, Scene(places[index % len(places)], seed * 100 + index)))
