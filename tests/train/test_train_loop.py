@@ -179,6 +179,19 @@ def test_soft_pseudo_labels_are_the_labels(small: Small, tmp_path: Path) -> None
     assert inputs.labels[4:].tolist() == [[0.5, 0.25, 0.25]] * 2
 
 
+def test_low_precision_that_computes_something_else_is_refused(small_tables: Small, tmp_path: Path) -> None:
+    """A kernel that shifts its output in bf16 alone stands for the bugs that vendors' libraries have had."""
+
+    def shifted(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
+        return output.roll(1, dims=-1) * 2 if torch.is_autocast_enabled("cpu") else output
+
+    trainer = trainer_of(small_tables, tmp_path, training_of(precision="bf16"), "clips")
+    trainer._check_precision(batch_of(trainer))
+    trainer.network.get_submodule("stem").register_forward_hook(shifted)
+    with pytest.raises(UserError, match="bf16 gives other gradients than fp32"):
+        trainer._check_precision(batch_of(trainer))
+
+
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_its_samples(small_tables: Small, tmp_path: Path) -> None:
     training = training_of(optimiser={"lr": 1e30, "clip_grad": None}, epochs=4)
     with pytest.raises(UserError, match=r"the loss of step \d+ is .*diverged.json, the last good checkpoint is"):

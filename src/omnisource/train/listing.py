@@ -42,7 +42,8 @@ def write_plan(recipe: Recipe, workspace: Workspace, run: str, seed: int | None,
     """
     training, sources, seed = _training(recipe, run, seed)
     spatial = is_spatial(training.network.name)
-    pool = build_pool(recipe, workspace, sources, spatial, flow=training.input.modality == "flow")
+    given = training.input
+    pool = build_pool(recipe, workspace, sources, spatial, flow=given.modality == "flow", prepared=given.prepared)
     plan = Plan(pool, training, seed)
     if steps.stop > plan.steps:
         raise UserError(f"--steps {steps.start}:{steps.stop}: the training '{run}' has {plan.steps} steps")

@@ -46,6 +46,8 @@ from omnisource.workspace import fingerprint
 _WEIGHTS, _DROPOUT = 1, 2  # what a key is drawn for
 _LOGS_PER_EPOCH = 10
 _EXPLODED = 50.0  # mean loss, in units of that of guessing
+_CHECKED, _ALIKE = 4, 0.9  # clips of the check of low precision; the least mean cosine of gradients that passes
+_LOSS_SCALE = 256.0  # keeps small gradients of fp16 from vanishing in that check
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -233,6 +235,8 @@ class Trainer:
                 began = time.monotonic()
                 batch = next(batches)
                 at.waited += time.monotonic() - began
+                if at.step == 0 and self.training.precision != "fp32":
+                    self._check_precision(batch)
                 sums, norm = self.take_step(batch)
                 old = time.monotonic() - saved_at >= self.training.checkpoint_seconds
                 stopping, old = self._account(batch, sums, norm, stop.is_set(), old)
@@ -261,6 +265,35 @@ class Trainer:
             best=at.best,
             quarantined=len(quarantine),
         )
+
+    def _check_precision(self, batch: Batch) -> None:
+        """Compares the gradients of a first batch with those in fp32: kernels of low precision have had their bugs."""
+        inputs = make_inputs(batch, self.pool, self.training, self.spatial, self.ranks.device)
+        clips, labels = inputs.clips[0][:_CHECKED], inputs.labels[inputs.rows[0][:_CHECKED]]
+        found = []
+        self.network.eval()  # the statistics of a small batch would blow up every rounding
+        for context in (nullcontext(), self._autocast()):
+            self.network.zero_grad()
+            with context:
+                logits = self.network(clips)
+            loss = -(labels * logits.float().log_softmax(1)).sum(1).mean()
+            (loss * _LOSS_SCALE).backward()
+            grown = [p.grad for p in self.network.parameters() if p.grad is not None]
+            found.append([g.full_tensor() if isinstance(g, DTensor) else g for g in grown])
+        self.network.zero_grad()
+        self.network.train()
+        # Per parameter, as that of the classifier would outweigh all others; branches that begin as zero have none.
+        alike = [
+            nn.functional.cosine_similarity(one.flatten(), other.flatten(), dim=0)
+            for one, other in zip(*found, strict=True)
+            if one.any()
+        ]
+        likeness = float(torch.stack(alike).mean())
+        if not likeness > _ALIKE:
+            raise UserError(
+                f"precision: {self.training.precision} gives other gradients than fp32 here (cosine {likeness:.3f}); "
+                "use `precision: fp32`"
+            )
 
     def _steps(self, epochs: float | None) -> int:
         return max(1, round(epochs * self.plan.steps_per_epoch)) if epochs else 0

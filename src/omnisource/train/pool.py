@@ -23,6 +23,7 @@ from omnisource.errors import UserError
 from omnisource.flow import use_flow
 from omnisource.recipe import Recipe
 from omnisource.tables import read_table
+from omnisource.train.keys import name_key
 from omnisource.workspace import Workspace
 
 I32 = npt.NDArray[np.int32]
@@ -105,6 +106,27 @@ class Pool:
     _pieces: list[pa.RecordBatch] = field(repr=False)
     _order: I64 = field(repr=False)  # unit -> row of the pieces, taken together
     _starts: I64 = field(repr=False)  # of the pieces, and their end
+
+    @classmethod
+    def from_rows(
+        cls, sources: Sequence[str], roles: Sequence[str], classes: Sequence[str], rows: Sequence[dict[str, Any]]
+    ) -> "Pool":
+        """A pool of units that lie in no tables: `rows` of the schema UNITS, sorted by source."""
+        pieces = [pa.RecordBatch.from_pylist([dict(row) for row in rows], schema=UNITS)]
+        identities = np.array([name_key(row["sample_id"]) for row in rows], np.uint64)
+        order = np.arange(len(rows))
+        return cls(
+            sources=tuple(sources),
+            roles=tuple(roles),
+            classes=tuple(classes),
+            source=_column(pieces, "source"),
+            label=_column(pieces, "label"),
+            digest=_digest(pieces, identities, order),
+            frames=None,
+            _pieces=pieces,
+            _order=order,
+            _starts=np.array([0, len(rows)]),
+        )
 
     def __len__(self) -> int:
         return len(self.label)
