@@ -1,16 +1,18 @@
 """`omnisource run`."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from omnisource.cli.common import Overrides, RecipePath, WorkspaceDir, opened, tell
-from omnisource.evaluate import RunSummary, summarise
 from omnisource.progress import console
 from omnisource.recipe import Recipe
 from omnisource.workspace import StageRecord, Workspace
+
+if TYPE_CHECKING:
+    from omnisource.evaluate import RunSummary
 
 Jobs = Annotated[
     int | None,
@@ -26,6 +28,7 @@ def run(recipe: RecipePath, workspace: WorkspaceDir = None, overrides: Overrides
 
 def run_and_show(recipe: Recipe, workspace: Workspace, jobs: int | None) -> None:
     """Runs all stages, tells each, and prints the table of results and the report's path."""
+    from omnisource.evaluate import summarise
     from omnisource.pipeline import run_in
 
     fresh: list[str] = []
@@ -44,7 +47,7 @@ def run_and_show(recipe: Recipe, workspace: Workspace, jobs: int | None) -> None
         console.print("everything was finished already; nothing was done again")
 
 
-def results_table(summaries: Sequence[RunSummary]) -> Table:
+def results_table(summaries: Sequence["RunSummary"]) -> Table:
     """Every run's accuracy, with what the web added to it."""
     several = summaries[0].top1_t_interval is not None
     how = "t over trainings" if several else "bootstrap over samples"
