@@ -51,8 +51,8 @@ UNITS = pa.schema(
 )
 
 _ROWS = 65_536  # in one piece of the file that holds the units
-_ROWS_JOINED = 3_000_000  # at once
-_MEMORY = "1GB"  # what the join may use before it goes to disk
+_ROWS_JOINED = 2_000_000  # at once
+_MEMORY = "700MB"  # what the join may use before it goes to disk
 POSITIVE, NEGATIVE = 1, 0
 
 
