@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,10 @@ from hypothesis import settings
 # Deadlines measure the machine's load, not the code; fewer examples keep the suite short.
 settings.register_profile("omnisource", deadline=None, max_examples=25)
 settings.load_profile("omnisource")
+
+# A suite that a shell runs in the background starts with Ctrl-C ignored, and so would every process that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _SHARED = Path(os.environ.get("OMNISOURCE_SHARED", Path(__file__).parents[2] / "shared"))
 

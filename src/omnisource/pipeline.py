@@ -22,7 +22,9 @@ Tell = Callable[[StageRecord], None]
 Job = tuple[str, str, int]  # what ("teacher" or "student"), its name, its seed
 
 
-def run(recipe: Recipe, workspace: Path | None = None, *, jobs: int | None = None, tell: Tell | None = None) -> Path:
+def run(
+    recipe: Recipe, workspace: str | Path | None = None, *, jobs: int | None = None, tell: Tell | None = None
+) -> Path:
     """Runs every stage of a recipe that is not current.
 
     Args:
@@ -37,7 +39,7 @@ def run(recipe: Recipe, workspace: Path | None = None, *, jobs: int | None = Non
     Raises:
         UserError: anything that the user can mend; what was finished stays, and the same call resumes.
     """
-    with open_workspace(workspace or default_workspace(recipe)) as place:
+    with open_workspace(Path(workspace) if workspace else default_workspace(recipe)) as place:
         return run_in(recipe, place, jobs=jobs, tell=tell or (lambda record: None))
 
 

@@ -180,14 +180,14 @@ def default_workspace(recipe: Recipe) -> Path:
 
 
 @contextmanager
-def open_workspace(root: Path) -> Iterator[Workspace]:
+def open_workspace(root: str | Path) -> Iterator[Workspace]:
     """Creates the folder if need be and locks it for this process until the block ends.
 
     Raises:
         UserError: not a folder, not writable, or in use by another process.
     """
     try:
-        root = root.expanduser().resolve()
+        root = Path(root).expanduser().resolve()
         for name in ("tables", "stages", "runs"):
             (root / name).mkdir(parents=True, exist_ok=True)
         lock = (root / ".lock").open("w")

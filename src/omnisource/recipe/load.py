@@ -18,7 +18,7 @@ Location = tuple[str | int, ...]
 M = TypeVar("M", bound=Section)
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Reads and checks a recipe.
 
     Args:
@@ -29,6 +29,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         UserError: one line naming the file, the line, the key and the cure.
     """
+    path = Path(path)
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise UserError(f"{path}: larger than {_MAX_BYTES} bytes, so not a recipe")
