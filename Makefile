@@ -7,7 +7,7 @@ CONSTRAINT := $(if $(GPU),,-c constraints/cpu.txt)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint types wheel evidence gpu-check clean
+.PHONY: demo test test-all lint types wheel gpu-check clean
 
 demo: $(READY)
 	$(BIN)/omnisource demo
@@ -27,6 +27,9 @@ types: $(READY)
 
 wheel: $(READY)
 	$(BIN)/python tests/wheel.py $(CONSTRAINT)
+
+gpu-check: $(READY)
+	$(BIN)/python benchmarks/gpu_check.py
 
 clean:
 	rm -rf $(VENV) build dist workspaces demo

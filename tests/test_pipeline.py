@@ -25,6 +25,8 @@ TINY = WorldSize(
     train_clips=4, test_clips=2, train_scenes=2, test_scenes=2, images=40, clips=24, untrimmed=3, width=96, height=72,
     untrimmed_seconds=(9.0, 12.0),
 )  # fmt: skip
+PARTS = ("student", "teachers.image", "teachers.video")
+FEW = {"target": 4, "images": 4, "clips": 3, "untrimmed": 1}
 SMALL = [
     "seeds=[0]",
     "student.epochs=1",
@@ -150,6 +152,32 @@ def test_kills_leave_no_trace(world: Path, finished: Workspace, tmp_path: Path) 
         break
     assert kills > 0
     assert state(Workspace(place)) == wanted
+
+
+def test_the_tennis_recipe_on_real_media(shared: Path, tmp_path: Path) -> None:
+    """The shipped recipe on a few real files of every format: its numbers mean nothing, its bookkeeping does."""
+    sets = [f"data={shared / 'data/tennis'}", "student.epochs=1", "test={clips: 1, crops: 1, bootstrap: 50}"]
+    sets += [f"teachers.{name}.epochs=1" for name in ("image", "video")]
+    sets += [f"{part}.input.{key}" for part in PARTS for key in ("size=32", "short_side=36", "frames=2")]
+    sets += [f"sources.{name}.max_per_class={count}" for name, count in FEW.items()]
+    sets += ["select.rule=teacher", "select.threshold=0.0", "dedupe.frames=1"]
+    sets += ["runs={target-only: {sources: [target]}, all: {sources: [target, images, clips, untrimmed]}}"]
+    root = Path(__file__).parents[1]
+    report = run(load_recipe(root / "recipes/tennis.yaml", sets), tmp_path / "ws", jobs=1)
+    workspace = Workspace(tmp_path / "ws")
+    test_every_drop_has_a_reason(workspace)
+    samples = rows(workspace, "samples")
+    assert len(samples) == 7 * (4 + 4) + 7 * 4 + 7 * 3 + 7 * 1
+    assert {row["sample_id"] for row in rows(workspace, "probe")} == {row["sample_id"] for row in samples}
+    kept = {row["source"] for row in rows(workspace, "decisions-default") if row["keep"]}
+    assert kept == {"images", "clips", "untrimmed"}
+    network, meta = load_checkpoint(workspace.run_dir("all-0") / "last.safetensors")
+    assert list(meta.classes) == workspace.classes()
+    record = workspace.record("test-all-0")
+    assert record is not None and record.counts["samples"] == 7 * 4
+    with torch.inference_mode():
+        assert network.eval()(torch.zeros(1, 3, 2, 32, 32)).shape == (1, 7)
+    assert "teacher&#39;s selection" in report.read_text() or "teacher's selection" in report.read_text()
 
 
 def state(workspace: Workspace) -> dict[str, Any]:
