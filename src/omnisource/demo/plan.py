@@ -26,9 +26,9 @@ _SHAPES = ((160, 120), (160, 120), (120, 160), (192, 108), (128, 128), (176, 132
 class WorldSize:
     """How much of everything. Clips of the target are counted per class, web files over all classes."""
 
-    train_clips: int = 20
+    train_clips: int = 12
     test_clips: int = 12
-    train_scenes: int = 10
+    train_scenes: int = 6
     test_scenes: int = 12
     images: int = 350
     clips: int = 360
