@@ -11,7 +11,7 @@ from omnisource.errors import UserError
 from omnisource.ingest import ingest
 from omnisource.ingest.listings import detect_layout
 from omnisource.recipe import Recipe
-from omnisource.tables import read_table
+from omnisource.tables import SAMPLES, read_table, table_from_rows, write_table
 from omnisource.workspace import StageRecord, Workspace, open_workspace
 
 NETS = {
@@ -142,6 +142,34 @@ def test_kinetics_csv_finds_its_files(tmp_path: Path, shared: Path) -> None:
     record, rows = run(tmp_path, sources=sources)
     assert sorted(record.counts["classes"]) == sorted({label_a, label_b})
     assert all(row["status"] == "ok" for row in rows)
+
+
+def test_collected_samples_obey_the_source(tmp_path: Path) -> None:
+    tree(tmp_path)
+    with open_workspace(tmp_path / "ws") as workspace:
+        found = [
+            {
+                "sample_id": f"c{n}",
+                "source": "web",
+                "role": "web",
+                "format": "image",
+                "uri": f"/m/{n}.jpg",
+                "status": "ok",
+            }
+            | {"query_label": "jump", "licence": licence, "author": author}
+            for n, (licence, author) in enumerate([("cc0", "a"), ("CC-BY", "b"), (None, "a"), ("cc0", "x")])
+        ]
+        write_table(workspace.table("collected"), table_from_rows(found, SAMPLES))
+    web = {
+        "role": "web",
+        "format": "image",
+        "layout": "collected",
+        "licence": ["cc0", "cc-by"],
+        "exclude": {"author": "x"},
+    }
+    _, rows = run(tmp_path, sources={**FOLDERS, "web": web})
+    reasons = {row["sample_id"]: row["reason"] for row in rows if row["source"] == "web"}
+    assert reasons == {"c0": None, "c1": None, "c2": "licence"}
 
 
 def test_files_without_labels(tmp_path: Path) -> None:

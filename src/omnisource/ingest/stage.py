@@ -59,7 +59,7 @@ def ingest(recipe: Recipe, workspace: Workspace) -> StageRecord:
 
 def _source_rows(recipe: Recipe, workspace: Workspace, name: str, source: Source) -> list[dict[str, Any]]:
     if source.layout == "collected":
-        return _collected_rows(workspace, name)
+        return _collected_rows(workspace, name, source)
     path = recipe.resolve(source.path)
     if not path.exists():
         raise UserError(
@@ -264,14 +264,23 @@ def _first_of_class(rows: list[dict[str, Any]], limit: int | None) -> list[dict[
     return kept
 
 
-def _collected_rows(workspace: Workspace, name: str) -> list[dict[str, Any]]:
+def _collected_rows(workspace: Workspace, name: str, source: Source) -> list[dict[str, Any]]:
+    """What `collect` brought for a source, under the same conditions as a list: where, exclude, licence, a limit."""
     table = read_table(workspace.table(COLLECTED))
     rows: list[dict[str, Any]] = table.filter(pc.field("source") == name).to_pylist()
+    rows = [
+        row
+        for row in rows
+        if (not source.where or matches(row, source.where, name))
+        and not (source.exclude and matches(row, source.exclude, name))
+    ]
+    if source.licence:
+        _keep_licences(rows, source)
     if not rows:
         raise UserError(
             f"{workspace.table(COLLECTED)}: nothing was collected for source '{name}'; run `omnisource collect`"
         )
-    return rows
+    return _first_of_class(rows, source.max_per_class)
 
 
 def _check_classes(recipe: Recipe, classes: list[str]) -> None:
