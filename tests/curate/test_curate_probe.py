@@ -168,7 +168,7 @@ run(Path({data!r}))
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_killed_stage_goes_on_where_it_stopped(data: Path, how: signal.Signals) -> None:
     for number in range(150):
         write_image(data / "images" / "wave" / f"{number}.jpg", number + 1)

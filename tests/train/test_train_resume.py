@@ -61,6 +61,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(small: Small) -> None:
     root, folder = small.workspace.root.parent, small.workspace.run_dir("killed")
     straight = small.workspace.run_dir("straight")

@@ -100,7 +100,8 @@ class _Rows:
                 "reason": pa.array(self.reason[order], pa.string()),
                 "rule": pa.array(self.rule[order], pa.string()),
                 "twin_id": pa.array(self.twin[order], pa.string()),
-                "similarity": pa.array(similarity, mask=np.isnan(similarity)),
+                # Rounded: the last bits depend on which files shared a batch, and so on where a run was interrupted.
+                "similarity": pa.array(np.round(similarity, 4), mask=np.isnan(similarity)),
             },
             schema=DUPLICATES,
         )
