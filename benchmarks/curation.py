@@ -30,13 +30,15 @@ import duckdb
 import faiss
 import numpy as np
 import psutil
+import pyarrow.compute as pc
 import torch
 
 from omnisource.clips import augment, centre, frame_times, read_clip, read_times, segment_test, windows
-from omnisource.curate.decide import decide, units
+from omnisource.curate.decide import decide
 from omnisource.curate.hamming import keep_first, near_pairs
 from omnisource.curate.pieces import Look, pieces
 from omnisource.curate.samples import Sample
+from omnisource.curate.units import units
 from omnisource.infer import forward, infer
 from omnisource.media import IsolatedPool, probe_media
 from omnisource.networks import Meta, Network, create
@@ -232,11 +234,9 @@ def select_in(folder: Path) -> None:
             units(folder / "scores.parquet", folder / "samples.parquet", classes, False) as db,
             table_writer(folder / "decisions.parquet", DECISIONS) as writer,
         ):
-            import pyarrow as pa
-
-            for batch in decide(db, Select(threshold=0.3, cap_per_class=5000)).to_arrow_reader(200_000):
-                writer.write_table(pa.Table.from_batches([batch]).cast(DECISIONS))
-                kept += batch["keep"].true_count
+            for table in decide(db, Select(threshold=0.3, cap_per_class=5000)):
+                writer.write_table(table)
+                kept += pc.sum(table["keep"]).as_py()
         return kept
 
     seconds, kept = timed(work)

@@ -23,9 +23,10 @@ import torch
 
 from omnisource.clips import segment_test
 from omnisource.curate import dedupe, probe, score, select
-from omnisource.curate.decide import decide, units
+from omnisource.curate.decide import decide
 from omnisource.curate.samples import Samples
 from omnisource.curate.score import units_by_teacher
+from omnisource.curate.units import units
 from omnisource.infer import Request, infer
 from omnisource.ingest import ingest
 from omnisource.networks import Meta, create, initialise, save_checkpoint
@@ -48,7 +49,7 @@ def grid(recipe: Recipe, workspace: Workspace) -> list[dict[str, object]]:
             for threshold in THRESHOLDS:
                 counts: dict[tuple[str, str], Counter[str]] = {}
                 settings = Select.model_validate({"rule": rule, "label": label, "threshold": threshold})
-                for unit in decide(db, settings).to_arrow_table().to_pylist():
+                for unit in (row for table in decide(db, settings) for row in table.to_pylist()):
                     shown = story.shown(unit["sample_id"], unit)
                     if shown is None:
                         continue

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omnisource.curate.decide import decide, units
+from omnisource.curate.decide import decide
 from omnisource.curate.overrides import read_overrides
+from omnisource.curate.units import units
 from omnisource.errors import UserError
 from omnisource.recipe import Select
-from omnisource.tables import DECISIONS, SAMPLES, SCORES, table_from_rows, write_table
+from omnisource.tables import SAMPLES, SCORES, table_from_rows, write_table
 
 CLASSES = ["jump", "wave", "it's; DROP"]
 
@@ -63,12 +64,13 @@ def run(
     scores: list[dict[str, Any]],
     select: Select,
     overrides: pa.Table | None = None,
+    **options: Any,
 ) -> list[dict[str, Any]]:
     write_table(folder / "samples.parquet", table_from_rows(samples, SAMPLES))
     write_table(folder / "scores.parquet", table_from_rows(scores, SCORES))
     with units(folder / "scores.parquet", folder / "samples.parquet", CLASSES, select.label == "soft") as db:
-        table = decide(db, select, overrides).to_arrow_table().cast(DECISIONS)
-    return list(table.to_pylist())
+        tables = list(decide(db, select, overrides, **options))
+    return [row for table in tables for row in table.to_pylist()]
 
 
 def test_agree_keeps_what_teacher_and_query_both_say(tmp_path: Path) -> None:
@@ -207,6 +209,7 @@ def test_wrong_overrides_name_the_line(tmp_path: Path, text: str, says: str) -> 
     st.sampled_from(["query", "teacher"]),
     st.floats(0, 1),
     st.none() | st.integers(1, 3),
+    st.sampled_from([4, 1000]),
 )
 def test_the_sql_says_what_the_rules_say(
     tmp_path_factory: pytest.TempPathFactory,
@@ -215,6 +218,7 @@ def test_the_sql_says_what_the_rules_say(
     label: Any,
     threshold: float,
     cap: int | None,
+    at_once: int,
 ) -> None:
     samples, scores, wanted = [], [], {}
     for at, (query, weights) in enumerate(drawn):
@@ -237,9 +241,32 @@ def test_the_sql_says_what_the_rules_say(
             for _, name in ranked[cap:]:
                 del wanted[name]
     select = Select(rule=rule, label=label, threshold=threshold, cap_per_class=cap)
-    rows = run(tmp_path_factory.mktemp("select"), samples, scores, select)
+    rows = run(tmp_path_factory.mktemp("select"), samples, scores, select, rows=at_once)
     assert {row["sample_id"]: row["label"] for row in rows if row["keep"]} == {
         n: kept_as for n, (kept_as, _) in wanted.items()
     }
     assert all((row["reason"] is None) == row["keep"] for row in rows)
     assert len(rows) == len(samples)
+
+
+@pytest.mark.parametrize("label", ["query", "soft"])
+def test_a_table_decided_in_ranges_is_the_table_decided_at_once(tmp_path: Path, label: Any) -> None:
+    rng = np.random.default_rng(0)
+    samples, scores, human = [], [], ["sample_id,start_s,keep,label"]
+    for number in range(60):
+        name, query = f"{rng.integers(1 << 40):010x}", CLASSES[rng.integers(3)]
+        samples.append(sample(name, query, "untrimmed", f"web{number % 2}"))
+        for at in range(rng.integers(1, 7)):
+            probs = [float(p) for p in rng.dirichlet([0.5] * 3).round(1)]  # rounded, so that there are ties
+            scores.append(score(name, probs, query, "window", 10.0 * at))
+        if number % 5 == 0:
+            human.append(f"{name},{10 * rng.integers(6)},{'yes' if number % 2 else 'no'},")
+    (tmp_path / "human.csv").write_text("\n".join(human))
+    overrides = read_overrides(tmp_path / "human.csv", CLASSES)
+    select = Select(threshold=0.6, label=label, cap_per_class=10, merge_windows=True)
+    whole = run(tmp_path, samples, scores, select, overrides)
+    assert whole == run(tmp_path, samples, scores, select, overrides, rows=17)
+    assert [(row["sample_id"], row["start_s"]) for row in whole] == sorted(
+        (s["sample_id"], s["start_s"]) for s in scores
+    )
+    assert {row["reason"] for row in whole} >= {None, "over_cap", "below_threshold", "merged", "human"}

@@ -1,6 +1,6 @@
 """`select`: scores become decisions: which units train, and under which label (paper, sections 3.2 and 3.3)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,13 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from omnisource.curate.decide import decide, units
+from omnisource.curate.decide import decide
 from omnisource.curate.overrides import read_overrides
+from omnisource.curate.units import units
 from omnisource.recipe import Recipe
 from omnisource.tables import DECISIONS, table_writer
 from omnisource.workspace import StageRecord, Workspace
 
-_BATCH = 200_000  # rows in memory at a time
 GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 RULES = ("agree", "query", "teacher")
 
@@ -84,11 +84,11 @@ def what_if(
     ]
 
 
-def _write(path: Path, decisions: duckdb.DuckDBPyRelation) -> None:
+def _write(path: Path, decisions: Iterable[pa.Table]) -> None:
     """Streams the decisions into the table; it appears whole or not at all."""
     with table_writer(path, DECISIONS) as writer:
-        for batch in decisions.to_arrow_reader(_BATCH):
-            writer.write_table(pa.Table.from_batches([batch]).cast(DECISIONS))
+        for table in decisions:
+            writer.write_table(table)
 
 
 def _counts(path: Path) -> dict[str, Any]:

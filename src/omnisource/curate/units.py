@@ -1,0 +1,134 @@
+"""The scores table as one row a scored unit, its teachers averaged; read range by range, so that memory stays small."""
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from omnisource.errors import UserError
+
+MEMORY = "2GB"  # DuckDB spills to disk beyond it, so that 10 million rows fit beside a training
+RANGE_ROWS = 500_000  # in one range, about
+_DRAWN = 20_000  # sample ids from which the ranges are estimated
+
+Temperatures = Mapping[tuple[str, str], float]
+"""(teacher, unit) -> T."""
+
+
+@contextmanager
+def units(
+    scores: Path,
+    samples: Path,
+    classes: Sequence[str],
+    need_probs: bool = False,
+    temperatures: Temperatures | None = None,
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Opens a database whose view `units` has one row a scored unit, and whose table `classes` lists (place, name).
+
+    Columns of `units`: sample_id, source, unit, start_s, end_s, query and top (places in the class list), query_prob,
+    top_prob, probs (null unless `need_probs` or several teachers), status, reason. A unit that one of its teachers
+    could not score is dropped. Inside `in_ranges` the view is a part of itself.
+
+    Args:
+        temperatures: probabilities p become p^(1/T), scaled to their old sum, before teachers are averaged.
+
+    Raises:
+        UserError: the scores lack `probs`, but several teachers, soft labels or a temperature need them.
+    """
+    with tempfile.TemporaryDirectory(dir=scores.parent, prefix=".select-") as spill, duckdb.connect() as db:
+        db.execute(f"SET memory_limit='{MEMORY}'")
+        db.execute("SET temp_directory=?", [spill])
+        db.execute("SET preserve_insertion_order=false")
+        db.execute(f"SET threads={max(1, len(os.sched_getaffinity(0)))}")
+        places = pa.array(range(len(classes)), pa.int32())
+        db.register("class_list", pa.table({"place": places, "name": pa.array(classes, pa.string())}))
+        db.execute("CREATE TABLE classes AS FROM class_list")
+        for name, path in (("scores", scores), ("samples", samples)):
+            db.read_parquet(str(path)).create_view(f"all_{name}")
+            db.execute(f"CREATE VIEW {name} AS FROM all_{name} WHERE {_IN_RANGE}")
+        (teachers,) = db.execute(
+            "SELECT coalesce(max(n), 0) FROM (SELECT count(DISTINCT teacher) AS n FROM scores GROUP BY unit)"
+        ).fetchall()[0]
+        several = teachers > 1
+        if several or need_probs or temperatures:
+            missing = db.execute("SELECT count(*) FROM scores WHERE status = 'ok' AND probs IS NULL").fetchall()[0][0]
+            if missing:
+                why = "several teachers score a unit" if several else "soft labels or a temperature are asked for"
+                raise UserError(f"{scores}: {why}, but the scores hold no full probabilities; set score.probs=true")
+        if temperatures:
+            keys = [pa.array(column, pa.string()) for column in zip(*temperatures, strict=True)]
+            power = pa.array([1 / value for value in temperatures.values()], pa.float64())
+            db.register("powers", pa.table([*keys, power], ["teacher", "unit", "power"]))
+            db.execute(f"CREATE VIEW tempered AS {_TEMPERED}")
+        scored = (_SEVERAL if several else _SINGLE).format(
+            scores="tempered" if temperatures else "scores", probs="probs" if need_probs else "NULL::FLOAT[]"
+        )
+        db.execute(f"CREATE VIEW units AS {_UNITS.format(scored=scored)}")
+        yield db
+
+
+def in_ranges(db: duckdb.DuckDBPyConnection, rows: int = RANGE_ROWS) -> Iterator[None]:
+    """Makes `units` one range of sample ids after another, about `rows` rows each; in the end all of it again.
+
+    Together the ranges are everything, in the order of ids, and the pieces of one sample lie in one range.
+    """
+    count = db.execute("SELECT count(*) FROM all_scores").fetchall()[0][0]
+    bounds: list[str | None] = []
+    if count > rows:
+        drawn = db.execute(
+            f"SELECT sample_id FROM all_scores USING SAMPLE reservoir({_DRAWN} ROWS) REPEATABLE (0) ORDER BY 1"
+        ).fetchnumpy()["sample_id"]
+        parts = -(-count // rows)
+        bounds = list(dict.fromkeys(str(drawn[len(drawn) * part // parts]) for part in range(1, parts)))
+    try:
+        for first, beyond in zip([None, *bounds], [*bounds, None], strict=True):
+            db.execute("SET VARIABLE first = ?::VARCHAR", [first])
+            db.execute("SET VARIABLE beyond = ?::VARCHAR", [beyond])
+            yield
+    finally:
+        db.execute("SET VARIABLE first = NULL::VARCHAR")
+        db.execute("SET VARIABLE beyond = NULL::VARCHAR")
+
+
+_IN_RANGE = """
+    (getvariable('first') IS NULL OR sample_id >= getvariable('first'))
+    AND (getvariable('beyond') IS NULL OR sample_id < getvariable('beyond'))"""
+
+_TEMPERED = """
+    SELECT sample_id, teacher, unit, start_s, end_s, top_classes,
+           [(top_probs[1] ** power / total * mass)::FLOAT] AS top_probs,
+           (query_prob ** power / total * mass)::FLOAT AS query_prob,
+           list_transform(probs, lambda p: (p ** power / total * mass)::FLOAT) AS probs, status, reason
+    FROM (
+        SELECT scores.*, power, list_sum(probs)::DOUBLE AS mass,
+               list_sum(list_transform(probs, lambda p: p::DOUBLE ** power)) AS total
+        FROM scores JOIN powers USING (teacher, unit)
+    )"""
+
+_SINGLE = """
+    SELECT sample_id, unit, start_s, end_s, top_classes[1] AS top, top_probs[1] AS top_prob, query_prob,
+           {probs} AS probs, status, reason
+    FROM {scores}"""
+
+# Averages class by class; lists are in the order of the class list.
+_SEVERAL = """
+    SELECT sample_id, unit, start_s, end_s, list_position(probs, list_max(probs)) - 1 AS top,
+           list_max(probs) AS top_prob, query_prob, probs, status, reason
+    FROM (
+        SELECT sample_id, unit, start_s, any_value(end_s) AS end_s, avg(query_prob)::FLOAT AS query_prob,
+               CASE WHEN bool_and(status = 'ok') THEN list_transform(
+                   range(1, len(any_value(probs)) + 1),
+                   lambda i: list_avg(list_transform(list(probs), lambda p: p[i]))::FLOAT
+               ) END AS probs,
+               CASE WHEN bool_and(status = 'ok') THEN 'ok' ELSE 'dropped' END AS status, any_value(reason) AS reason
+        FROM {scores} GROUP BY sample_id, unit, start_s
+    )"""
+
+_UNITS = """
+    SELECT scored.sample_id, samples.source, scored.unit, scored.start_s, scored.end_s, classes.place AS query,
+           scored.top, scored.query_prob, scored.top_prob, scored.probs, scored.status, scored.reason
+    FROM ({scored}) AS scored JOIN samples USING (sample_id) LEFT JOIN classes ON classes.name = samples.query_label"""
