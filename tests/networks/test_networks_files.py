@@ -142,6 +142,21 @@ def test_convert_and_show_on_the_command_line(tmp_path: Path) -> None:
     assert networks.load_checkpoint(target)[0].num_classes == 4
 
 
+def test_a_conversion_states_normalisation_origin_and_licence(tmp_path: Path) -> None:
+    source, target = tmp_path / "r18.pth", tmp_path / "r18.safetensors"
+    torch.save(foreign.torchvision_resnet(18, 10), source)
+    given = ["--network", "tsn_r18", "--origin", "https://example.org/r18.pth", "--licence", "CC-BY-4.0"]
+    given += ["--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225", "--white", "1"]
+    done = CliRunner().invoke(app, ["weights", "convert", str(source), str(target), *given])
+    assert done.exit_code == 0, done.output
+    meta = networks.load_checkpoint(target)[1]
+    assert meta.mean == pytest.approx((123.675, 116.28, 103.53)) and meta.std == pytest.approx((58.395, 57.12, 57.375))
+    assert (meta.origin, meta.licence) == ("https://example.org/r18.pth", "CC-BY-4.0")
+    networks.convert_file(source, target, "tsn_r18", mean=(104.0, 117.0, 123.0), std=(1.0, 1.0, 1.0))
+    meta = networks.load_checkpoint(target)[1]
+    assert (meta.mean, meta.std, meta.origin) == ((104.0, 117.0, 123.0), (1.0, 1.0, 1.0), "r18.pth")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -150,6 +165,19 @@ def test_convert_and_show_on_the_command_line(tmp_path: Path) -> None:
         (["--network", "tsn_r18", "--layout", "vmz"], "keys are unknown"),
         (["--network", "tsn_r18", "--option", "width"], "KEY=VALUE"),
         (["--network", "tsn_r18", "--option", "base_width=32"], "not"),
+        (["--network", "tsn_r18", "--option", "mean=1"], "KEY=VALUE"),
+        (["--network", "tsn_r18", "--mean", "1,2,3"], "give --mean and --std both"),
+        (["--network", "tsn_r18", "--white", "1"], "give --mean and --std both"),
+        (["--network", "tsn_r18", "--mean", "1,2,three", "--std", "1,1,1"], "a number per channel"),
+        (["--network", "tsn_r18", "--mean", "1,2", "--std", "1,1,1"], "--mean has 2 numbers, but the network takes 3"),
+        (["--network", "tsn_r18", "--mean", "1,nan,2", "--std", "1,1,1"], "not finite"),
+        (["--network", "tsn_r18", "--mean", "1,2,3", "--std", "1,0,1"], "--std must be positive"),
+        (["--network", "tsn_r18", "--mean", "0.5,0.5,0.4", "--std", "0.2,0.2,0.2"], "add --white 1"),
+        (
+            ["--network", "tsn_r18", "--mean", "123,116,103", "--std", "0.2,0.2,0.2", "--white", "1"],
+            "leave out --white",
+        ),
+        (["--network", "tsn_r18", "--mean", "1,2,3", "--std", "1,1,1", "--white", "128"], "1 or 255, not 128"),
     ],
 )
 def test_a_conversion_that_fails_writes_nothing(tmp_path: Path, arguments: list[str], says: str) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from omnisource.errors import UserError
 from omnisource.recipe import Training
 from omnisource.train import Plan, Pool
+from omnisource.train.pool import FACTS, Facts, Rows
 
 NAMES = ("target", "images", "clips", "films")
 
@@ -26,9 +27,9 @@ def pool_of(labels: list[list[int]], classes: int = 4) -> Pool:
         label=np.concatenate([np.array(some, np.int32) for some in labels]),
         digest="",
         frames=None,
-        _pieces=[],
-        _order=np.arange(0),
-        _starts=np.arange(1),
+        facts=Facts(**{name: np.empty(0, kind) for name, kind in FACTS.items()}),
+        files=Rows([]),
+        soft_labels=Rows([]),
     )
 
 

@@ -7,6 +7,9 @@ import typer
 
 from omnisource.errors import UserError
 
+# Not options of a network: they have flags of their own, or follow from the weights.
+_RESERVED = ["num_classes", "in_channels", "dropout", "new_classes", "mean", "std", "white", "origin", "licence"]
+
 app = typer.Typer(no_args_is_help=True, help="Convert other people's weights, and look into weight files.")
 
 
@@ -19,6 +22,15 @@ def convert(
     new_classes: Annotated[
         int | None, typer.Option(min=1, help="Start a new classifier for so many classes.", show_default=False)
     ] = None,
+    mean: Annotated[
+        str, typer.Option(help="The input's mean per channel, as in 123.7,116.3,103.5; default: the layout's.")
+    ] = "",
+    std: Annotated[str, typer.Option(help="The input's standard deviation per channel; with --mean.")] = "",
+    white: Annotated[float, typer.Option(help="What a white pixel is in --mean and --std: 255 or 1.")] = 255,
+    origin: Annotated[
+        str | None, typer.Option(help="Where the weights come from; default: the file's name.", show_default=False)
+    ] = None,
+    licence: Annotated[str, typer.Option(help="On what terms they may be used.")] = "",
     option: Annotated[
         list[str] | None, typer.Option(help="An option of the network, as in padding=same.", show_default=False)
     ] = None,
@@ -26,7 +38,19 @@ def convert(
     """Rewrite a foreign checkpoint as one of ours, complete and checked."""
     from omnisource.networks import convert_file
 
-    found = convert_file(source, target, network, layout, new_classes=new_classes, **_options(option or []))
+    found = convert_file(
+        source,
+        target,
+        network,
+        layout,
+        new_classes=new_classes,
+        mean=_numbers("mean", mean),
+        std=_numbers("std", std),
+        white=white,
+        origin=origin,
+        licence=licence,
+        **_options(option or []),
+    )
     print(f"{target}: {network} from layout {found.layout}, {len(found.state)} tensors")
     for key, reason in found.dropped.items():
         print(f"dropped {key}: {reason}")
@@ -43,12 +67,20 @@ def show(
         print(f"{name:14} {value}")
 
 
+def _numbers(key: str, text: str) -> tuple[float, ...] | None:
+    """ "0.5,0.25" -> (0.5, 0.25); None for an empty text."""
+    try:
+        return tuple(float(part) for part in text.split(",")) if text else None
+    except ValueError:
+        raise UserError(f"--{key} {text}: expected a number per channel, such as 123.675,116.28,103.53") from None
+
+
 def _options(pairs: list[str]) -> dict[str, Any]:
     """["padding=same", "base_width=16"] -> {"padding": "same", "base_width": 16}."""
     found: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
-        if not equals or not key or key in ("num_classes", "in_channels", "dropout", "meta", "new_classes"):
+        if not equals or not key or key in _RESERVED:
             raise UserError(f"--option {pair}: expected an option of the network as KEY=VALUE, such as padding=same")
         for kind in (int, float, str):
             try:

@@ -1,8 +1,9 @@
 """Files of weights: read foreign ones without running their code, rewrite them as ours, say what they hold."""
 
+import math
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,16 +91,32 @@ def convert_file(
     layout: str = "auto",
     *,
     new_classes: int | None = None,
-    meta: Meta | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    white: float = 255.0,
+    origin: str | None = None,
+    licence: str = "",
     **options: Any,
 ) -> Conversion:
     """Reads a foreign checkpoint and writes it as one of ours; the number of classes and of input channels is read
     off the weights.
 
-    `new_classes` starts a new classifier for so many classes in place of the file's. `meta` is what the new
-    checkpoint says of itself; by default the normalisation of the layout and the usual input of the network. Options
-    are those of `create`. Raises UserError as `translate` does; `target` then does not appear.
+    Args:
+        source: the foreign file.
+        target: ours, which appears only when all is well.
+        name: of the network.
+        layout: of the keys; "auto" finds out.
+        new_classes: starts a new classifier for so many classes in place of the file's.
+        mean, std: the normalisation that the weights were trained with, a number a channel; by default the layout's.
+        white: the value of a white pixel in whose units mean and std are stated, 1 or 255.
+        origin, licence: where the weights come from and on what terms; origin by default the file's name.
+        options: those of `create`.
+
+    Raises:
+        UserError: as `translate`, and for a normalisation that does not fit the network or `white`.
     """
+    if (mean is None) != (std is None) or (mean is None and white != 255):
+        raise UserError("the normalisation is mean, std and the value of white together; give --mean and --std both")
     state = read_weights(source)
     try:
         outline, found = _outline(state, name, layout, options)
@@ -109,12 +126,38 @@ def convert_file(
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
     network.load_state_dict(conversion.state)
-    frames, stride = usual_input(name)
-    mean, std = found.mean, found.std
-    if network.in_channels != len(mean):  # flow: bytes around 128, scaled to -1 .. 1
+    if mean is not None and std is not None:
+        mean, std = _in_bytes(mean, std, white, network.in_channels)
+    elif network.in_channels == len(found.mean):
+        mean, std = found.mean, found.std
+    else:  # flow: bytes around 128, scaled to -1 .. 1
         mean, std = (127.5,) * network.in_channels, (127.5,) * network.in_channels
-    save_checkpoint(target, network, meta or Meta(mean=mean, std=std, frames=frames, stride=stride, origin=source.name))
+    frames, stride = usual_input(name)
+    about = source.name if origin is None else origin
+    meta = Meta(mean=tuple(mean), std=tuple(std), frames=frames, stride=stride, origin=about, licence=licence)
+    save_checkpoint(target, network, meta)
     return conversion
+
+
+def _in_bytes(
+    mean: Sequence[float], std: Sequence[float], white: float, channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """A normalisation in units of the uint8 pixel."""
+    for key, values in (("mean", mean), ("std", std)):
+        if len(values) != channels:
+            raise UserError(f"--{key} has {len(values)} numbers, but the network takes {channels} channels")
+        if not all(math.isfinite(value) for value in values):
+            raise UserError(f"--{key} holds a number that is not finite")
+    if not min(std) > 0:
+        raise UserError("--std must be positive")
+    if white not in (1, 255):
+        raise UserError(f"--white is the value of a white pixel, 1 or 255, not {white:g}")
+    if white == 255 and max(std) < 1:
+        raise UserError("--std is below 1, as for pixels from 0 to 1; then add --white 1")
+    if white == 1 and (max(std) > 1 or max(mean) > 1):
+        raise UserError("--mean or --std is above 1, as for pixels from 0 to 255; then leave out --white 1")
+    scale = 255.0 / white
+    return tuple(scale * value for value in mean), tuple(scale * value for value in std)
 
 
 def fitting(state: Mapping[str, Tensor]) -> list[tuple[str, str]]:

@@ -3,8 +3,9 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from omnisource.train.join import build_pool
 from omnisource.train.plan import Plan, Slots
-from omnisource.train.pool import Pool, Unit, build_pool
+from omnisource.train.pool import Pool, Unit
 
 if TYPE_CHECKING:
     from omnisource.train.begin import Changed, train

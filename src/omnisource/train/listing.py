@@ -10,8 +10,8 @@ from omnisource.networks import is_spatial
 from omnisource.recipe import Recipe, Training
 from omnisource.tables import table_from_rows, write_table
 from omnisource.train.decode import Reading
+from omnisource.train.join import build_pool
 from omnisource.train.plan import Plan
-from omnisource.train.pool import build_pool
 from omnisource.train.stages import fitted_camera
 from omnisource.workspace import Workspace
 

@@ -9,7 +9,7 @@ from omnisource.media import Limits
 from omnisource.networks import is_spatial
 from omnisource.recipe import Recipe, Training
 from omnisource.train.begin import Changed, train
-from omnisource.train.pool import build_pool
+from omnisource.train.join import build_pool
 from omnisource.workspace import StageRecord, Workspace
 
 

@@ -1,0 +1,373 @@
+"""`build_pool`: joins samples, probe, duplicates and decisions into the units of a run.
+
+Ten million rows are joined by their numbers: the tables are read once, a column at a time, sample ids stand for
+themselves as 64-bit hashes, and whatever is wide (ids, paths, soft labels) goes from the tables straight to files that
+are mapped into memory.
+"""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from omnisource.errors import UserError
+from omnisource.flow import use_flow
+from omnisource.recipe import Recipe
+from omnisource.tables import NO_ROOM, read_table
+from omnisource.train.pool import (
+    FACTS,
+    I32,
+    I64,
+    KINDS,
+    NEGATIVE,
+    POSITIVE,
+    U64,
+    Facts,
+    Frames,
+    Pool,
+    Rows,
+    digest_units,
+)
+from omnisource.workspace import Workspace
+
+Columns = dict[str, npt.NDArray[Any]]
+
+_FILES = pa.schema([("sample_id", pa.string()), ("uri", pa.string())])
+_SOFT = pa.schema([("probs", pa.list_(pa.float32()))])
+_ROWS = 65_536  # in one piece of a mapped file
+_MEMORY = "500MB"  # what reading the tables may use
+
+
+def build_pool(
+    recipe: Recipe,
+    workspace: Workspace,
+    sources: Sequence[str],
+    spatial: bool,
+    split: str = "train",
+    flow: bool = False,
+    prepared: bool = False,
+) -> Pool:
+    """Joins the tables into the units of a run.
+
+    Args:
+        recipe: its sources and its selection.
+        workspace: where the tables lie.
+        sources: names of sources; web sources give what `select` kept.
+        spatial: True for a 2D network: of untrimmed videos it takes frames, a 3D network takes windows.
+        split: of target samples.
+        flow: read the target's flow videos (stage `flow`) in place of the videos; samples without flow are left out.
+        prepared: read the files of the stage `prepare`; samples without one are left out.
+
+    Raises:
+        UserError: an unknown source, web sources for a network of flow, a source with nothing to train on, a class that
+            no source has, a label outside of the class list, a sample that is listed twice, a full disk.
+    """
+    for name in sources:
+        if name not in recipe.sources:
+            raise UserError(f"'{name}' is no source of the recipe; sources are: {', '.join(recipe.sources)}")
+    names = tuple(name for name in recipe.sources if name in set(sources))
+    classes = tuple(workspace.classes())
+    spill = workspace.root / "partial"
+    spill.mkdir(exist_ok=True)
+    try:
+        with duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": str(spill)}) as tables:
+            _declare(tables, recipe, workspace, names, classes)
+            if flow:
+                _turn_to_flow(tables, recipe, workspace, names)
+            pool = _join(tables, recipe, workspace, names, classes, spatial, split, prepared, spill)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise UserError(f"{spill}: the disk is full; free some space, the same command goes on") from error
+        raise
+    _check(pool, recipe, split)
+    return pool
+
+
+def _declare(
+    tables: duckdb.DuckDBPyConnection,
+    recipe: Recipe,
+    workspace: Workspace,
+    names: Sequence[str],
+    classes: Sequence[str],
+) -> None:
+    """Gives the queries their tables: those of the stages, and the names with their positions."""
+    for name, values in (("source_name", names), ("class_name", classes)):
+        quoted = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+        tables.execute(f"CREATE TYPE {name} AS ENUM ({quoted})")
+    for name, table in (
+        ("samples", "samples"),
+        ("probe", "probe"),
+        ("duplicates", "duplicates"),
+        ("decisions", f"decisions-{recipe.select.name}"),
+    ):
+        path = workspace.table(table)
+        if path.exists():
+            _view(tables, name, path)
+        elif name in ("samples", "probe") or any(recipe.sources[source].role == "web" for source in names):
+            stage = "select" if name == "decisions" else "dedupe" if name == "duplicates" else name
+            raise UserError(f"{path}: no such table; run `omnisource {stage.replace('samples', 'ingest')}` first")
+
+
+def _view(tables: duckdb.DuckDBPyConnection, name: str, path: Path) -> None:
+    quoted = str(path).replace("'", "''")
+    tables.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{quoted}', file_row_number = true)")
+
+
+def _turn_to_flow(
+    tables: duckdb.DuckDBPyConnection, recipe: Recipe, workspace: Workspace, names: Sequence[str]
+) -> None:
+    """Lets `samples` name the flow videos in place of the videos."""
+    if web := [name for name in names if recipe.sources[name].role == "web"]:
+        raise UserError(f"a network with `modality: flow` trains on target sources alone; leave out {', '.join(web)}")
+    samples = read_table(workspace.table("samples"))
+    samples = samples.append_column("file_row_number", pa.array(range(samples.num_rows), pa.int64()))
+    wanted = samples.filter(pc.is_in(samples["source"], pa.array(names, pa.string())))
+    tables.execute("DROP VIEW samples")
+    tables.register("samples", use_flow(workspace, wanted))
+
+
+# A format is the kind of its units, but for untrimmed videos: their kind is that of their pieces.
+_SAMPLES = """
+    SELECT sample_id, uri, hash(sample_id) AS hash, md5_number_lower(sample_id) AS identity,
+        file_row_number::INTEGER AS place, role = 'target' AS target,
+        enum_code(TRY_CAST(source AS source_name))::INTEGER AS source,
+        CASE format WHEN 'image' THEN 0 WHEN 'clip' THEN 1 ELSE {piece} END::TINYINT AS kind,
+        enum_code(TRY_CAST(label AS class_name))::INTEGER AS label, start_s, end_s
+    FROM samples
+    WHERE status = 'ok' AND TRY_CAST(source AS source_name) IS NOT NULL AND (role = 'web' OR split = '{split}')"""
+
+_PROBE = """
+    SELECT hash(sample_id) AS hash, fps, coalesce(num_frames, round(duration_s * fps)::BIGINT)::INTEGER AS num_frames,
+        least(width, height) AS side, coalesce(decodable_share, 1) >= 1 AS sound
+    FROM probe WHERE status = 'ok'"""
+
+_DROPPED = "SELECT hash(sample_id) AS hash FROM duplicates WHERE status = 'dropped'"
+
+_DECISIONS = """
+    SELECT hash(sample_id) AS hash, file_row_number::INTEGER AS row, keep, negative,
+        CASE unit WHEN 'image' THEN 0 WHEN 'clip' THEN 1 WHEN 'window' THEN 2 ELSE 3 END::TINYINT AS kind,
+        enum_code(TRY_CAST(label AS class_name))::INTEGER AS label, start_s, end_s
+    FROM decisions WHERE keep {or_frame}"""
+
+_PROBS = "SELECT file_row_number::INTEGER AS row, probs FROM decisions WHERE keep AND probs IS NOT NULL"
+
+
+def _join(
+    tables: duckdb.DuckDBPyConnection,
+    recipe: Recipe,
+    workspace: Workspace,
+    names: tuple[str, ...],
+    classes: tuple[str, ...],
+    spatial: bool,
+    split: str,
+    prepared: bool,
+    spill: Path,
+) -> Pool:
+    roles = tuple(recipe.sources[name].role for name in names)
+    piece = KINDS.index("frame" if spatial else "window")
+    samples, files = _read(tables, _SAMPLES.format(piece=piece, split=split.replace("'", "''")), _FILES, spill)
+    index = _Index(samples.pop("hash"))
+    file = np.arange(len(samples["place"]), dtype=np.int32)
+    if prepared:
+        file, files = _prepared(tables, workspace, index, len(file), spill)
+    probe = _columns(tables, _PROBE)
+    at = index.find(probe.pop("hash"))
+    good = np.zeros(len(file), np.bool_)
+    good[at[at >= 0]] = True
+    good &= file >= 0
+    for name in list(probe):
+        samples[name] = np.full(len(file), -1, FACTS[name])
+        samples[name][at[at >= 0]] = probe.pop(name)[at >= 0]
+
+    # Units, as rows of the samples and, for those of the web, of the decisions.
+    sample = np.flatnonzero(good & samples["target"]).astype(np.int32)
+    own = {name: samples[name][sample] for name in ("label", "kind", "start_s", "end_s")}
+    own["kind"] = np.minimum(own["kind"], KINDS.index("clip"))
+    own["soft"] = np.full(len(sample), -1, np.int32)
+    frames, soft_labels = None, Rows([])
+    if "web" in roles:
+        good &= ~samples.pop("target")
+        dropped = index.find(_columns(tables, _DROPPED)["hash"])
+        good[dropped[dropped >= 0]] = False
+        judged = _columns(tables, _DECISIONS.format(or_frame="OR unit = 'frame'" if spatial else ""))
+        at = index.find(judged.pop("hash"))
+        fits = (at >= 0) & good[at] & (samples["kind"][at] == judged["kind"])
+        if spatial:
+            mine = fits & (judged["kind"] == piece)
+            frames = _frames(samples["place"][at[mine]], {name: judged[name][mine] for name in judged})
+        kept = np.flatnonzero(fits & judged["keep"])
+        numbers, soft_labels = _read(tables, _PROBS, _SOFT, spill)
+        judged["soft"] = _positions(numbers["row"], judged["row"])
+        sample = np.concatenate([sample, at[kept].astype(np.int32)])
+        for name in own:
+            own[name] = np.concatenate([own[name], judged.pop(name)[kept]])
+        del judged, at, fits
+    del index
+
+    order = np.lexsort((own["start_s"], samples["place"][sample], samples["source"][sample]))
+    sample = sample[order]
+    label = own.pop("label")[order]
+    if len(unknown := np.flatnonzero(label < 0)):
+        first = sample[unknown[0]]
+        raise _unknown_label(tables, files[int(file[first])]["sample_id"], roles[samples["source"][first]] == "web")
+    facts = Facts(
+        file=_mapped(file[sample], spill),
+        **{name: _mapped(own.pop(name)[order], spill) for name in list(own)},
+        **{name: _mapped(samples.pop(name)[sample], spill) for name in ("place", "fps", "num_frames", "side", "sound")},
+    )
+    source = samples["source"][sample]
+    return Pool(
+        sources=names,
+        roles=roles,
+        classes=classes,
+        source=source,
+        label=label,
+        digest=digest_units(samples["identity"][sample], source, label, facts, soft_labels),
+        frames=frames,
+        facts=facts,
+        files=files,
+        soft_labels=soft_labels,
+    )
+
+
+def _prepared(
+    tables: duckdb.DuckDBPyConnection, workspace: Workspace, index: "_Index", count: int, spill: Path
+) -> tuple[I32, Rows]:
+    """The prepared files, and for each sample the row of its own, or -1."""
+    path = workspace.table("prepared")
+    if not path.exists():
+        raise UserError(f"{path}: no such table; run `omnisource prepare` first")
+    _view(tables, "prepared", path)
+    query = "SELECT sample_id, uri, hash(sample_id) AS hash FROM prepared WHERE status = 'ok'"
+    found, files = _read(tables, query, _FILES, spill)
+    at = index.find(found["hash"])
+    file = np.full(count, -1, np.int32)
+    file[at[at >= 0]] = np.flatnonzero(at >= 0)
+    return file, files
+
+
+def _frames(place: I32, judged: Columns) -> Frames:
+    """Judged 1-FPS frames, in the order of their videos in the samples table."""
+    order = np.lexsort((judged["start_s"], place))
+    places, starts = np.unique(place[order].astype(np.int64), return_index=True)
+    side = np.where(judged["keep"], POSITIVE, np.where(judged["negative"], NEGATIVE, -1)).astype(np.int32)
+    return Frames(
+        place=places,
+        offsets=np.append(starts, len(place)),
+        time_s=judged["start_s"][order],
+        side=side[order],
+        label=judged["label"][order],
+    )
+
+
+class _Index:
+    """Finds rows by 64-bit keys.
+
+    Ten million ids hold two of one key with a probability of 1 in 400,000; such a table is refused.
+    """
+
+    def __init__(self, keys: U64) -> None:
+        self._order = np.argsort(keys).astype(np.int32)
+        self._keys = keys[self._order]
+        twice = np.flatnonzero(self._keys[1:] == self._keys[:-1])
+        if len(twice):
+            raise UserError("the samples table lists a sample twice; run `omnisource ingest` again")
+
+    def find(self, keys: U64) -> I64:
+        """The row of each key, or -1."""
+        found = np.full(len(keys), -1, np.int64)
+        if not len(self._keys):
+            return found
+        order = np.argsort(keys)  # neighbours in memory are looked up one after the other: several times faster
+        keys = keys[order]
+        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        found[order] = np.where(self._keys[at] == keys, self._order[at], -1)
+        return found
+
+
+def _positions(ascending: I32, wanted: I32) -> I32:
+    """The position of each wanted number among ascending ones, or -1."""
+    if not len(ascending):
+        return np.full(len(wanted), -1, np.int32)
+    at = np.minimum(np.searchsorted(ascending, wanted), len(ascending) - 1)
+    return np.where(ascending[at] == wanted, at, -1).astype(np.int32)
+
+
+def _columns(tables: duckdb.DuckDBPyConnection, query: str) -> Columns:
+    """The columns of a query in the order of its table's rows; null becomes -1."""
+    return _gather(tables.sql(query).to_arrow_reader(_ROWS), lambda batch: None)
+
+
+def _read(tables: duckdb.DuckDBPyConnection, query: str, wide: pa.Schema, spill: Path) -> tuple[Columns, Rows]:
+    """Like `_columns`, but the columns of `wide` become the rows of a nameless file that is mapped into memory."""
+    reader = tables.sql(query).to_arrow_reader(_ROWS)
+    with tempfile.NamedTemporaryFile(dir=spill, suffix=".arrow") as file:
+        with pa.ipc.new_file(file, wide) as writer:
+            columns = _gather(reader, lambda batch: writer.write_batch(batch.select(wide.names).cast(wide)), wide.names)
+        file.flush()
+        with pa.memory_map(file.name) as mapped:
+            pieces = pa.ipc.open_file(mapped)
+            return columns, Rows([pieces.get_batch(number) for number in range(pieces.num_record_batches)])
+
+
+def _gather(
+    reader: pa.RecordBatchReader, each: Callable[[pa.RecordBatch], None], without: Sequence[str] = ()
+) -> Columns:
+    names = [name for name in reader.schema.names if name not in without]
+    parts = {name: [np.empty(0, reader.schema.field(name).type.to_pandas_dtype())] for name in names}
+    for batch in reader:
+        each(batch)
+        for name in names:
+            column = batch[name].fill_null(-1) if batch[name].null_count else batch[name]
+            parts[name].append(np.array(column.to_numpy(zero_copy_only=False)))  # a copy: a view would keep the batch
+    return {name: np.concatenate(parts.pop(name)) for name in names}
+
+
+def _mapped(values: npt.NDArray[Any], spill: Path) -> npt.NDArray[Any]:
+    """The same array in a nameless file that is mapped into memory."""
+    if not len(values):
+        return values
+    with tempfile.TemporaryFile(dir=spill) as file:
+        values.tofile(file)
+        return np.memmap(file, values.dtype, "r", shape=values.shape)
+
+
+def _unknown_label(tables: duckdb.DuckDBPyConnection, sample_id: str, web: bool) -> UserError:
+    """The label of a sample, or of its kept pieces, that is not in the class list."""
+    table, kept = ("decisions", "keep") if web else ("samples", "true")
+    found = tables.execute(
+        f"SELECT coalesce(label, '') FROM {table} "
+        f"WHERE sample_id = ? AND {kept} AND TRY_CAST(label AS class_name) IS NULL",
+        [sample_id],
+    ).fetchone()
+    label = found[0] if found else ""
+    return UserError(f"the label '{label}' is not in the class list; mend `classes` or the label")
+
+
+def _check(pool: Pool, recipe: Recipe, split: str) -> None:
+    if split != "train":
+        return
+    for name, count in pool.counts().items():
+        source = recipe.sources[name]
+        if source.split in ("val", "test"):
+            continue
+        if count == 0 and source.role == "target":
+            raise UserError(
+                f"source '{name}' has no usable training sample; see its rows in the samples and probe tables"
+            )
+        if count == 0:
+            raise UserError(
+                f"source '{name}' has no kept rows in the selection '{recipe.select.name}'; lower `select.threshold`, "
+                "or leave the source out of the run"
+            )
+    seen = np.bincount(pool.label, minlength=len(pool.classes))
+    absent = [name for name, count in zip(pool.classes, seen, strict=True) if count == 0]
+    if absent:
+        more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+        raise UserError(f"class '{absent[0]}'{more} has no sample in any source of the run; remove it from `classes`")
