@@ -215,14 +215,22 @@ def digest_units(identity: U64, source: I32, label: I32, facts: Facts, soft_labe
         identity: 64 bits of each unit's sample.
     """
     whole = hashlib.blake2b(digest_size=8)
-    columns = (identity, source, label, facts.start_s, facts.end_s, facts.fps, facts.num_frames)
-    for column, kind in zip(columns, ("u8", "i4", "i4", "f8", "f8", "f8", "i8"), strict=True):
+    columns: list[tuple[npt.NDArray[Any], str]] = [
+        (identity, "u8"),
+        (source, "i4"),
+        (label, "i4"),
+        (facts.start_s, "f8"),
+        (facts.end_s, "f8"),
+        (facts.fps, "f8"),
+        (facts.num_frames, "i8"),
+    ]
+    for column, kind in columns:
         for start in range(0, len(column), _ROWS):
-            whole.update(np.ascontiguousarray(column[start : start + _ROWS], kind))
+            whole.update(column[start : start + _ROWS].astype(kind).tobytes())
     if len(soft := facts.soft[facts.soft >= 0]):
         probs = pa.Table.from_batches(soft_labels.pieces)["probs"].take(pa.array(soft))
         for chunk in probs.chunks:
-            whole.update(np.ascontiguousarray(chunk.flatten().to_numpy(), "f4"))
+            whole.update(chunk.flatten().to_numpy().tobytes())
     return whole.hexdigest()
 
 
