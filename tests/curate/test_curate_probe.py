@@ -162,13 +162,13 @@ import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_curate_probe import run
-import omnisource.curate.journalled
-omnisource.curate.journalled._PART_ROWS = 1
+import omnisource.tables.io
+omnisource.tables.io._PART_ROWS = 1
 run(Path({data!r}))
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_stage_goes_on_where_it_stopped(data: Path, how: signal.Signals) -> None:
     for number in range(150):
         write_image(data / "images" / "wave" / f"{number}.jpg", number + 1)

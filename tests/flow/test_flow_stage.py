@@ -93,7 +93,7 @@ def test_a_killed_run_goes_on_where_it_stopped(recipe: Recipe, tmp_path: Path, m
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(stage.Journal, "append", killing)
             compute_flow(recipe, workspace)
-        finished = [path for path in workspace.media_dir("flow").glob("*.mp4")]
+        finished = [path for path in workspace.media_dir("flow").glob("[!.]*.mp4")]
         times = {path: path.stat().st_mtime_ns for path in finished}
         record = compute_flow(recipe, workspace)
         assert record.counts["samples"] == 7

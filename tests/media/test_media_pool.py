@@ -181,6 +181,16 @@ def test_ctrl_c_ends_everything_at_once() -> None:
     assert not [worker for worker in workers if worker.is_running()]
 
 
+def test_closing_a_pool_ends_what_a_map_left_in_its_middle_is_working_on() -> None:
+    with IsolatedPool(2) as pool:
+        results = pool.map(slow_first, range(8))
+        next(results)
+        assert children()
+    assert not children()
+    with pytest.raises(RuntimeError, match="closed"):
+        list(results)
+
+
 def test_processes_do_not_outlive_a_killed_parent_by_more_than_the_time_limit() -> None:
     parent, workers = start_hanging(1)
     parent.kill()

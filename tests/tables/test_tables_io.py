@@ -2,7 +2,9 @@
 
 import os
 import random
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -56,6 +58,29 @@ def test_order_and_interruptions_leave_no_trace(tmp_path_factory: pytest.TempPat
     table = Journal(folder / "part", DUPLICATES, ["sample_id"], "f1").compact(folder / "t.parquet")
     assert digest_table(table) == digest_table(table_from_rows(ROWS, DUPLICATES))
     assert not (folder / "part").exists()
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_ctrl_c_while_a_part_is_saved_writes_no_row_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bool
+) -> None:
+    monkeypatch.setattr("omnisource.tables.io._PART_ROWS", 5)
+
+    class Interrupted(Journal):
+        def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
+            rows = list(rows)
+            if written:
+                super().append(rows)
+            if rows == ROWS[5:10]:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Interrupted(tmp_path / "part", DUPLICATES, ["sample_id"], "f1").fill([row] for row in ROWS)
+    journal = Journal(tmp_path / "part", DUPLICATES, ["sample_id"], "f1")
+    assert len(journal.done()) == (10 if written else 0)
+    done = journal.done()
+    journal.fill([row] for row in ROWS if row["sample_id"] not in done)
+    assert journal.compact(tmp_path / "t.parquet").equals(table_from_rows(ROWS, DUPLICATES))
 
 
 def test_a_journal_of_other_settings_is_emptied(tmp_path: Path) -> None:

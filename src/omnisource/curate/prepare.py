@@ -1,14 +1,13 @@
 """`prepare`: stores media once more in the form that training reads fastest; the originals stay where they are."""
 
 import shutil
-from collections.abc import Generator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
 
-from omnisource.curate.journalled import save_rows
 from omnisource.errors import UserError
 from omnisource.media import Failure, IsolatedPool, Limits, Prepared, prepare_image, prepare_video
 from omnisource.progress import track
@@ -64,7 +63,7 @@ def prepare(recipe: Recipe, workspace: Workspace) -> StageRecord:
         ]
         owners = {job.target: rows for job, rows in zip(jobs, samples.values(), strict=True)}
         with IsolatedPool(timeout_s=settings.timeout_s, memory_bytes=limits.memory_bytes) as pool:
-            save_rows(journal, _results(pool, jobs, owners, workspace.root))
+            journal.fill(_results(pool, jobs, owners, workspace.root))
         counts = _counts(journal.compact(path))
         for other in workspace.media_dir("prepared").glob("*"):
             if other != folder:
@@ -88,7 +87,7 @@ def _unprepared(workspace: Workspace, done: set[Any]) -> dict[tuple[str, bool], 
 
 def _results(
     pool: IsolatedPool, jobs: list[_Job], owners: dict[Path, list[dict[str, Any]]], root: Path
-) -> Generator[dict[str, Any], None, None]:
+) -> Iterator[list[dict[str, Any]]]:
     for job, result in track(pool.map(_prepare_file, jobs), len(jobs), "prepare"):
         if isinstance(result, Failure):
             if shutil.disk_usage(root).free < _FREE_BYTES:
@@ -100,8 +99,7 @@ def _results(
             }
         else:
             facts = {"uri": str(job.target), "gop": None if job.is_image else job.gop, "status": "ok", **asdict(result)}
-        for row in owners[job.target]:
-            yield {"sample_id": row["sample_id"], **facts}
+        yield [{"sample_id": row["sample_id"], **facts} for row in owners[job.target]]
 
 
 def _prepare_file(job: _Job) -> Prepared:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from omnisource.curate.journalled import save_rows
 from omnisource.media import Failure, IsolatedPool, Limits, MediaFacts, Reason, probe_media
 from omnisource.progress import track
 from omnisource.recipe import Recipe
@@ -31,10 +30,7 @@ def probe(recipe: Recipe, workspace: Workspace) -> StageRecord:
         examine = partial(probe_media, limits=limits, thorough=settings.thorough)
         with IsolatedPool(timeout_s=limits.timeout_s, memory_bytes=limits.memory_bytes) as pool:
             results = track(pool.map(examine, files), len(files), "probe")
-            save_rows(
-                journal,
-                (row for uri, result in results for row in _rows(files[uri], result, settings.min_decodable_share)),
-            )
+            journal.fill(_rows(files[uri], result, settings.min_decodable_share) for uri, result in results)
         return _counts(journal.compact(path))
 
     return workspace.run_stage(

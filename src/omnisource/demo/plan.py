@@ -27,11 +27,11 @@ class WorldSize:
     """How much of everything. Clips of the target are counted per class, web files over all classes."""
 
     train_clips: int = 12
-    test_clips: int = 12
+    test_clips: int = 20
     train_scenes: int = 6
     test_scenes: int = 12
-    images: int = 350
-    clips: int = 360
+    images: int = 240
+    clips: int = 600
     untrimmed: int = 16
     width: int = 160
     height: int = 120

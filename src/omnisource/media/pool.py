@@ -63,6 +63,7 @@ class IsolatedPool:
         self.memory_bytes = memory_bytes
         self._idle: list[_Worker] = []
         self._mapping = threading.Lock()
+        self._crew: _Crew[Any, Any] | None = None  # of the map under way
 
     def map(
         self, function: Callable[[T], R], items: Iterable[T], *, ordered: bool = False, ahead: int | None = None
@@ -79,15 +80,18 @@ class IsolatedPool:
         task = bytes(ForkingPickler.dumps(("function", function, self.memory_bytes)))
         if not self._mapping.acquire(blocking=False):
             raise RuntimeError("this pool is already running a map")
-        crew = _Crew[T, R](self, task)
+        crew = self._crew = _Crew[T, R](self, task)
         try:
             yield from crew.run(iter(items), ordered, ahead or self.workers * _QUEUED_PER_WORKER)
         finally:
             crew.stop()
+            self._crew = None
             self._mapping.release()
 
     def close(self) -> None:
-        """Ends all processes."""
+        """Ends all processes, those of a `map` that was left in its middle too."""
+        if self._crew is not None:
+            self._crew.stop()
         for worker in self._idle:
             worker.kill()
         self._idle.clear()
@@ -222,10 +226,11 @@ class _Crew(Generic[T, R]):
             yield early.pop(following)
 
     def stop(self) -> None:
-        """Ends the thread; processes still at work are killed, the others go back to the pool."""
+        """Ends the thread; processes still at work are killed, the others go back to the pool. Does nothing twice."""
         self.stopping = True
         self._wake()
         self.thread.join()
+        self.finished.put(RuntimeError("the pool was closed"))  # whoever still asks for results
         self.wake_in.close()
         self.wake_out.close()
 

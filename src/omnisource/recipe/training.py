@@ -131,6 +131,9 @@ class Training(Section):
     compile: bool = False
     checkpointing: bool = False
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay; 0: off
+    # With a fixed trunk (optimiser.trunk_lr_scale: 0) every unit is seen in so many augmented views, whose features are
+    # computed once and kept: minutes instead of hours on a laptop. null: new views every time.
+    trunk_views: Annotated[int, Field(ge=1, le=64)] | None = None
     accumulate: bool = False  # one forward per source, gradients summed, instead of one concatenated forward
     parallel: Literal["ddp", "fsdp"] = "ddp"  # under torchrun: fsdp shares weights and optimiser out among the GPUs
     validate_every: Positive | None = None  # epochs; null: never
@@ -142,3 +145,15 @@ class Training(Section):
     threads: Count | None = (
         None  # CPU threads of the arithmetic; null: all cores. Results depend on it, so it is a setting
     )
+
+    @model_validator(mode="after")
+    def _a_fixed_trunk(self) -> "Training":
+        if self.trunk_views is None:
+            return self
+        if self.optimiser.trunk_lr_scale != 0:
+            raise ValueError("trunk_views needs a fixed trunk: set optimiser.trunk_lr_scale to 0")
+        if not (self.network.init.imagenet or self.network.init.checkpoint):
+            raise ValueError("trunk_views fixes the trunk as it starts: give network.init")
+        if self.precision != "fp32" or self.compile or self.norm_per_source:
+            raise ValueError("trunk_views trains the classifier alone: in fp32, without compile and norm_per_source")
+        return self

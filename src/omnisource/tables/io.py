@@ -149,8 +149,10 @@ class Journal:
             for group in groups:
                 rows += group
                 if len(rows) >= _PART_ROWS or time.monotonic() - written > _PART_S:
-                    self.append(rows)
-                    rows, written = [], time.monotonic()
+                    # Emptied before it is written: Ctrl-C between the two costs rows, which are made again; emptied
+                    # after, it would let the last line write them twice.
+                    part, rows, written = rows, [], time.monotonic()
+                    self.append(part)
         finally:
             self.append(rows)
 

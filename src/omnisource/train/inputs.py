@@ -18,7 +18,7 @@ from omnisource.train.pool import Pool
 class Inputs:
     """A rank's share of a global batch. Clips of one shape lie in one tensor."""
 
-    clips: list[Tensor]  # float (n, C, T, H, W)
+    clips: list[Tensor]  # float (n, C, T, H, W), or features (n, D) of a fixed trunk
     rows: list[Tensor]  # int (n,): which rows of the arrays below they are
     labels: Tensor  # float (N, classes), mixed and smoothed
     truth: Tensor  # int (N,): the class of each row itself
@@ -33,10 +33,10 @@ def make_inputs(batch: Batch, pool: Pool, training: Training, spatial: bool, dev
     """
     mixes = training.mixup.kind != "off"
     length = training.input.frames if mixes or not spatial else None
-    shapes: dict[int, list[tuple[Tensor, Tensor]]] = {}
+    shapes: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
     for group in batch.groups:
         found = _augmented(group, batch, training, length, device)
-        shapes.setdefault(found.shape[2], []).append((found, torch.from_numpy(group.rows)))
+        shapes.setdefault(found.shape[1:], []).append((found, torch.from_numpy(group.rows)))
     clips = [torch.cat([clip for clip, _ in parts]) if len(parts) > 1 else parts[0][0] for parts in shapes.values()]
     rows = [torch.cat([row for _, row in parts]) for parts in shapes.values()]
     truth = torch.from_numpy(pool.label[batch.unit]).long().to(device)
@@ -62,6 +62,8 @@ def make_inputs(batch: Batch, pool: Pool, training: Training, spatial: bool, dev
 def _augmented(group: Group, batch: Batch, training: Training, length: int | None, device: torch.device) -> Tensor:
     given = training.input
     pixels = torch.from_numpy(group.pixels)
+    if pixels.ndim == 2:  # features of a fixed trunk, augmented before it
+        return pixels.to(device)
     if device.type == "cuda":
         pixels = pixels.pin_memory()
     slot_keys = batch.slots.key[batch.slot[group.rows]]

@@ -44,7 +44,7 @@ class Group:
     """Slots of a batch whose pixels have one shape."""
 
     rows: I64  # positions in `Batch.slot`
-    pixels: U8  # (n, T, H, W, 3)
+    pixels: U8 | F32  # (n, T, H, W, 3); with a fixed trunk its features in place of them, float (n, D)
     camera: F32 | None  # (n, T', 3, 3) when the pixels are images under a moving camera
 
 
@@ -97,6 +97,21 @@ class Quarantine:
             return False
         self._bad[unit] = (step, reason)
         return True
+
+
+def unit_of(plan: Plan, quarantine: Quarantine, slots: Slots, slot: int) -> tuple[int, str]:
+    """The unit of a slot: the planned one, or, while that is quarantined, the plan's next; and why it was replaced.
+
+    Raises UserError when many in a row are quarantined: then something bigger is wrong.
+    """
+    unit, reason = int(slots.unit[slot]), ""
+    for attempt in range(1, _ATTEMPTS + 1):
+        bad = quarantine.reason(unit, slots.step)
+        if bad is None:
+            return unit, reason
+        unit, reason = plan.replacement(slots.step, slot, attempt), bad
+    uri = plan.pool.unit(unit).uri
+    raise UserError(f"{uri}: {_ATTEMPTS} units in a row can't be read ({bad}); are the media where they were?")
 
 
 class Loader:
@@ -247,20 +262,12 @@ class Loader:
 
     def _request(self, work: "_Assembly", row: int) -> Request:
         """The request for a row: its unit, or, while that is quarantined, the next one."""
-        step, slot = work.slots.step, int(work.slot[row])
+        slot = int(work.slot[row])
         planned = int(work.slots.unit[slot])
-        unit, reason = planned, ""
-        for attempt in range(1, _ATTEMPTS + 1):
-            bad = self._quarantine.reason(unit, step)
-            if bad is None:
-                break
-            unit, reason = self._plan.replacement(step, slot, attempt), bad
-        else:
-            uri = self._plan.pool.unit(unit).uri
-            raise UserError(f"{uri}: {_ATTEMPTS} units in a row can't be read ({bad}); are the media where they were?")
+        unit, reason = unit_of(self._plan, self._quarantine, work.slots, slot)
         work.unit[row] = unit
         if unit != planned:
-            work.replaced[row] = Replacement(step, slot, planned, unit, reason)
+            work.replaced[row] = Replacement(work.slots.step, slot, planned, unit, reason)
         return self._reading.request(self._plan.pool.unit(unit), int(work.slots.key[slot]))
 
     def _replace(self, work: "_Assembly", row: int, failure: Failure) -> Request:

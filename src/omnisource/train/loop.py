@@ -34,6 +34,7 @@ from omnisource.train import keys
 from omnisource.train.board import open_board
 from omnisource.train.decode import Reading
 from omnisource.train.distributed import Parallel, Ranks
+from omnisource.train.frozen import FrozenLoader, trunk_features
 from omnisource.train.inputs import Inputs, make_inputs
 from omnisource.train.loader import Batch, Loader, Quarantine, Replacement
 from omnisource.train.optimise import Average, build_optimiser, rate, set_rate
@@ -117,6 +118,8 @@ class Trainer:
         self.average = Average(self.network, training.ema) if training.ema else None
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=training.precision == "fp16")
         module = self.parallel.module
+        if training.trunk_views:
+            module = nn.Sequential(self.network.dropout, self.network.head)
         self.forward = cast(nn.Module, torch.compile(module)) if training.compile else module
         self.weights = torch.tensor([training.loss_weight.get(name, 1.0) for name in pool.sources], device=ranks.device)
         self.at = _Progress(0, _new_tally(pool))
@@ -218,16 +221,7 @@ class Trainer:
         checkpoint_every = self._steps(self.training.checkpoint_every)
         validate_every = self._steps(self.training.validate_every) if self.validation is not None else None
         quarantine = Quarantine(self.folder, self.ranks.rank)
-        loader = Loader(
-            plan,
-            self.reading,
-            quarantine,
-            workers=self.training.workers,
-            timeout_s=self.reading.limits.timeout_s,
-            cache_bytes=self.training.cache_bytes,
-            rank=self.ranks.rank,
-            world=self.ranks.world,
-        )
+        loader = self._loader(quarantine)
         at, saved_at = self.at, time.monotonic()
         with _stop_signals() as stop, loader, meter(f"train {self.folder.name}", plan.steps - at.step) as bar:
             batches = loader.batches(at.step, plan.steps)
@@ -264,6 +258,27 @@ class Trainer:
             loss=at.loss,
             best=at.best,
             quarantined=len(quarantine),
+        )
+
+    def _loader(self, quarantine: Quarantine) -> Loader | FrozenLoader:
+        training = self.training
+        if training.trunk_views:
+            if self.ranks.world > 1:
+                raise UserError("trunk_views: with a fixed trunk one process does all; start it without torchrun")
+            # Below the folder of all runs, which share them.
+            store = self.folder.parent / ".features"
+            found = trunk_features(self.network, self.pool, self.reading, training, self.ranks.device, store)
+            self.network.train()
+            return FrozenLoader(self.plan, *found, quarantine)
+        return Loader(
+            self.plan,
+            self.reading,
+            quarantine,
+            workers=training.workers,
+            timeout_s=self.reading.limits.timeout_s,
+            cache_bytes=training.cache_bytes,
+            rank=self.ranks.rank,
+            world=self.ranks.world,
         )
 
     def _check_precision(self, batch: Batch) -> None:

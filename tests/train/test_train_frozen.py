@@ -1,0 +1,147 @@
+"""A fixed trunk: cached features give the training that the whole network would get, once, and for all runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from train_small import CLASSES, Small, settings
+
+from omnisource.errors import UserError
+from omnisource.networks import Meta, create, load_checkpoint, save_checkpoint
+from omnisource.recipe import Training
+from omnisource.train import Pool, build_pool, train
+from omnisource.train.decode import Reading
+from omnisource.train.frozen import FrozenLoader, trunk_features
+from omnisource.train.loader import Quarantine
+from omnisource.train.plan import Plan
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Path:
+    """Weights to start from."""
+    torch.manual_seed(3)
+    path = tmp_path / "start.safetensors"
+    options = settings("tsn_r18")["network"].get("options", {})
+    save_checkpoint(path, create("tsn_r18", len(CLASSES), **options), Meta(classes=tuple(CLASSES)))
+    return path
+
+
+def training_of(start: Path, **changes: Any) -> Training:
+    given = settings("tsn_r18") | {"trunk_views": 2, "workers": 0} | changes
+    given["network"] = {**given["network"], "init": {"checkpoint": str(start)}}
+    given["optimiser"] = {"kind": "adamw", "lr": 0.01, "trunk_lr_scale": 0}
+    return Training.model_validate(given)
+
+
+def pool_of(small: Small) -> Pool:
+    return build_pool(small.recipe, small.workspace, tuple(small.recipe.sources), True)
+
+
+def reading_of(training: Training, pool: Pool) -> Reading:
+    return Reading(training, True, None, pool.frames, pool.classes)
+
+
+def test_features_are_the_trunks_and_are_computed_once(small: Small, start: Path, tmp_path: Path) -> None:
+    training, pool = training_of(start), pool_of(small)
+    network = create("tsn_r18", len(CLASSES), **training.network.options)
+    calls = 0
+    trunk = network.features
+
+    def counted(x: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        assert not network.training and len(x) == 2
+        return trunk(x)
+
+    network.features = counted  # type: ignore[method-assign]
+    asked = network, pool, reading_of(training, pool), training, torch.device("cpu"), tmp_path / "store"
+    features, failures = trunk_features(*asked)
+    assert not failures and features.shape == (len(pool), 2, network.feature_dim)
+    assert calls == len(pool) and np.isfinite(features).all() and features.std() > 0
+    assert not np.array_equal(features[:, 0], features[:, 1]), "views differ"
+    again, _ = trunk_features(*asked)
+    assert calls == len(pool) and np.array_equal(again, features)
+    # A part that was lost is computed again, to the same bits: a unit's features depend on nothing else.
+    parts = sorted((tmp_path / "store").rglob("*.parquet"))
+    parts[0].unlink()
+    repaired, _ = trunk_features(*asked)
+    assert calls > len(pool) and np.array_equal(repaired, features)
+    # Processes that decode change nothing.
+    other, _ = trunk_features(*asked[:3], training.model_copy(update={"workers": 2}), asked[4], tmp_path / "other")
+    assert np.array_equal(other, features)
+
+
+def test_only_the_classifier_trains_and_the_checkpoint_is_whole(small: Small, start: Path, tmp_path: Path) -> None:
+    training, pool = training_of(start, epochs=6), pool_of(small)
+    training = training.model_copy(update={"optimiser": training.optimiser.model_copy(update={"lr": 0.3})})
+    result = train(training, pool, tmp_path / "runs" / "frozen", 5)
+    before, _ = load_checkpoint(start)
+    after, meta = load_checkpoint(result.checkpoint)
+    assert meta.classes == tuple(pool.classes)
+    for name, value in before.state_dict().items():
+        assert torch.equal(value, after.state_dict()[name]) != name.startswith("head.")
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "runs/frozen/log.jsonl").read_text().splitlines()]
+    assert losses[-1] < 0.95 * losses[0]
+    # Another seed finds the features; the same seed gives the same bits.
+    stored = sorted((tmp_path / "runs/.features").rglob("*.parquet"))
+    one = train(training, pool, tmp_path / "runs" / "again", 5)
+    train(training, pool, tmp_path / "runs" / "other", 6)
+    assert sorted((tmp_path / "runs/.features").rglob("*.parquet")) == stored
+    assert one.checkpoint.read_bytes() == result.checkpoint.read_bytes()
+
+
+def test_it_learns_as_the_whole_network_with_a_fixed_trunk(small: Small, start: Path, tmp_path: Path) -> None:
+    """With one view, no dropout and no mixing both trainings are the same sums, if the views are the same."""
+    pool = pool_of(small)
+    still = {"input": {**settings("tsn_r18")["input"], "flip": 0.0, "min_area": 1.0}, "epochs": 2}
+    cached = training_of(start, trunk_views=1, **still)
+    cached = cached.model_copy(update={"network": cached.network.model_copy(update={"dropout": 0.0})})
+    whole = cached.model_copy(update={"trunk_views": None})
+    rows = []
+    for name, training in (("cached", cached), ("whole", whole)):
+        train(training, pool, tmp_path / "runs" / name, 5)
+        lines = [json.loads(line) for line in (tmp_path / "runs" / name / "log.jsonl").read_text().splitlines()]
+        rows.append([line["loss"] for line in lines])
+    # Which frames are drawn differs, so the losses agree roughly, not to the bit.
+    assert rows[0] == pytest.approx(rows[1], rel=0.15)
+
+
+def test_a_unit_that_cannot_be_read_is_replaced(small: Small, start: Path, tmp_path: Path) -> None:
+    training, pool = training_of(start), pool_of(small)
+    broken = pool.unit(0)
+    Path(broken.uri).write_bytes(b"no media at all")
+    network = create("tsn_r18", len(CLASSES), **training.network.options)
+    asked = network, pool, reading_of(training, pool), training, torch.device("cpu"), tmp_path / "store"
+    features, failures = trunk_features(*asked)
+    assert list(failures) == [0]
+    plan, quarantine = Plan(pool, training, 1), Quarantine(tmp_path / "run")
+    batches = list(FrozenLoader(plan, features, failures, quarantine).batches(0, 12))
+    replaced = [row for batch in batches for row in batch.replaced]
+    assert replaced and all(row.unit == 0 != row.by for row in replaced)
+    assert not any((batch.unit == 0).any() for batch in batches)
+    assert broken.sample_id in (tmp_path / "run/quarantine.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimiser": {"lr": 0.1}}, "trunk_lr_scale"),
+        ({"network": {"name": "tsn_r18"}}, "network.init"),
+        ({"norm_per_source": True}, "norm_per_source"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(start: Path, changes: dict[str, Any], message: str) -> None:
+    given = training_of(start).model_dump() | changes
+    with pytest.raises(ValueError, match=message):
+        Training.model_validate(given)
+
+
+def test_more_than_fits_into_memory_is_refused(
+    small: Small, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("omnisource.train.frozen._MOST_BYTES", 1000)
+    with pytest.raises(UserError, match="fewer views"):
+        train(training_of(start), pool_of(small), tmp_path / "runs" / "big", 0)
