@@ -84,7 +84,7 @@ def test_only_the_classifier_trains_and_the_checkpoint_is_whole(small: Small, st
     for name, value in before.state_dict().items():
         assert torch.equal(value, after.state_dict()[name]) != name.startswith("head.")
     losses = [json.loads(line)["loss"] for line in (tmp_path / "runs/frozen/log.jsonl").read_text().splitlines()]
-    assert losses[-1] < 0.95 * losses[0]
+    assert losses[-1] < losses[0] - 0.05
     # Another seed finds the features; the same seed gives the same bits.
     stored = sorted((tmp_path / "runs/.features").rglob("*.parquet"))
     one = train(training, pool, tmp_path / "runs" / "again", 5)

@@ -146,7 +146,7 @@ def _views(reading: Reading, unit: Unit, number: int, count: int) -> _Views:
     given = reading.training.input
     base = keys.mix(_VIEW, keys.name_key(unit.sample_id), round(1000 * unit.start_s))
     drawn = [int(keys.mix(base, view)) for view in range(count)]
-    flips = tuple(bool(keys.uniform(keys.mix(FLIP, np.uint64(key))) < given.flip) for key in drawn)
+    flips = tuple(bool(keys.uniform(keys.mix(FLIP, np.array(key, np.uint64))) < given.flip) for key in drawn)
     return _Views(number, tuple(reading.request(unit, key) for key in drawn), flips)
 
 
