@@ -1,6 +1,7 @@
 """`run`: the stages of a recipe in order, and independent trainings side by side.
 
-    ingest -> probe -> dedupe -> teachers -> score -> select -> camera -> flow -> students -> tests -> report
+    ingest -> probe -> dedupe -> teachers -> score (-> calibrate) -> select -> camera -> flow -> students -> tests
+    -> report
 
 A stage that is current does nothing, so the same call continues a run that was interrupted anywhere.
 """
@@ -46,7 +47,7 @@ def run(
 def run_in(recipe: Recipe, workspace: Workspace, *, jobs: int | None, tell: Tell) -> Path:
     """`run` in a workspace that is already open."""
     from omnisource.clips import fit_camera_stage
-    from omnisource.curate import dedupe, probe, score, select
+    from omnisource.curate import calibrate, dedupe, probe, score, select
     from omnisource.flow import compute_flow
     from omnisource.ingest import ingest
     from omnisource.report import write_report
@@ -57,6 +58,8 @@ def run_in(recipe: Recipe, workspace: Workspace, *, jobs: int | None, tell: Tell
         tell(dedupe(recipe, workspace))
         _train(recipe, workspace, [("teacher", name, recipe.seed) for name in used_teachers(recipe)], jobs, tell)
         tell(score(recipe, workspace))
+        if recipe.select.calibrate.held_out:
+            tell(calibrate(recipe, workspace))
         tell(select(recipe, workspace))
         if needs_camera(recipe):
             tell(fit_camera_stage(recipe, workspace))

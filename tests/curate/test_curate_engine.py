@@ -113,6 +113,15 @@ def test_a_node_dies_and_the_table_is_the_same(tmp_path: Path, cluster: Any) -> 
             assert local[name].equals(remote[name]), name
 
 
+def test_probing_on_a_cluster_gives_the_same_table(tmp_path: Path, cluster: Any) -> None:
+    recipe, workspace = a_workspace(tmp_path)
+    local = read_table(workspace.table("probe"))
+    assert local["status"].to_pylist().count("dropped") == 1
+    workspace.table("probe").unlink()
+    assert probe(recipe, workspace, Engine("ray", cluster.address, workers=1)).fresh
+    assert read_table(workspace.table("probe")).equals(local)
+
+
 def test_a_cluster_that_is_not_there_is_named() -> None:
     work = pa.table({"sample_id": ["a"]})
     with pytest.raises(UserError, match=r"127\.0\.0\.1:1"):

@@ -14,11 +14,12 @@ from PIL import Image
 
 from omnisource.clips import augment, dense_test, read_clip, read_times, segment_test
 from omnisource.clips.read import centre
-from omnisource.curate import Engine, dedupe, probe, score, select, what_if
-from omnisource.curate.score import load_teacher, units_by_teacher
+from omnisource.curate import Engine, calibrate, dedupe, probe, score, select, what_if
+from omnisource.curate.score import units_by_teacher
+from omnisource.curate.teacher import load_teacher
 from omnisource.errors import UserError
 from omnisource.ingest import ingest
-from omnisource.networks import Meta, create, load_checkpoint, save_checkpoint
+from omnisource.networks import Meta, create, load_checkpoint, save_checkpoint, use_plain_form
 from omnisource.recipe import Recipe
 from omnisource.tables import SCORES, Journal, read_table
 from omnisource.workspace import Workspace, open_workspace
@@ -236,3 +237,88 @@ def test_untrained_teachers_and_foreign_classes_are_named(tmp_path: Path, recipe
         load_teacher(recipe, Workspace(tmp_path), "image", CLASSES)
     with pytest.raises(UserError, match="does not know the class 'fly'"):
         load_teacher(recipe, workspace, "image", [*CLASSES, "fly"])
+
+
+def test_files_from_elsewhere_score_like_the_networks_they_come_from(
+    media: Path, tmp_path: Path, recipe: Recipe, workspace: Workspace
+) -> None:
+    foreign = {}
+    for name, layout in (("image", "NCHW"), ("video", "NCTHW")):
+        network, _ = load_checkpoint(workspace.run_dir(f"teacher-{name}") / "last.safetensors")
+        use_plain_form(network)
+        example = torch.zeros(2, 3, 1 if layout == "NCHW" else 4, 32, 32)
+        traced = torch.jit.trace(network, example, check_trace=False)
+        file = tmp_path / f"{name}.pt"
+        if layout == "NCHW":
+            pictures = torch.nn.Sequential(torch.nn.Unflatten(2, (1, 32)), traced)
+            traced = torch.jit.trace(pictures, example[:, :, 0], check_trace=False)
+        traced.save(file)
+        foreign[f"{name}-file"] = {
+            "file": str(file),
+            "classes": ["winken", "jump"],  # the order of the checkpoint, one under another name
+            "map": {"wave": ["winken"]},
+            "layout": layout,
+            "frames": 4,
+            "stride": 2,
+            "short_side": 40,
+            "size": 32,
+        }
+    named = {
+        unit: ["image-file" if unit in ("image", "frame") else "video-file"] for unit in ("image", "frame", "clip")
+    }
+    named["window"] = ["video-file"]
+    theirs = a_recipe(media, foreign_teachers=foreign, score=named | {"segments": 3, "views": 2})
+    other = a_workspace(tmp_path / "workspace", recipe)
+    record = score(theirs, other, Engine(workers=1))
+    rows, own = (read_table(place.table("scores")).to_pylist() for place in (other, workspace))
+    assert len(rows) == len(own) and record.counts["failed"] == 0
+    for ours, found in zip(own, rows, strict=True):
+        assert found["teacher"] == ours["teacher"] + "-file" and found["unit"] == ours["unit"]
+        np.testing.assert_allclose(found["probs"], ours["probs"], atol=1e-4)
+    assert not score(theirs, other).fresh
+    (tmp_path / "video.pt").unlink()
+    with pytest.raises(UserError, match=r"video\.pt: cannot be read.*foreign_teachers\.video-file\.file"):
+        score(theirs, other)
+
+
+def test_held_out_target_samples_are_scored_like_web_samples(
+    media: Path, tmp_path: Path, recipe: Recipe, workspace: Workspace
+) -> None:
+    listing = ["path,label,split"]
+    for name in CLASSES:
+        listing += [f"target/{name}/0.mp4,{name},train", f"target/{name}/1.mp4,{name},test"]
+        listing += [f"clips/{name}/0.mp4,{name},val"]
+    (media / "target.csv").write_text("\n".join(listing))
+    sources = {name: source.model_dump() for name, source in recipe.sources.items()}
+    sources["target"] |= {"path": "target.csv", "layout": "table", "test_share": 0.0}
+    mine = a_recipe(media, sources=sources, select={"calibrate": {"temperature": True, "precision": 0.5}})
+    other = a_workspace(tmp_path, mine)
+    with pytest.raises(UserError, match="needs 'calibrate'"):
+        score(mine, other, Engine(workers=1))
+        select(mine, other)
+    record = calibrate(mine, other, Engine(workers=1))
+    assert not calibrate(mine, other).fresh
+    rows = read_table(other.table("calibration")).to_pylist()
+    samples = {row["sample_id"]: row for row in read_table(other.table("samples")).to_pylist()}
+    own = {}
+    for row in read_table(workspace.table("scores")).to_pylist():
+        own[row["teacher"], row["unit"], row["sample_id"]] = row
+    uris = {row["uri"]: row["sample_id"] for row in read_table(workspace.table("samples")).to_pylist()}
+    kinds: dict[tuple[str, str], int] = {}
+    for row in rows:
+        sample = samples[row["sample_id"]]
+        assert sample["split"] == "val" and row["status"] == "ok"
+        assert row["query_prob"] == pytest.approx(row["probs"][CLASSES.index(sample["label"])])
+        kinds[row["teacher"], row["unit"]] = kinds.get((row["teacher"], row["unit"]), 0) + 1
+        if row["unit"] == "clip":
+            twin = own["video", "clip", uris[sample["uri"]]]
+            np.testing.assert_allclose(row["probs"], twin["probs"], atol=1e-4)
+    assert kinds[("video", "clip")] == kinds[("video", "window")] == 2 and record.counts["samples"] == 2
+    # three seconds at one frame a second
+    assert kinds[("image", "image")] == kinds[("image", "frame")] == 2 * 3
+    assert set(select(mine, other).counts["temperatures"]) == {"image", "video"}
+
+
+def test_a_target_without_held_out_samples_is_named(tmp_path: Path, recipe: Recipe, workspace: Workspace) -> None:
+    with pytest.raises(UserError, match="none is in the split 'val'"):
+        calibrate(recipe, workspace)

@@ -6,6 +6,7 @@ import sys
 import typer
 
 from omnisource import __version__
+from omnisource.cli.calibrate import calibrate
 from omnisource.cli.camera import camera
 from omnisource.cli.collect import collect
 from omnisource.cli.compare import compare
@@ -71,6 +72,7 @@ app.command()(probe)
 app.command()(prepare)
 app.command()(dedupe)
 app.command()(score)
+app.command()(calibrate)
 app.command()(select)
 app.add_typer(camera, name="camera")
 app.command()(plan)

@@ -1,41 +1,86 @@
 """`probe`: looks into every file; what is broken is dropped with a reason (paper, section 3.1)."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
+from omnisource.curate.engine import LOCAL, Engine, on_ray
 from omnisource.media import Failure, IsolatedPool, Limits, MediaFacts, Reason, probe_media
-from omnisource.progress import track
-from omnisource.recipe import Recipe
-from omnisource.tables import PROBE, Journal, read_table
+from omnisource.progress import meter, track
+from omnisource.recipe import Probe, Recipe
+from omnisource.tables import PROBE, Journal, read_table, table_from_rows
 from omnisource.workspace import StageRecord, Workspace
 
+_SAMPLES = pa.list_(pa.struct([("sample_id", pa.string()), ("format", pa.string())]))  # those that share a file
 
-def probe(recipe: Recipe, workspace: Workspace) -> StageRecord:
+
+def probe(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> StageRecord:
     """Examines every `ok` sample's file in killable processes and writes the `probe` table, one row per sample.
 
     A file that several samples share is read once. Killed at any moment, the stage goes on with the files that have
     no row yet.
+
+    Args:
+        engine: where to work.
     """
     settings = recipe.probe
-    limits = Limits(**settings.limits.model_dump())
     path = workspace.table("probe")
 
     def work(mark: str) -> Mapping[str, Any]:
         journal = Journal(workspace.partial("probe"), PROBE, ["sample_id"], mark)
         files = _unprobed(workspace, journal.done())
-        examine = partial(probe_media, limits=limits, thorough=settings.thorough)
-        with IsolatedPool(timeout_s=limits.timeout_s, memory_bytes=limits.memory_bytes) as pool:
-            results = track(pool.map(examine, files), len(files), "probe")
-            journal.fill(_rows(files[uri], result, settings.min_decodable_share) for uri, result in results)
+        if engine.kind == "local":
+            with _pool(settings, engine.workers) as pool:
+                results = track(pool.map(_examine(settings), files), len(files), "probe")
+                journal.fill(_rows(files[uri], result, settings.min_decodable_share) for uri, result in results)
+        else:
+            table = pa.table(
+                {
+                    "uri": pa.array(files, pa.string()),
+                    "samples": pa.array(
+                        [[{"sample_id": s, "format": f} for s, f in samples] for samples in files.values()], _SAMPLES
+                    ),
+                }
+            )
+            with meter("probe", table.num_rows) as bar:
+                # As many processes in an actor as it takes CPUs: there is an actor for each share of a machine.
+                workers = engine.workers or max(1, round(engine.cpus))
+                for rows in on_ray(engine, table, _BlockProber, settings, workers):
+                    journal.append_table(rows)
+                    bar.advance(rows.num_rows)
         return _counts(journal.compact(path))
 
     return workspace.run_stage(
         "probe", settings=settings.model_dump(mode="json"), after=["ingest"], outputs=[path], work=work
     )
+
+
+def _pool(settings: Probe, workers: int | None) -> IsolatedPool:
+    return IsolatedPool(workers, settings.limits.timeout_s, settings.limits.memory_bytes)
+
+
+def _examine(settings: Probe) -> Callable[[str], MediaFacts]:
+    return partial(probe_media, limits=Limits(**settings.limits.model_dump()), thorough=settings.thorough)
+
+
+class _BlockProber:
+    """Probes blocks of files in an actor of a cluster."""
+
+    def __init__(self, settings: Probe, workers: int) -> None:
+        self._settings, self._pool = settings, _pool(settings, workers)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        files = {
+            uri: [(sample["sample_id"], sample["format"]) for sample in samples]
+            for uri, samples in zip(block["uri"].to_pylist(), block["samples"].to_pylist(), strict=True)
+        }
+        share = self._settings.min_decodable_share
+        results = self._pool.map(_examine(self._settings), files)
+        return table_from_rows((row for uri, result in results for row in _rows(files[uri], result, share)), PROBE)
 
 
 def _unprobed(workspace: Workspace, done: set[Any]) -> dict[str, list[tuple[str, str]]]:

@@ -23,7 +23,7 @@ class Sample:
     format: str
     uri: str
     query: int | None
-    """Class index of a web sample's query."""
+    """Class index of a web sample's query, of a target sample's label."""
     start_s: float | None
     end_s: float | None
     width: int
@@ -80,7 +80,7 @@ class Samples:
         unique = "sample_id NOT IN (SELECT sample_id FROM duplicates WHERE status <> 'ok')" if self._unique else "true"
         return db.sql(
             f"""SELECT {columns} FROM samples AS s JOIN probe AS p USING (sample_id)
-            LEFT JOIN classes ON classes.name = query_label
+            LEFT JOIN classes ON classes.name = CASE role WHEN 'web' THEN query_label ELSE label END
             WHERE s.status = 'ok' AND p.status = 'ok' AND role = $role AND list_contains($formats, format)
                 AND (len($splits) = 0 OR list_contains($splits, split)) AND {unique} {order}""",
             params={"role": self._role, "formats": self._formats, "splits": self._splits},

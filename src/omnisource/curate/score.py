@@ -1,7 +1,6 @@
 """`score`: teachers look at web samples (paper, section 3.2); one row of the scores table a unit and teacher."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
@@ -9,12 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from omnisource.curate.engine import LOCAL, Engine, on_ray
-from omnisource.curate.pieces import Look, Piece, pieces
+from omnisource.curate.pieces import Piece, pieces
 from omnisource.curate.samples import Sample, Samples
-from omnisource.errors import UserError
+from omnisource.curate.teacher import Teacher, load_teacher, look_settings
 from omnisource.infer import Result, infer
 from omnisource.media import Limits
-from omnisource.networks import Meta, Network, is_spatial, load_checkpoint
+from omnisource.networks import is_spatial
 from omnisource.progress import meter, track
 from omnisource.recipe import Recipe
 from omnisource.recipe.curation import Unit
@@ -36,7 +35,7 @@ def score(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> Stage
         engine: where to work.
 
     Raises:
-        UserError: a teacher is not trained yet or knows other classes.
+        UserError: a teacher is not trained yet, knows other classes, or is a file that does not fit.
     """
     classes = workspace.classes()
     wanted = units_by_teacher(recipe)
@@ -54,22 +53,26 @@ def score(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> Stage
         write_table(path, table)
         return _counts(table)
 
-    settings = recipe.score.model_dump(mode="json", exclude={"batch", *get_args(Unit)})
-    looks = {
-        name: {
-            "units": units,
-            "short_side": recipe.teachers[name].input.short_side,
-            "precision": recipe.teachers[name].precision,
-        }
-        for name, units in wanted.items()
-    }
     return workspace.run_stage(
         "score",
-        settings=settings | {"teachers": looks},
-        after=["ingest", "probe", "dedupe", *(f"train-teacher-{name}" for name in wanted)],
+        settings=score_settings(recipe, wanted),
+        after=["ingest", "probe", "dedupe", *trained_here(recipe, wanted)],
         outputs=[path],
         work=work,
     )
+
+
+def score_settings(recipe: Recipe, wanted: Mapping[str, Sequence[Unit]]) -> dict[str, Any]:
+    """What the scores by these teachers depend on, beside the trainings."""
+    settings = recipe.score.model_dump(mode="json", exclude={"batch", *get_args(Unit)})
+    return settings | {
+        "teachers": {name: {"units": units} | look_settings(recipe, name) for name, units in wanted.items()}
+    }
+
+
+def trained_here(recipe: Recipe, names: Iterable[str]) -> list[str]:
+    """The stages that train those of the teachers that are trained here."""
+    return [f"train-teacher-{name}" for name in names if name in recipe.teachers]
 
 
 def units_by_teacher(recipe: Recipe) -> dict[str, list[Unit]]:
@@ -90,31 +93,6 @@ def units_by_teacher(recipe: Recipe) -> dict[str, list[Unit]]:
         for name in getattr(recipe.score, unit):
             wanted.setdefault(name, []).append(unit)
     return wanted
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A trained network and how it looks at samples."""
-
-    name: str
-    network: Network
-    meta: Meta
-    look: Look
-    order: tuple[int, ...]
-    """For each class of the workspace its place in the network's logits."""
-
-
-def load_teacher(recipe: Recipe, workspace: Workspace, name: str, classes: Sequence[str]) -> Teacher:
-    """Loads the checkpoint of a trained teacher and matches its classes with the workspace's."""
-    path = workspace.run_dir(f"teacher-{name}") / "last.safetensors"
-    if not path.exists():
-        raise UserError(f"{path}: teacher '{name}' is not trained yet; run `omnisource train`")
-    network, meta = load_checkpoint(path)
-    missing = sorted(set(classes) - set(meta.classes))
-    if missing:
-        raise UserError(f"{path}: teacher '{name}' does not know the class '{missing[0]}'; train it again")
-    look = Look(network.spatial, meta.frames, meta.stride)
-    return Teacher(name, network, meta, look, tuple(meta.classes.index(label) for label in classes))
 
 
 def _score_all(
@@ -152,17 +130,17 @@ def score_samples(
 ) -> Iterator[list[Row]]:
     """For each sample, in order, the rows of its units in the scores table."""
     requests = (request for sample in samples for request in pieces(sample, units, teacher.look, recipe.score))
-    training, limits = recipe.teachers[teacher.name], recipe.probe.limits
+    limits = recipe.probe.limits
     results = infer(
         teacher.network,
         teacher.meta,
         requests,
         size=teacher.meta.size,
-        short_side=training.input.short_side,
+        short_side=teacher.short_side,
         batch=recipe.score.batch,
         workers=workers,
-        device=training.device,
-        precision=training.precision,
+        device=teacher.device,
+        precision=teacher.precision,
         features=recipe.score.features,
         limits=Limits(**limits.model_dump(exclude={"memory_bytes"})),
         memory_bytes=limits.memory_bytes,

@@ -9,9 +9,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from omnisource.curate.decide import decide
+from omnisource.curate.calibrate import fit
+from omnisource.curate.decide import decide, quantile_thresholds
 from omnisource.curate.overrides import read_overrides
 from omnisource.curate.units import units
+from omnisource.errors import UserError
 from omnisource.recipe import Recipe
 from omnisource.tables import DECISIONS, table_writer
 from omnisource.workspace import StageRecord, Workspace
@@ -30,11 +32,18 @@ def select(recipe: Recipe, workspace: Workspace) -> StageRecord:
     classes = workspace.classes()
     overrides = read_overrides(recipe.resolve(settings.overrides), classes) if settings.overrides else None
     path = workspace.table(f"decisions-{settings.name}")
+    if unknown := sorted(set(settings.per_class) - set(classes)):
+        raise UserError(f"select.per_class names '{unknown[0]}', which is not in the class list")
 
     def work(_: str) -> Mapping[str, Any]:
-        with units(workspace.table("scores"), workspace.table("samples"), classes, settings.label == "soft") as db:
-            _write(path, decide(db, settings, overrides))
-        return _counts(path)
+        fitted = fit(recipe, workspace)
+        scores, samples, soft = workspace.table("scores"), workspace.table("samples"), settings.label == "soft"
+        with units(scores, samples, classes, soft, fitted.temperatures) as db:
+            found = fitted.thresholds
+            if settings.calibrate.quantile is not None:
+                found = quantile_thresholds(db, settings, settings.calibrate.quantile)
+            _write(path, decide(db, settings, overrides, found))
+        return _counts(path) | fitted.measured
 
     return workspace.run_stage(
         settings.stage,
@@ -43,7 +52,7 @@ def select(recipe: Recipe, workspace: Workspace) -> StageRecord:
             "classes": classes,
             "overrides": overrides.to_pylist() if overrides is not None else None,
         },
-        after=["ingest", "score"],
+        after=["ingest", "score", *(["calibrate"] if settings.calibrate.held_out else [])],
         outputs=[path],
         work=work,
     )
@@ -64,7 +73,7 @@ class Share:
 def what_if(
     recipe: Recipe, workspace: Workspace, thresholds: Sequence[float] = GRID, rules: Sequence[str] = RULES
 ) -> list[Share]:
-    """The funnel for a grid of thresholds and rules; writes nothing. Caps and overrides are left aside."""
+    """The funnel for a grid of thresholds and rules; writes nothing. Leaves out caps, overrides, found thresholds."""
     conditions = {
         "agree": "top = query AND query_prob >= {t}",
         "query": "query_prob >= {t}",
@@ -73,7 +82,8 @@ def what_if(
     grid = [(rule, float(threshold)) for rule in rules for threshold in thresholds]
     columns = ", ".join(f"count(*) FILTER (WHERE {conditions[rule].format(t=t)})" for rule, t in grid)
     classes = workspace.classes()
-    with units(workspace.table("scores"), workspace.table("samples"), classes, False) as db:
+    temperatures = fit(recipe, workspace).temperatures if recipe.select.calibrate.temperature else {}
+    with units(workspace.table("scores"), workspace.table("samples"), classes, False, temperatures) as db:
         rows = db.execute(
             f"SELECT source, unit, count(*), {columns} FROM units GROUP BY source, unit ORDER BY source, unit"
         ).fetchall()

@@ -5,11 +5,13 @@ from omnisource.networks.checkpoint import Meta, load_checkpoint, save_checkpoin
 from omnisource.networks.cost import cost
 from omnisource.networks.create import create, is_spatial, names
 from omnisource.networks.files import convert_file, describe_file
+from omnisource.networks.foreign import ForeignNetwork
 from omnisource.networks.initialise import InitKind, inflate, initialise
 from omnisource.networks.teachers import score_frames, score_images
 from omnisource.networks.weights import convert, layouts
 
 __all__ = [
+    "ForeignNetwork",
     "InitKind",
     "Meta",
     "Network",

@@ -1,7 +1,7 @@
 """The typed recipe."""
 
 from omnisource.recipe.collect import Collect, CollectSource
-from omnisource.recipe.curation import Dedupe, Limits, Prepare, Probe, Score, Select
+from omnisource.recipe.curation import Calibrate, Dedupe, ForeignTeacher, Limits, Prepare, Probe, Score, Select
 from omnisource.recipe.flow import Flow
 from omnisource.recipe.load import load_recipe
 from omnisource.recipe.recipe import ALL, TARGET_ONLY, Recipe
@@ -24,11 +24,13 @@ __all__ = [
     "ALL",
     "TARGET_ONLY",
     "Batch",
+    "Calibrate",
     "Camera",
     "Collect",
     "CollectSource",
     "Dedupe",
     "Flow",
+    "ForeignTeacher",
     "Init",
     "Input",
     "Limits",

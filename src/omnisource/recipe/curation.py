@@ -2,11 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from omnisource.recipe.base import Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
 Unit = Literal["image", "clip", "window", "frame"]
 
 
@@ -50,6 +51,24 @@ class Dedupe(Section):
     init: str = "imagenet"  # `imagenet`, or a weights file
 
 
+class ForeignTeacher(Section):
+    """A trained network from elsewhere as a teacher: a file of ONNX (.onnx) or TorchScript (.pt, .pth, .ts)."""
+
+    file: str
+    classes: list[str] | str  # names of its outputs in their order, or a file with one a line
+    map: dict[str, list[str]] = {}  # our class -> its classes, probabilities added; not named: its class of that name
+    layout: Literal["NCHW", "NCTHW", "NTCHW"] = "NCHW"  # NCHW: a 2D network, shown one frame at a time
+    output: Literal["logits", "probs"] = "logits"
+    frames: Annotated[int, Field(ge=1)] = 8  # of a clip, for 3D networks
+    stride: Annotated[int, Field(ge=1)] = 8
+    short_side: Annotated[int, Field(ge=1)] = 256  # frames are scaled to this before the crop
+    size: Annotated[int, Field(ge=1)] = 224  # side of the crop
+    # Of pixels from 0 to 255; a network that wants them from 0 to 1 has mean 0 and std 255.
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[Positive, Positive, Positive] = (58.395, 57.12, 57.375)
+    device: str = "auto"
+
+
 class Score(Section):
     """Which teacher scores which unit, and how."""
 
@@ -68,6 +87,29 @@ class Score(Section):
     features: bool = False  # store trunk features too
 
 
+class Calibrate(Section):
+    """Ours, off by default: thresholds and probabilities that follow from data instead of being set by hand."""
+
+    # One temperature for each teacher and unit, fitted to held-out target samples: p becomes p^(1/T), scaled to sum 1.
+    temperature: bool = False
+    quantile: Annotated[float, Field(gt=0, le=1)] | None = None  # keep the surest of each source's units of a class
+    # For each class the lowest threshold above which this share of held-out target samples is what the teacher says.
+    precision: Share | None = None
+    min_samples: Annotated[int, Field(ge=1)] = 5  # above a class's threshold; with fewer the class takes that of all
+    split: Literal["val", "train"] = "val"  # of the target; train only for teachers that never saw it
+
+    @property
+    def held_out(self) -> bool:
+        """Whether held-out samples must be scored."""
+        return self.temperature or self.precision is not None
+
+    @model_validator(mode="after")
+    def _one_at_most(self) -> "Calibrate":
+        if self.quantile is not None and self.precision is not None:
+            raise ValueError("give quantile or precision, not both")
+        return self
+
+
 class Select(Section):
     """Which scored units train, and under which label."""
 
@@ -78,11 +120,18 @@ class Select(Section):
     threshold: Share = 0.3
     per_source: dict[str, Share] = {}  # thresholds of single sources
     per_class: dict[str, Share] = {}
+    calibrate: Calibrate = Calibrate()  # thresholds of classes found in data, below `per_class` and above `per_source`
     label: Literal["query", "teacher", "soft"] = "query"
     cap_per_class: Annotated[int, Field(ge=1)] | None = None
     merge_windows: bool = False  # kept windows of one label that touch become one long one
     negative_below: Share = 0.1  # a frame below this in its video's class is a negative snippet
     overrides: str | None = None  # CSV of human decisions (sample_id, start_s, keep, label); they win
+
+    @model_validator(mode="after")
+    def _a_threshold_to_find(self) -> "Select":
+        if self.rule == "all" and (self.calibrate.quantile is not None or self.calibrate.precision is not None):
+            raise ValueError("the rule `all` has no threshold: remove calibrate.quantile and calibrate.precision")
+        return self
 
     @property
     def stage(self) -> str:

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from omnisource.errors import UserError
 from omnisource.recipe.base import Section
 from omnisource.recipe.collect import Collect
-from omnisource.recipe.curation import Dedupe, Prepare, Probe, Score, Select
+from omnisource.recipe.curation import Dedupe, ForeignTeacher, Prepare, Probe, Score, Select
 from omnisource.recipe.flow import Flow
 from omnisource.recipe.sources import Source
 from omnisource.recipe.testing import Run, Test, Truth
@@ -31,6 +31,7 @@ class Recipe(Section):
     prepare: Prepare = Prepare()
     dedupe: Dedupe = Dedupe()
     teachers: dict[str, Training]
+    foreign_teachers: dict[str, ForeignTeacher] = {}  # trained elsewhere; `score` may name them like teachers
     score: Score = Score()
     select: Select = Select()
     flow: Flow = Flow()  # for networks with `input.modality: flow`
@@ -49,12 +50,15 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Recipe":
+        names = [*self.teachers, *self.foreign_teachers]
+        for name in sorted(set(self.teachers) & set(self.foreign_teachers)):
+            raise ValueError(f"'{name}' is a teacher and a foreign teacher; give one of them another name")
         for unit in ("image", "frame", "clip", "window"):
             for teacher in getattr(self.score, unit):
-                if teacher not in self.teachers:
-                    raise ValueError(
-                        f"score.{unit} names the teacher '{teacher}', teachers are: {', '.join(self.teachers)}"
-                    )
+                if teacher not in names:
+                    raise ValueError(f"score.{unit} names the teacher '{teacher}', teachers are: {', '.join(names)}")
+                if self.select.calibrate.split == "train" and teacher in self.teachers:
+                    raise ValueError(f"select.calibrate.split: teacher '{teacher}' is trained on that split; write val")
         for name, run in self.runs.items():
             for source in run.sources:
                 if source not in self.sources:
@@ -107,13 +111,15 @@ class Recipe(Section):
 
     def class_list(self) -> list[str] | None:
         """The class names if the recipe gives them, else None (then ingest derives them from the target's labels)."""
-        if not isinstance(self.classes, str):
-            return self.classes
-        path = self.resolve(self.classes)
+        return self.read_names(self.classes, "classes") if isinstance(self.classes, str) else self.classes
+
+    def read_names(self, path: str, key: str) -> list[str]:
+        """The class names in a file that the recipe's key `key` names, one a line."""
+        file = self.resolve(path)
         try:
-            names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+            names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
-                f"{path}: the recipe's `classes` file cannot be read ({error}); one class name a line"
+                f"{file}: the recipe's `{key}` file cannot be read ({error}); one class name a line"
             ) from None
         return [name for name in names if name]

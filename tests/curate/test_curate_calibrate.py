@@ -1,0 +1,219 @@
+"""Calibration where the right answer is known: drawn labels, counted precisions, planted temperatures."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from omnisource.curate import select
+from omnisource.curate.calibrate import NEVER, fit, fit_temperature, negative_log_likelihood, precise_threshold
+from omnisource.curate.decide import decide, quantile_thresholds
+from omnisource.curate.units import units
+from omnisource.errors import UserError
+from omnisource.recipe import Recipe, Select
+from omnisource.tables import SAMPLES, SCORES, read_table, table_from_rows, write_table
+from omnisource.workspace import Workspace, open_workspace
+
+CLASSES = ["jump", "wave", "fly"]
+
+
+def softmax(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def drawn(count: int, seed: int = 0, sharper: float = 1.0) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Labels drawn from softmax(z), and the probabilities of a teacher that is `sharper` times as sure."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(count, len(CLASSES))) * 2
+    honest = softmax(logits)
+    truth = (rng.random((count, 1)) > honest.cumsum(1)).sum(1).clip(max=len(CLASSES) - 1)
+    return softmax(logits * sharper), truth
+
+
+@pytest.mark.parametrize("sharper", [0.5, 1.0, 3.0])
+def test_the_planted_temperature_is_found(sharper: float) -> None:
+    probs, truth = drawn(20_000, sharper=sharper)
+    found = fit_temperature(probs, truth)
+    assert found == pytest.approx(sharper, rel=0.05)
+    assert negative_log_likelihood(probs, truth, found) <= negative_log_likelihood(probs, truth, 1.0)
+    for other in (0.9 * found, 1.1 * found):
+        assert negative_log_likelihood(probs, truth, found) < negative_log_likelihood(probs, truth, other)
+
+
+def test_a_teacher_that_is_always_or_never_right_gets_the_limits() -> None:
+    probs = np.array([[0.7, 0.2, 0.1]] * 5)
+    assert fit_temperature(probs, np.zeros(5, int)) == pytest.approx(0.02)
+    assert fit_temperature(probs, np.full(5, 2)) == pytest.approx(50.0)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.5, 0.6, 0.9]), st.booleans()), max_size=25),
+    st.sampled_from([0.0, 0.5, 2 / 3, 0.8, 1.0]),
+    st.integers(1, 4),
+)
+def test_the_threshold_is_the_lowest_that_is_precise(
+    rows: list[tuple[float, bool]], precision: float, least: int
+) -> None:
+    confidence = np.array([c for c, _ in rows])
+    right = np.array([r for _, r in rows], bool)
+    possible = [
+        t for t in confidence if (confidence >= t).sum() >= least and right[confidence >= t].mean() >= precision - 1e-9
+    ]
+    assert precise_threshold(confidence, right, precision, least) == (min(possible) if possible else NEVER)
+
+
+def rows_of(
+    probs: np.ndarray[Any, Any], names: list[str], unit: str, labels: np.ndarray[Any, Any], teacher: str
+) -> list[dict[str, Any]]:
+    rows = []
+    for name, row, label in zip(names, probs.astype(np.float32), labels, strict=True):
+        order = np.argsort(-row, kind="stable")
+        rows.append(
+            {
+                "sample_id": name,
+                "teacher": teacher,
+                "unit": unit,
+                "top_classes": order.tolist(),
+                "top_probs": row[order].tolist(),
+                "probs": row.tolist(),
+                "query_prob": float(row[label]),
+                "status": "ok",
+            }
+        )
+    return rows
+
+
+def a_recipe(root: Path, **settings: Any) -> Recipe:
+    training = {"network": {"name": "tsn_r18"}}
+    return Recipe.model_validate(
+        {
+            "name": "calibrate",
+            "data": root,
+            "sources": {
+                "target": {"role": "target", "format": "image", "path": "target"},
+                "web": {"role": "web", "format": "image", "path": "web"},
+            },
+            "teachers": {"image": training, "video": training},
+            "student": training,
+            "select": settings,
+        }
+    )
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """As `score` and `calibrate` leave it: 3,000 held-out samples, 3,000 web images, two teachers that are too sure."""
+    with open_workspace(tmp_path / "ws") as workspace:
+        pass
+    web, held = [f"w{n:05d}" for n in range(3000)], [f"t{n:05d}" for n in range(3000)]
+    scores, calibration = [], []
+    for seed, (teacher, sharper) in enumerate([("a", 3.0), ("b", 2.0)]):
+        probs, truth = drawn(3000, seed=5, sharper=sharper)
+        calibration += rows_of(probs, held, "image", truth, teacher)
+        probs, queries = drawn(3000, seed=6, sharper=sharper)
+        scores += rows_of(probs, web, "image", queries, teacher)
+        assert seed < 2
+    base = {"role": "web", "format": "image", "uri": "x", "status": "ok"}
+    samples = [
+        base | {"sample_id": n, "source": "web", "query_label": CLASSES[q]} for n, q in zip(web, queries, strict=True)
+    ]
+    samples += [
+        base | {"sample_id": n, "source": "target", "role": "target", "label": CLASSES[y], "split": "val"}
+        for n, y in zip(held, truth, strict=True)
+    ]
+    for name, rows, schema in (
+        ("samples", samples, SAMPLES),
+        ("scores", scores, SCORES),
+        ("calibration", calibration, SCORES),
+    ):
+        write_table(workspace.table(name), table_from_rows(rows, schema))
+    workspace.run_stage("ingest", settings={}, after=[], outputs=[], work=lambda _: {"classes": CLASSES})
+    for stage in ("score", "calibrate"):
+        workspace.run_stage(stage, settings={}, after=[], outputs=[], work=lambda _: {})
+    return workspace
+
+
+def test_temperatures_of_teachers_are_told_apart_and_applied_before_they_are_averaged(workspace: Workspace) -> None:
+    recipe = a_recipe(workspace.root, rule="teacher", label="soft", threshold=0.6, calibrate={"temperature": True})
+    record = select(recipe, workspace)
+    found = {teacher: kinds["image"] for teacher, kinds in record.counts["temperatures"].items()}
+    assert found["a"]["T"] == pytest.approx(3.0, rel=0.1) and found["b"]["T"] == pytest.approx(2.0, rel=0.1)
+    assert found["a"]["nll_after"] < found["a"]["nll_before"] - 0.1
+    scores = read_table(workspace.table("scores")).to_pylist()
+    mean = {row["sample_id"]: np.zeros(3) for row in scores}
+    for row in scores:
+        powers = np.array(row["probs"], np.float64) ** (1 / found[row["teacher"]]["T"])
+        mean[row["sample_id"]] += powers / powers.sum() / 2
+    kept = 0
+    for row in read_table(workspace.table("decisions-default")).to_pylist():
+        wanted = mean[row["sample_id"]]
+        assert row["confidence"] == pytest.approx(wanted.max(), abs=1e-3)
+        if row["keep"]:
+            kept += 1
+            assert row["probs"] == pytest.approx(wanted, abs=1e-3)
+    assert kept == record.counts["kept"] and 500 < kept < 2500
+
+
+def test_what_is_kept_is_as_precise_as_it_was_calibrated_to_be(workspace: Workspace) -> None:
+    """The web's queries are drawn as the target's labels are, so its precision is known too."""
+    kept = {}
+    for target in (0.85, 0.95):
+        calibrate = {"temperature": True, "precision": target}
+        recipe = a_recipe(workspace.root, name=f"p{target}", rule="teacher", label="teacher", calibrate=calibrate)
+        record = select(recipe, workspace)
+        queries = {r["sample_id"]: r["query_label"] for r in read_table(workspace.table("samples")).to_pylist()}
+        rows = [r for r in read_table(workspace.table(f"decisions-p{target}")).to_pylist() if r["keep"]]
+        assert sorted(record.counts["thresholds"]["image"]) == sorted(CLASSES)
+        for label in CLASSES:
+            right = [queries[row["sample_id"]] == label for row in rows if row["label"] == label]
+            assert np.mean(right) == pytest.approx(target, abs=0.05)
+        kept[target] = len(rows)
+    assert kept[0.95] < kept[0.85]
+
+
+def test_set_thresholds_of_classes_stand_above_found_ones(workspace: Workspace) -> None:
+    calibrate = {
+        "precision": 1.0,
+        "min_samples": 2000,
+    }  # too few of any class, and never right so often: nothing is kept
+    recipe = a_recipe(workspace.root, rule="teacher", per_source={"web": 0.0}, calibrate=calibrate)
+    assert select(recipe, workspace).counts["kept"] == 0
+    recipe = a_recipe(workspace.root, rule="teacher", per_class={"fly": 0.0}, calibrate=calibrate)
+    record = select(recipe, workspace)
+    rows = read_table(workspace.table("decisions-default")).to_pylist()
+    assert record.counts["kept"] > 100 and set(record.counts["thresholds"]["image"].values()) == {"never"}
+    assert all(row["label"] is not None for row in rows if row["keep"])
+
+
+def test_a_quantile_keeps_that_share_of_each_class(workspace: Workspace) -> None:
+    classes = workspace.classes()
+    settings = Select(rule="agree", threshold=0.9)
+    with units(workspace.table("scores"), workspace.table("samples"), classes) as db:
+        found = quantile_thresholds(db, settings, 0.25, rows=700)
+        assert found and sorted(t.label for t in found) == sorted(CLASSES) and {t.unit for t in found} == {"image"}
+        tables = list(decide(db, settings, found=found))
+        open_ = list(decide(db, settings.model_copy(update={"threshold": 0.0})))
+    for label in CLASSES:
+        candidates = sum(row["keep"] and row["label"] == label for t in open_ for row in t.to_pylist())
+        kept = sum(row["keep"] and row["label"] == label for t in tables for row in t.to_pylist())
+        assert candidates > 400 and kept == int(np.ceil(candidates * 0.25))
+    record = select(a_recipe(workspace.root, calibrate={"quantile": 0.25}), workspace)
+    assert record.counts["kept"] == sum(row["keep"] for t in tables for row in t.to_pylist())
+
+
+def test_off_by_default_and_wrong_settings_are_named(workspace: Workspace, tmp_path: Path) -> None:
+    fitted = fit(a_recipe(workspace.root), workspace)
+    assert not fitted.temperatures and not fitted.thresholds
+    with pytest.raises(ValidationError, match="quantile or precision, not both"):
+        Select.model_validate({"calibrate": {"quantile": 0.5, "precision": 0.5}})
+    with pytest.raises(ValidationError, match="`all` has no threshold"):
+        Select.model_validate({"rule": "all", "calibrate": {"quantile": 0.5}})
+    with pytest.raises(ValidationError, match="trained on that split"):
+        a_recipe(tmp_path, calibrate={"split": "train"})
+    with pytest.raises(UserError, match="'swim', which is not in the class list"):
+        select(a_recipe(workspace.root, per_class={"swim": 0.5}), workspace)
