@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 import torch
 from train_small import CLASSES, Small, settings
 
+from omnisource.clips import Camera
+from omnisource.clips.camera import Gaussian
 from omnisource.errors import UserError
 from omnisource.media import DEFAULT_LIMITS
 from omnisource.networks import load_checkpoint
@@ -17,6 +20,7 @@ from omnisource.recipe import Training
 from omnisource.train import Pool, build_pool, train
 from omnisource.train.begin import identity_of
 from omnisource.train.distributed import Ranks
+from omnisource.train.inputs import make_inputs
 from omnisource.train.loader import Batch, Loader, Quarantine
 from omnisource.train.loop import Trainer
 from omnisource.train.record import write_run
@@ -108,6 +112,7 @@ def log_of(folder: Path, kind: str = "train") -> list[dict[str, Any]]:
     [
         ("slowonly_r18", {"norm_per_source": True}),
         ("slowonly_r18", {"checkpointing": True, "precision": "bf16"}),
+        ("slowonly_r18", {"precision": "fp16"}),
         ("slowonly_r18", {"mixup": {"kind": "within"}, "label_smoothing": 0.1, "ema": 0.5}),
         ("slowonly_r18", {"optimiser": {"kind": "adamw", "lr": 1e-3, "decay_norms": False, "schedule": "step"}}),
         ("tsn_r18", {"optimiser": {"trunk_lr_scale": 0.0}}),
@@ -120,6 +125,51 @@ def test_options_train(small_tables: Small, tmp_path: Path, network: str, change
     result = train(training, pool_of(small_tables, training), tmp_path, 1)
     assert math.isfinite(result.loss) and result.steps == 8
     assert load_checkpoint(result.checkpoint)[1].classes == tuple(CLASSES)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_low_precision_trains_to_about_the_same_loss(small_tables: Small, tmp_path: Path, precision: str) -> None:
+    losses = []
+    for name in ("fp32", precision):
+        training = training_of(precision=name, optimiser={"lr": 0.005})
+        losses.append(train(training, pool_of(small_tables, training), tmp_path / name, 1).loss)
+    assert losses[0] != losses[1] and math.isclose(*losses, rel_tol=0.05)
+
+
+@pytest.mark.slow  # the compiler takes half a minute
+def test_a_compiled_network_trains_to_the_same_loss(small_tables: Small, tmp_path: Path) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler on the CPU")
+    losses = []
+    for compiled in (False, True):
+        training = training_of(compile=compiled, optimiser={"lr": 0.005})
+        losses.append(train(training, pool_of(small_tables, training), tmp_path / str(compiled), 1).loss)
+    assert math.isclose(*losses, rel_tol=1e-3)
+    assert load_checkpoint(tmp_path / "True" / "last.safetensors")[0].name == "slowonly_r18"
+
+
+def test_images_under_a_fitted_camera_are_moving_clips(small_tables: Small, tmp_path: Path) -> None:
+    training = training_of(camera={"mode": "homography"}, input=settings("slowonly_r18")["input"] | {"flip": 0.0})
+    pan = Camera(2, Gaussian(np.tile([0.06, 0.0], 4), np.zeros((8, 8)), 100))
+    pool = pool_of(small_tables, training, "clips", "images")
+    trainer = Trainer(training, pool, tmp_path, 5, CPU, validation=None, camera=pan, limits=DEFAULT_LIMITS)
+    batch = batch_of(trainer)
+    inputs = make_inputs(batch, pool, training, False, CPU.device)
+    kinds = [pool.unit(int(number)).kind for number in batch.unit]
+    assert kinds.count("image") == 2 and len(inputs.clips) == 1 and inputs.clips[0].shape == (6, 3, 4, 32, 32)
+    for row, clip in zip(inputs.rows[0].tolist(), inputs.clips[0], strict=True):
+        if kinds[row] != "image":
+            continue
+        # A steady pan: each frame is the one before, shifted; the best shift is the same all along, and not none.
+        shifts = [best_shift(clip[:, number], clip[:, number + 1]) for number in range(3)]
+        assert len(set(shifts)) == 1 and shifts[0] != 0
+
+
+def best_shift(before: torch.Tensor, after: torch.Tensor) -> int:
+    """By how many pixels to the left the picture moved between two frames (C, H, W)."""
+    middle = after[..., 6:-6]
+    errors = {by: (before[..., 6 + by : before.shape[2] - 6 + by] - middle).square().mean() for by in range(-5, 6)}
+    return min(errors, key=lambda by: float(errors[by]))
 
 
 def test_a_training_learns(small_tables: Small, tmp_path: Path) -> None:
@@ -166,7 +216,6 @@ def test_soft_pseudo_labels_are_the_labels(small: Small, tmp_path: Path) -> None
     import pyarrow as pa
 
     from omnisource.tables import read_table, write_table
-    from omnisource.train.inputs import make_inputs
 
     path = small.workspace.table("decisions-default")
     table = read_table(path)

@@ -1,23 +1,16 @@
 """A training that is killed and started again ends as one that never was: the same bits in weights and log."""
 
-import json
-import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from train_run import run
+from train_run import end_of, run
 from train_small import Small
 
 from omnisource.networks import load_checkpoint
 
-SCRIPT = Path(__file__).with_name("train_run.py")
-STEPS_PER_EPOCH, EPOCHS = 4, 14
+STEPS_PER_EPOCH, EPOCHS = 4, 5
 # Everything that keeps a state of its own, or draws at random.
 SETTINGS = {
     "epochs": EPOCHS,
@@ -31,26 +24,8 @@ SETTINGS = {
 }
 
 
-def start(root: Path, folder: Path, workers: int) -> "subprocess.Popen[bytes]":
-    changes = [f"{key}={json.dumps(value)}" for key, value in SETTINGS.items()]
-    paths = [entry for entry in (*sys.path, str(SCRIPT.parent)) if entry]
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(root), str(folder), str(workers), *changes],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-    )
-
-
-def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None, f"ended with {process.returncode} before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0)  # some moments are short
-
-
 def lines(folder: Path) -> int:
-    log = folder / "log.jsonl"
-    return log.read_bytes().count(b"\n") if log.exists() else 0
+    return (folder / "log.jsonl").read_bytes().count(b"\n")
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -61,33 +36,24 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(small: Small) -> None:
     root, folder = small.workspace.root.parent, small.workspace.run_dir("killed")
     straight = small.workspace.run_dir("straight")
     run(root, straight, {**SETTINGS, "workers": 0})
-    state, partial = folder / "state.pt", folder / ".state.pt.tmp"
-
-    def later_than(step: int, when: Callable[[int], bool]) -> Callable[[], bool]:
-        return lambda: state.exists() and (now := lines(folder)) > step and when(now)
-
-    moments: list[tuple[str, int, Callable[[], bool]]] = [
-        ("before the first checkpoint", 0, lambda: 1 <= lines(folder) <= 2 and not state.exists()),
-        ("in mid-epoch", 1, lambda: state.exists() and lines(folder) % STEPS_PER_EPOCH == 2),
-        ("at an epoch's edge", 4, later_than(8, lambda now: now % STEPS_PER_EPOCH == 0)),
-        ("while a checkpoint is written", 0, partial.exists),
-    ]
-    for name, workers, moment in moments:
-        process = start(root, folder, workers)
-        wait_for(moment, process)
-        process.kill()
-        assert process.wait() == -signal.SIGKILL, name
-    # Asked to stop, it writes a checkpoint of the step it is at.
-    process = start(root, folder, 0)
-    wait_for(later_than(lines(folder), lambda now: now % STEPS_PER_EPOCH == 2), process)
-    process.terminate()
-    assert process.wait() == 130
-    assert torch.load(state, weights_only=True)["step"] == lines(folder) < EPOCHS * STEPS_PER_EPOCH
+    state, previous = folder / "state.pt", folder / "state.previous.pt"
+    # Before the first checkpoint; in mid-epoch; at an epoch's edge, before its checkpoint.
+    for workers, line in ((0, 2), (1, STEPS_PER_EPOCH + 2), (4, 2 * STEPS_PER_EPOCH)):
+        assert end_of(root, folder, {**SETTINGS, "workers": workers}, "line", line) == -signal.SIGKILL
+        assert lines(folder) == line and state.exists() == (line > STEPS_PER_EPOCH)
+    # While a checkpoint is written: half of the new one is there, and the whole last one.
+    assert end_of(root, folder, {**SETTINGS, "workers": 0}, "saving", 2) == -signal.SIGKILL
+    assert torch.load(state, weights_only=True)["step"] == 2 * STEPS_PER_EPOCH
+    # Between two renames: the only whole one is the one before, and the new one that has no name yet.
+    assert end_of(root, folder, {**SETTINGS, "workers": 0}, "renaming", 1) == -signal.SIGKILL
+    assert not state.exists() and torch.load(previous, weights_only=True)["step"] == 2 * STEPS_PER_EPOCH
+    # Asked to stop when a step is done, it writes a checkpoint after the next one.
+    assert end_of(root, folder, {**SETTINGS, "workers": 0}, "line", 3 * STEPS_PER_EPOCH + 2, signal.SIGTERM) == 130
+    assert torch.load(state, weights_only=True)["step"] == lines(folder) == 3 * STEPS_PER_EPOCH + 3
     # A power failure cut the state off: the one before it takes its place.
     state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
     run(root, folder, {**SETTINGS, "workers": 2})

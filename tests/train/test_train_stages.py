@@ -3,13 +3,16 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from train_small import Small
 
+from omnisource.clips import Camera, load_camera
+from omnisource.clips.camera import Gaussian, save_camera
 from omnisource.curate import prepare
 from omnisource.errors import UserError
 from omnisource.networks import load_checkpoint
-from omnisource.train import build_pool, train_student, train_teacher
+from omnisource.train import build_pool, train, train_student, train_teacher
 
 
 def test_teachers_and_students_train_and_are_trained_once(small: Small) -> None:
@@ -24,6 +27,24 @@ def test_teachers_and_students_train_and_are_trained_once(small: Small) -> None:
     assert [row["step"] for row in rows] == list(range(1, 9))
     assert set(rows[-1]["sources"]) == {"clips", "images", "shorts", "films"}
     assert not train_student(small.recipe, small.workspace, "all", 0).fresh
+
+
+def test_a_student_trains_under_a_fitted_camera(small: Small, tmp_path: Path) -> None:
+    """`camera.mode: homography`: images become moving clips, the same whoever decodes them."""
+    pan = Gaussian(np.tile([0.05, 0.02], 4), 1e-4 * np.eye(8), 100)
+    save_camera(tmp_path / "camera.json", Camera(2, pan), {})
+    logs, moving = {}, {"camera__mode": "homography", "camera__fitted": str(tmp_path / "camera.json")}
+    for workers, changes in ((0, moving), (2, moving), (0, {})):
+        recipe = small.with_student(epochs=1, workers=workers, **changes)
+        record = train_student(recipe, small.workspace, "all", 2)
+        assert record.fresh == (workers == 0) and record.counts["steps"] == 4
+        run = small.workspace.run_dir("all-2")
+        if workers:
+            pool = build_pool(recipe, small.workspace, list(recipe.sources), spatial=False)
+            run = tmp_path / "workers"
+            train(recipe.student, pool, run, 2, camera=load_camera(tmp_path / "camera.json"))
+        logs[workers, bool(changes)] = (run / "log.jsonl").read_bytes()
+    assert logs[0, True] == logs[2, True] != logs[0, False]
 
 
 def test_a_student_trains_on_prepared_media(small: Small) -> None:

@@ -1,6 +1,6 @@
 """The networks of the paper: build them, load and save their weights, start from other weights."""
 
-from omnisource.networks.base import Network, freeze_norm, use_plain_form
+from omnisource.networks.base import Network, freeze_norm, running_statistics_kept, use_plain_form
 from omnisource.networks.checkpoint import Meta, load_checkpoint, save_checkpoint
 from omnisource.networks.cost import cost
 from omnisource.networks.create import create, is_spatial, names
@@ -27,6 +27,7 @@ __all__ = [
     "layouts",
     "load_checkpoint",
     "names",
+    "running_statistics_kept",
     "save_checkpoint",
     "score_frames",
     "score_images",

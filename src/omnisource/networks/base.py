@@ -102,9 +102,9 @@ class Network(nn.Module):
         the rest again in the backward pass: less memory for one more forward pass (R101, CSN)."""
         for block in blocks:
             if self.recompute and torch.is_grad_enabled():
-
+                # The second pass over the same batch must not count twice in the statistics.
                 def contexts(block: nn.Module = block) -> tuple[Any, Any]:
-                    return nullcontext(), _running_statistics_kept(block)
+                    return nullcontext(), running_statistics_kept(block)
 
                 x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
             else:
@@ -141,8 +141,8 @@ def use_plain_form(network: Network, plain: bool = True) -> None:
 
 
 @contextmanager
-def _running_statistics_kept(block: nn.Module) -> Iterator[None]:
-    """A second forward pass over the same batch must not count twice in the running statistics."""
+def running_statistics_kept(block: nn.Module) -> Iterator[None]:
+    """A forward pass in training mode inside of it leaves the running statistics of all norms alone."""
     momenta = [(norm, norm.momentum) for norm in norms(block)]
     for norm, _ in momenta:
         norm.momentum = 0.0

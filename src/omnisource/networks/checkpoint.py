@@ -46,7 +46,7 @@ class Meta:
 def save_checkpoint(path: Path, network: Network, meta: Meta) -> None:
     """Writes a network and its metadata; the file appears whole or not at all.
 
-    Raises UserError when `meta.classes` does not match the network.
+    Raises UserError when `meta.classes` does not match the network, or the file cannot be written.
     """
     if meta.classes and len(meta.classes) != network.num_classes:
         raise UserError(f"{path}: {len(meta.classes)} class names for a network of {network.num_classes} classes")
@@ -66,6 +66,10 @@ def save_checkpoint(path: Path, network: Network, meta: Meta) -> None:
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path}: can't be written ({_short(error)}); free some space or mend its permissions"
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -10,6 +10,7 @@ from omnisource.tables.io import (
     write_atomic,
     write_json,
     write_table,
+    writing,
 )
 from omnisource.tables.schemas import DECISIONS, DUPLICATES, FLOW, PREDICTIONS, PREPARED, PROBE, SAMPLES, SCORES
 
@@ -31,4 +32,5 @@ __all__ = [
     "write_atomic",
     "write_json",
     "write_table",
+    "writing",
 ]

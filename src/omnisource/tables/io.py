@@ -24,19 +24,33 @@ _PART_ROWS = 5_000  # of a journal, saved when there are so many,
 _PART_S = 10.0  # or after so long
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What fails inside because the disk is full, or because `path` may not be written, becomes a UserError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            cure = "the disk (or its quota) is full; free some space, the same command resumes"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            cure = f"not writable ({error.strerror}); choose another --workspace or mend its permissions"
+        else:
+            raise
+        raise UserError(f"{path}: {cure}") from error
+
+
 def write_atomic(path: Path, content: bytes) -> None:
     """Writes `content` so that `path` holds either its old content or all of the new, whatever happens meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with partial.open("wb") as file:
+        with writing(path), partial.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except OSError as error:
+    finally:
         partial.unlink(missing_ok=True)
-        raise _mendable(path, error) from error
     _sync_folder(path.parent)
 
 
@@ -57,14 +71,12 @@ def table_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with partial.open("wb") as file:
+        with writing(path), partial.open("wb") as file:
             with pq.ParquetWriter(file, schema, compression="zstd") as writer:
                 yield writer
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except OSError as error:
-        raise _mendable(path, error) from error
     finally:
         partial.unlink(missing_ok=True)
     _sync_folder(path.parent)
@@ -181,11 +193,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _mendable(path: Path, error: OSError) -> Exception:
-    if error.errno in NO_ROOM:
-        return UserError(f"{path}: the disk (or its quota) is full; free some space, the same command resumes")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return UserError(f"{path}: not writable ({error.strerror}); choose another --workspace or mend its permissions")
-    return error

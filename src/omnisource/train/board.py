@@ -5,6 +5,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from omnisource.tables import writing
+
 
 class Board:
     """Scalars of a run for TensorBoard, in RUN/tensorboard."""
@@ -12,17 +14,20 @@ class Board:
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(str(folder / "tensorboard"))
+        self._folder = folder / "tensorboard"
+        self._writer: Any = SummaryWriter(str(self._folder))
 
     def write(self, *rows: Mapping[str, Any]) -> None:
         """Adds the numbers of log lines, at the step that the first one names."""
-        for row in rows:
-            for name, value in _flat(row):
-                self._writer.add_scalar(name, value, rows[0]["step"])
+        with writing(self._folder):
+            for row in rows:
+                for name, value in _flat(row):
+                    self._writer.add_scalar(name, value, rows[0]["step"])
 
     def close(self) -> None:
         """Writes what is left."""
-        self._writer.close()
+        with writing(self._folder):
+            self._writer.close()
 
 
 def open_board(folder: Path) -> Board | None:

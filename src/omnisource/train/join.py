@@ -19,15 +19,13 @@ import pyarrow.compute as pc
 from omnisource.errors import UserError
 from omnisource.flow import use_flow
 from omnisource.recipe import Recipe
-from omnisource.tables import NO_ROOM, read_table
+from omnisource.tables import read_table, writing
 from omnisource.train.pool import (
     FACTS,
     I32,
-    I64,
     KINDS,
     NEGATIVE,
     POSITIVE,
-    U64,
     Facts,
     Frames,
     Pool,
@@ -36,6 +34,7 @@ from omnisource.train.pool import (
 )
 from omnisource.workspace import Workspace
 
+U64 = npt.NDArray[np.uint64]
 Columns = dict[str, npt.NDArray[Any]]
 
 _FILES = pa.schema([("sample_id", pa.string()), ("uri", pa.string())])
@@ -75,16 +74,12 @@ def build_pool(
     classes = tuple(workspace.classes())
     spill = workspace.root / "partial"
     spill.mkdir(exist_ok=True)
-    try:
-        with duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": str(spill)}) as tables:
-            _declare(tables, recipe, workspace, names, classes)
-            if flow:
-                _turn_to_flow(tables, recipe, workspace, names)
-            pool = _join(tables, recipe, workspace, names, classes, spatial, split, prepared, spill)
-    except OSError as error:
-        if error.errno in NO_ROOM:
-            raise UserError(f"{spill}: the disk is full; free some space, the same command goes on") from error
-        raise
+    settings = {"memory_limit": _MEMORY, "temp_directory": str(spill)}
+    with writing(spill), duckdb.connect(config=settings) as tables:
+        _declare(tables, recipe, workspace, names, classes)
+        if flow:
+            _turn_to_flow(tables, recipe, workspace, names)
+        pool = _join(tables, recipe, workspace, names, classes, spatial, split, prepared, spill)
     _check(pool, recipe, split)
     return pool
 
@@ -134,17 +129,18 @@ def _turn_to_flow(
 
 # A format is the kind of its units, but for untrimmed videos: their kind is that of their pieces.
 _SAMPLES = """
-    SELECT sample_id, uri, hash(sample_id) AS hash, md5_number_lower(sample_id) AS identity,
-        file_row_number::INTEGER AS place, role = 'target' AS target,
+    SELECT sample_id, uri, hash(sample_id) AS hash, file_row_number::INTEGER AS place, role = 'target' AS target,
         enum_code(TRY_CAST(source AS source_name))::INTEGER AS source,
         CASE format WHEN 'image' THEN 0 WHEN 'clip' THEN 1 ELSE {piece} END::TINYINT AS kind,
-        enum_code(TRY_CAST(label AS class_name))::INTEGER AS label, start_s, end_s
+        coalesce(enum_code(TRY_CAST(label AS class_name))::INTEGER, -1) AS label,
+        coalesce(start_s, -1) AS start_s, coalesce(end_s, -1) AS end_s
     FROM samples
     WHERE status = 'ok' AND TRY_CAST(source AS source_name) IS NOT NULL AND (role = 'web' OR split = '{split}')"""
 
 _PROBE = """
-    SELECT hash(sample_id) AS hash, fps, coalesce(num_frames, round(duration_s * fps)::BIGINT)::INTEGER AS num_frames,
-        least(width, height) AS side, coalesce(decodable_share, 1) >= 1 AS sound
+    SELECT hash(sample_id) AS hash, coalesce(fps, -1) AS fps,
+        coalesce(num_frames, round(duration_s * fps)::BIGINT, -1)::INTEGER AS num_frames,
+        coalesce(least(width, height), -1)::INTEGER AS side, coalesce(decodable_share, 1) >= 1 AS sound
     FROM probe WHERE status = 'ok'"""
 
 _DROPPED = "SELECT hash(sample_id) AS hash FROM duplicates WHERE status = 'dropped'"
@@ -152,7 +148,8 @@ _DROPPED = "SELECT hash(sample_id) AS hash FROM duplicates WHERE status = 'dropp
 _DECISIONS = """
     SELECT hash(sample_id) AS hash, file_row_number::INTEGER AS row, keep, negative,
         CASE unit WHEN 'image' THEN 0 WHEN 'clip' THEN 1 WHEN 'window' THEN 2 ELSE 3 END::TINYINT AS kind,
-        enum_code(TRY_CAST(label AS class_name))::INTEGER AS label, start_s, end_s
+        coalesce(enum_code(TRY_CAST(label AS class_name))::INTEGER, -1) AS label,
+        coalesce(start_s, -1) AS start_s, coalesce(end_s, -1) AS end_s
     FROM decisions WHERE keep {or_frame}"""
 
 _PROBS = "SELECT file_row_number::INTEGER AS row, probs FROM decisions WHERE keep AND probs IS NOT NULL"
@@ -171,12 +168,14 @@ def _join(
 ) -> Pool:
     roles = tuple(recipe.sources[name].role for name in names)
     piece = KINDS.index("frame" if spatial else "window")
-    samples, files = _read(tables, _SAMPLES.format(piece=piece, split=split.replace("'", "''")), _FILES, spill)
+    samples, listed = _read(
+        tables, "samples", _SAMPLES.format(piece=piece, split=split.replace("'", "''")), _FILES, spill
+    )
     index = _Index(samples.pop("hash"))
-    file = np.arange(len(samples["place"]), dtype=np.int32)
+    file, files = np.arange(len(samples["place"]), dtype=np.int32), listed
     if prepared:
         file, files = _prepared(tables, workspace, index, len(file), spill)
-    probe = _columns(tables, _PROBE)
+    probe = _columns(tables, "probe", _PROBE)
     at = index.find(probe.pop("hash"))
     good = np.zeros(len(file), np.bool_)
     good[at[at >= 0]] = True
@@ -193,18 +192,18 @@ def _join(
     frames, soft_labels = None, Rows([])
     if "web" in roles:
         good &= ~samples.pop("target")
-        dropped = index.find(_columns(tables, _DROPPED)["hash"])
+        dropped = index.find(_columns(tables, "duplicates", _DROPPED)["hash"])
         good[dropped[dropped >= 0]] = False
-        judged = _columns(tables, _DECISIONS.format(or_frame="OR unit = 'frame'" if spatial else ""))
+        judged = _columns(tables, "decisions", _DECISIONS.format(or_frame="OR unit = 'frame'" if spatial else ""))
         at = index.find(judged.pop("hash"))
         fits = (at >= 0) & good[at] & (samples["kind"][at] == judged["kind"])
         if spatial:
             mine = fits & (judged["kind"] == piece)
             frames = _frames(samples["place"][at[mine]], {name: judged[name][mine] for name in judged})
         kept = np.flatnonzero(fits & judged["keep"])
-        numbers, soft_labels = _read(tables, _PROBS, _SOFT, spill)
+        numbers, soft_labels = _read(tables, "decisions", _PROBS, _SOFT, spill)
         judged["soft"] = _positions(numbers["row"], judged["row"])
-        sample = np.concatenate([sample, at[kept].astype(np.int32)])
+        sample = np.concatenate([sample, at[kept]])
         for name in own:
             own[name] = np.concatenate([own[name], judged.pop(name)[kept]])
         del judged, at, fits
@@ -228,7 +227,7 @@ def _join(
         classes=classes,
         source=source,
         label=label,
-        digest=digest_units(samples["identity"][sample], source, label, facts, soft_labels),
+        digest=digest_units(listed, sample, source, label, facts, soft_labels),
         frames=frames,
         facts=facts,
         files=files,
@@ -245,7 +244,7 @@ def _prepared(
         raise UserError(f"{path}: no such table; run `omnisource prepare` first")
     _view(tables, "prepared", path)
     query = "SELECT sample_id, uri, hash(sample_id) AS hash FROM prepared WHERE status = 'ok'"
-    found, files = _read(tables, query, _FILES, spill)
+    found, files = _read(tables, "prepared", query, _FILES, spill)
     at = index.find(found["hash"])
     file = np.full(count, -1, np.int32)
     file[at[at >= 0]] = np.flatnonzero(at >= 0)
@@ -267,28 +266,47 @@ def _frames(place: I32, judged: Columns) -> Frames:
 
 
 class _Index:
-    """Finds rows by 64-bit keys.
+    """Finds rows by 64-bit keys that are spread evenly: a table of buckets by the keys' first bits.
 
     Ten million ids hold two of one key with a probability of 1 in 400,000; such a table is refused.
     """
 
     def __init__(self, keys: U64) -> None:
-        self._order = np.argsort(keys).astype(np.int32)
-        self._keys = keys[self._order]
-        twice = np.flatnonzero(self._keys[1:] == self._keys[:-1])
-        if len(twice):
+        bits = max(len(keys).bit_length(), 2)
+        self._shift = np.uint64(64 - bits)
+        # Numbers sort much faster than they are argsorted, so each row's number takes the last bits of its key.
+        low = np.uint64((1 << bits) - 1)
+        packed = (keys & ~low) | np.arange(len(keys), dtype=np.uint64)
+        packed.sort()
+        self._rows = (packed & low).astype(np.int32)
+        self._keys = keys[self._rows]
+        counts = np.bincount((keys >> self._shift).astype(np.int64), minlength=1 << bits)
+        self._first = np.cumsum(counts, dtype=np.int32) - counts.astype(np.int32)
+        if (self._keys[1:] == self._keys[:-1]).any():
             raise UserError("the samples table lists a sample twice; run `omnisource ingest` again")
 
-    def find(self, keys: U64) -> I64:
+    def find(self, keys: U64) -> I32:
         """The row of each key, or -1."""
-        found = np.full(len(keys), -1, np.int64)
-        if not len(self._keys):
-            return found
-        order = np.argsort(keys)  # neighbours in memory are looked up one after the other: several times faster
-        keys = keys[order]
-        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        found[order] = np.where(self._keys[at] == keys, self._order[at], -1)
+        found = np.full(len(keys), -1, np.int32)
+        if len(self._keys):
+            for start in range(0, len(keys), _ROWS):  # what a piece needs stays in the processor's cache
+                self._find(keys[start : start + _ROWS], found[start : start + _ROWS])
         return found
+
+    def _find(self, keys: U64, found: I32) -> None:
+        last = len(self._keys) - 1
+        bucket = keys >> self._shift
+        at = np.minimum(self._first[bucket], last)
+        here = self._keys[at]
+        hit = here == keys
+        np.copyto(found, self._rows[at], where=hit)
+        left = np.flatnonzero(~hit & (here >> self._shift == bucket) & (at < last))
+        while len(left):
+            at[left] += 1
+            here = self._keys[at[left]]
+            hit = here == keys[left]
+            found[left[hit]] = self._rows[at[left[hit]]]
+            left = left[~hit & (here >> self._shift == bucket[left]) & (at[left] < last)]
 
 
 def _positions(ascending: I32, wanted: I32) -> I32:
@@ -299,17 +317,20 @@ def _positions(ascending: I32, wanted: I32) -> I32:
     return np.where(ascending[at] == wanted, at, -1).astype(np.int32)
 
 
-def _columns(tables: duckdb.DuckDBPyConnection, query: str) -> Columns:
-    """The columns of a query in the order of its table's rows; null becomes -1."""
-    return _gather(tables.sql(query).to_arrow_reader(_ROWS), lambda batch: None)
+def _columns(tables: duckdb.DuckDBPyConnection, table: str, query: str) -> Columns:
+    """The columns of a query over a table, in the order of its rows."""
+    return _gather(tables, table, query, (), lambda batch: None)
 
 
-def _read(tables: duckdb.DuckDBPyConnection, query: str, wide: pa.Schema, spill: Path) -> tuple[Columns, Rows]:
+def _read(
+    tables: duckdb.DuckDBPyConnection, table: str, query: str, wide: pa.Schema, spill: Path
+) -> tuple[Columns, Rows]:
     """Like `_columns`, but the columns of `wide` become the rows of a nameless file that is mapped into memory."""
-    reader = tables.sql(query).to_arrow_reader(_ROWS)
     with tempfile.NamedTemporaryFile(dir=spill, suffix=".arrow") as file:
         with pa.ipc.new_file(file, wide) as writer:
-            columns = _gather(reader, lambda batch: writer.write_batch(batch.select(wide.names).cast(wide)), wide.names)
+            columns = _gather(
+                tables, table, query, wide.names, lambda batch: writer.write_batch(batch.select(wide.names).cast(wide))
+            )
         file.flush()
         with pa.memory_map(file.name) as mapped:
             pieces = pa.ipc.open_file(mapped)
@@ -317,16 +338,23 @@ def _read(tables: duckdb.DuckDBPyConnection, query: str, wide: pa.Schema, spill:
 
 
 def _gather(
-    reader: pa.RecordBatchReader, each: Callable[[pa.RecordBatch], None], without: Sequence[str] = ()
+    tables: duckdb.DuckDBPyConnection,
+    table: str,
+    query: str,
+    without: Sequence[str],
+    each: Callable[[pa.RecordBatch], None],
 ) -> Columns:
-    names = [name for name in reader.schema.names if name not in without]
-    parts = {name: [np.empty(0, reader.schema.field(name).type.to_pandas_dtype())] for name in names}
+    most = tables.sql(f"SELECT count(*) FROM {table}").fetchall()[0][0]
+    reader = tables.sql(query).to_arrow_reader(_ROWS)
+    fields = [field for field in reader.schema if field.name not in without]
+    columns = {field.name: np.empty(most, field.type.to_pandas_dtype()) for field in fields}
+    done = 0
     for batch in reader:
         each(batch)
-        for name in names:
-            column = batch[name].fill_null(-1) if batch[name].null_count else batch[name]
-            parts[name].append(np.array(column.to_numpy(zero_copy_only=False)))  # a copy: a view would keep the batch
-    return {name: np.concatenate(parts.pop(name)) for name in names}
+        for name, column in columns.items():
+            column[done : done + len(batch)] = batch[name].to_numpy(zero_copy_only=False)
+        done += len(batch)
+    return {name: column[:done] for name, column in columns.items()}
 
 
 def _mapped(values: npt.NDArray[Any], spill: Path) -> npt.NDArray[Any]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from omnisource.errors import UserError
 from omnisource.media import Failure, IsolatedPool, MediaError
+from omnisource.tables import writing
 from omnisource.train.decode import F32, U8, Kept, Place, Reading, Request, decode, decode_into
 from omnisource.train.keys import I64
 from omnisource.train.plan import Plan, Slots
@@ -86,7 +87,7 @@ class Quarantine:
             return
         row = {"unit": unit, "step": step, "reason": str(failure.reason), "sample_id": sample_id, "uri": uri}
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a") as file:
+        with writing(self._path), self._path.open("a") as file:
             file.write(json.dumps(row | {"message": failure.message}) + "\n")
             file.flush()
             os.fsync(file.fileno())

@@ -8,17 +8,13 @@ done without the break.
 """
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn, cast
 
-import psutil
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -26,7 +22,16 @@ from torch.distributed.tensor import DTensor
 from omnisource.clips import Camera
 from omnisource.errors import UserError
 from omnisource.media import Limits
-from omnisource.networks import Meta, Network, create, freeze_norm, initialise, is_spatial, save_checkpoint
+from omnisource.networks import (
+    Meta,
+    Network,
+    create,
+    freeze_norm,
+    initialise,
+    is_spatial,
+    running_statistics_kept,
+    save_checkpoint,
+)
 from omnisource.progress import meter
 from omnisource.recipe import Training
 from omnisource.tables import write_json
@@ -36,20 +41,20 @@ from omnisource.train.decode import Reading
 from omnisource.train.distributed import Parallel, Ranks
 from omnisource.train.frozen import FrozenLoader, trunk_features
 from omnisource.train.inputs import Inputs, make_inputs
-from omnisource.train.loader import Batch, Loader, Quarantine, Replacement
+from omnisource.train.loader import Batch, Loader, Quarantine
 from omnisource.train.optimise import Average, build_optimiser, rate, set_rate
 from omnisource.train.plan import Plan
 from omnisource.train.pool import Pool
+from omnisource.train.precision import autocast, check_precision
 from omnisource.train.record import Log, State, save_state
+from omnisource.train.stop import stop_signals
+from omnisource.train.tally import Progress, Tally, new_tally, replaced_row, speed_row, train_row
 from omnisource.train.validate import validate
 from omnisource.workspace import fingerprint
 
 _WEIGHTS, _DROPOUT = 1, 2  # what a key is drawn for
 _LOGS_PER_EPOCH = 10
 _EXPLODED = 50.0  # mean loss, in units of that of guessing
-_CHECKED, _ALIKE = 4, 0.9  # clips of the check of low precision; the least mean cosine of gradients that passes
-_LOSS_SCALE = 256.0  # keeps small gradients of fp16 from vanishing in that check
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -64,28 +69,6 @@ class TrainResult:
     loss: float  # of the last logged steps
     best: float | None  # top-1 of the best validation; its network is best.safetensors
     quarantined: int
-
-
-@dataclass
-class _Tally:
-    """Sums since the last line of the log; they continue over a break."""
-
-    sums: Tensor  # float64 (sources, 3): loss, right answers, slots
-    steps: int = 0
-    loss: float = 0.0
-    norm: float = 0.0
-
-
-@dataclass
-class _Progress:
-    """What changes from step to step, beside the network."""
-
-    step: int
-    tally: _Tally
-    loss: float = math.nan  # of the last line of the log
-    best: float | None = None
-    seconds: float = 0.0  # since the last line, in this process
-    waited: float = 0.0
 
 
 class Trainer:
@@ -122,7 +105,7 @@ class Trainer:
             module = nn.Sequential(self.network.dropout, self.network.head)
         self.forward = cast(nn.Module, torch.compile(module)) if training.compile else module
         self.weights = torch.tensor([training.loss_weight.get(name, 1.0) for name in pool.sources], device=ranks.device)
-        self.at = _Progress(0, _new_tally(pool))
+        self.at = Progress(0, new_tally(pool))
         self.log = Log(folder / "log.jsonl") if ranks.first else None
         self.speed = Log(folder / "speed.jsonl") if ranks.first else None
         self.board = open_board(folder) if ranks.first else None
@@ -173,7 +156,10 @@ class Trainer:
         for number, (clips, rows) in enumerate(parts):
             foreign = self.training.norm_per_source and not self._is_target(inputs, rows)
             with self.parallel.synced(number == len(parts) - 1):
-                with self._autocast(), _running_statistics_kept(self.network) if foreign else nullcontext():
+                with (
+                    autocast(self.ranks.device, self.training.precision),
+                    running_statistics_kept(self.network) if foreign else nullcontext(),
+                ):
                     logits = self.forward(clips)
                 loss = self._loss(logits.float(), inputs, rows, sums)
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -208,10 +194,6 @@ class Trainer:
         # DDP averages over processes, Eq. 1 sums.
         return (each * self.weights[source]).sum() * (self.ranks.world / self.plan.target_size)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        dtype = _DTYPES.get(self.training.precision)
-        return torch.autocast(self.ranks.device.type, dtype) if dtype else nullcontext()
-
     # All steps.
 
     def run(self) -> TrainResult:
@@ -223,7 +205,7 @@ class Trainer:
         quarantine = Quarantine(self.folder, self.ranks.rank)
         loader = self._loader(quarantine)
         at, saved_at = self.at, time.monotonic()
-        with _stop_signals() as stop, loader, meter(f"train {self.folder.name}", plan.steps - at.step) as bar:
+        with stop_signals() as stop, loader, meter(f"train {self.folder.name}", plan.steps - at.step) as bar:
             batches = loader.batches(at.step, plan.steps)
             while at.step < plan.steps:
                 began = time.monotonic()
@@ -282,33 +264,8 @@ class Trainer:
         )
 
     def _check_precision(self, batch: Batch) -> None:
-        """Compares the gradients of a first batch with those in fp32: kernels of low precision have had their bugs."""
         inputs = make_inputs(batch, self.pool, self.training, self.spatial, self.ranks.device)
-        clips, labels = inputs.clips[0][:_CHECKED], inputs.labels[inputs.rows[0][:_CHECKED]]
-        found = []
-        self.network.eval()  # the statistics of a small batch would blow up every rounding
-        for context in (nullcontext(), self._autocast()):
-            self.network.zero_grad()
-            with context:
-                logits = self.network(clips)
-            loss = -(labels * logits.float().log_softmax(1)).sum(1).mean()
-            (loss * _LOSS_SCALE).backward()
-            grown = [p.grad for p in self.network.parameters() if p.grad is not None]
-            found.append([g.full_tensor() if isinstance(g, DTensor) else g for g in grown])
-        self.network.zero_grad()
-        self.network.train()
-        # Per parameter, as that of the classifier would outweigh all others; branches that begin as zero have none.
-        alike = [
-            nn.functional.cosine_similarity(one.flatten(), other.flatten(), dim=0)
-            for one, other in zip(*found, strict=True)
-            if one.any()
-        ]
-        likeness = float(torch.stack(alike).mean())
-        if not likeness > _ALIKE:
-            raise UserError(
-                f"precision: {self.training.precision} gives other gradients than fp32 here (cosine {likeness:.3f}); "
-                "use `precision: fp32`"
-            )
+        check_precision(self.network, inputs.clips[0], inputs.labels[inputs.rows[0]], self.training.precision)
 
     def _steps(self, epochs: float | None) -> int:
         return max(1, round(epochs * self.plan.steps_per_epoch)) if epochs else 0
@@ -333,7 +290,7 @@ class Trainer:
         tally.norm += norm
         if found[-1]:
             for replacement in [one for some in self.ranks.gather(batch.replaced) for one in some]:
-                self._write_replaced(replacement)
+                self._write(replaced_row(replacement, self.pool))
         return bool(found[-3]), bool(found[-2])
 
     def _diverged(self, batch: Batch, loss: float, norm: float) -> NoReturn:
@@ -352,51 +309,16 @@ class Trainer:
     # What is written.
 
     def _write_line(self) -> None:
-        at, tally = self.at, self.at.tally
-        at.loss = tally.loss / tally.steps
-        sources = {}
-        for name, (loss, right, slots) in zip(self.pool.sources, tally.sums.tolist(), strict=True):
-            if slots:
-                sources[name] = {"loss": loss / slots, "accuracy": right / slots, "slots": int(slots)}
-        row = {
-            "kind": "train",
-            "step": at.step,
-            "epoch": at.step / self.plan.steps_per_epoch,
-            "lr": self.optimiser.param_groups[0]["lr"],
-            "loss": at.loss,
-            "gradient_norm": tally.norm / tally.steps,
-            "sources": sources,
-        }
-        clips = float(tally.sums[:, 2].sum())
-        device = self.ranks.device
-        speed = {
-            "step": at.step,
-            "seconds": at.seconds,
-            "clips_per_s": clips / at.seconds,
-            "waiting_share": at.waited / at.seconds,
-            "memory_bytes": psutil.Process().memory_info().rss,
-            "device_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
-        }
-        at.tally, at.seconds, at.waited = _new_tally(self.pool), 0.0, 0.0
+        at = self.at
+        at.loss = at.tally.loss / at.tally.steps
+        epoch, lr = at.step / self.plan.steps_per_epoch, self.optimiser.param_groups[0]["lr"]
+        row, speed = train_row(at, self.pool, epoch, lr), speed_row(at, self.ranks.device)
+        at.tally, at.seconds, at.waited = new_tally(self.pool), 0.0, 0.0
         self._write(row)
         if self.speed is not None:
             self.speed.write(speed)
         if self.board is not None:
             self.board.write(row, speed)
-
-    def _write_replaced(self, replacement: Replacement) -> None:
-        old, new = self.pool.unit(replacement.unit), self.pool.unit(replacement.by)
-        self._write(
-            {
-                "kind": "replaced",
-                "step": replacement.step,
-                "slot": replacement.slot,
-                "source": old.source,
-                "sample_id": old.sample_id,
-                "by": new.sample_id,
-                "reason": replacement.reason,
-            }
-        )
 
     def _write(self, row: Mapping[str, Any]) -> None:
         if self.log is not None:
@@ -483,7 +405,7 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         if self.log is not None:
             self.log.cut(state["log"])
-        self.at = _Progress(state["step"], _Tally(**state["tally"]), state["loss"], state["best"])
+        self.at = Progress(state["step"], Tally(**state["tally"]), state["loss"], state["best"])
 
     def close(self) -> None:
         """Closes the run's files."""
@@ -492,47 +414,5 @@ class Trainer:
                 file.close()
 
 
-def _new_tally(pool: Pool) -> _Tally:
-    return _Tally(torch.zeros(len(pool.sources), 3, dtype=torch.float64))
-
-
 def _torch_seed(*parts: int) -> int:
     return int(keys.mix(*parts)) >> 1
-
-
-@contextmanager
-def _running_statistics_kept(network: Network) -> Iterator[None]:
-    """A forward pass in training mode that leaves the running statistics alone (`norm_per_source`).
-
-    Batch norms then normalise each source by its own statistics, and those kept for testing are the target's.
-    """
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-
-
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """SIGTERM and SIGINT set the event, so that a step ends before its training does; a second one stops at once."""
-    stop = threading.Event()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -14,12 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from omnisource.clips import piece_frames
-from omnisource.train.keys import name_key
 
 I8 = npt.NDArray[np.int8]
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
-U64 = npt.NDArray[np.uint64]
 F64 = npt.NDArray[np.float64]
 Kind = Literal["image", "clip", "window", "frame"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -108,6 +106,9 @@ class Rows:
         batch = self.pieces[piece]
         return {name: batch[name][place].as_py() for name in batch.schema.names}
 
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -146,17 +147,17 @@ class Pool:
         source, label = (np.array([row[name] for row in rows], np.int32) for name in ("source", "label"))
         names = {name: pa.array([row[name] for row in rows], pa.string()) for name in ("sample_id", "uri")}
         soft_labels = Rows([pa.record_batch({"probs": pa.array(soft, pa.list_(pa.float32()))})] if soft else [])
-        identity = np.array([name_key(row["sample_id"]) for row in rows], np.uint64)
+        files = Rows([pa.record_batch(names)])
         return cls(
             sources=tuple(sources),
             roles=tuple(roles),
             classes=tuple(classes),
             source=source,
             label=label,
-            digest=digest_units(identity, source, label, facts, soft_labels),
+            digest=digest_units(files, facts.file, source, label, facts, soft_labels),
             frames=None,
             facts=facts,
-            files=Rows([pa.record_batch(names)]),
+            files=files,
             soft_labels=soft_labels,
         )
 
@@ -208,21 +209,36 @@ class Pool:
         return {name: int(count) for name, count in zip(self.classes, found, strict=True)}
 
 
-def digest_units(identity: U64, source: I32, label: I32, facts: Facts, soft_labels: Rows) -> str:
+def digest_units(ids: Rows, sample: I32, source: I32, label: I32, facts: Facts, soft_labels: Rows) -> str:
     """A hash of units in their order: everything that training depends on but the places of the files.
 
+    It does not depend on how the ids are cut into pieces.
+
     Args:
-        identity: 64 bits of each unit's sample.
+        ids: `sample_id` of samples.
+        sample: row of each unit's sample.
     """
-    whole = hashlib.blake2b(digest_size=8)
+    used = np.zeros(len(ids), np.bool_)
+    used[sample] = True
+    whole, text, lengths = (hashlib.blake2b(digest_size=8) for _ in range(3))
+    at = 0
+    for piece in ids.pieces:
+        names = piece["sample_id"].filter(pa.array(used[at : at + len(piece)]))
+        if len(names):
+            _, offsets, content = names.buffers()
+            edges = np.frombuffer(offsets, np.int32, len(names) + 1, 4 * names.offset)
+            text.update(memoryview(content)[edges[0] : edges[-1]])
+            lengths.update(np.diff(edges).tobytes())
+        at += len(piece)
+    whole.update(text.digest() + lengths.digest())
     columns: list[tuple[npt.NDArray[Any], str]] = [
-        (identity, "u8"),
+        (np.cumsum(used, dtype=np.int32)[sample], "i4"),
         (source, "i4"),
         (label, "i4"),
         (facts.start_s, "f8"),
         (facts.end_s, "f8"),
         (facts.fps, "f8"),
-        (facts.num_frames, "i8"),
+        (facts.num_frames, "i4"),
     ]
     for column, kind in columns:
         for start in range(0, len(column), _ROWS):

@@ -15,12 +15,12 @@ import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from omnisource.errors import UserError
-from omnisource.tables import write_json
+from omnisource.tables import write_json, writing
 
 State = dict[str, Any]
 
@@ -29,25 +29,27 @@ class Log:
     """A file of JSON lines that can be cut back to where a checkpoint saw it."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)  # on a full disk a buffer would fail a second time, in close
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Appends a line."""
-        self._file.write((json.dumps(row) + "\n").encode())
-        self._file.flush()
+        line = (json.dumps(row) + "\n").encode()
+        with writing(self.path):
+            while line:
+                line = line[self._file.write(line) :]
 
     def mark(self) -> int:
         """Puts everything on disk; the length so far."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return self._path.stat().st_size
+        with writing(self.path):
+            os.fsync(self._file.fileno())
+        return self.path.stat().st_size
 
     def cut(self, length: int) -> None:
         """Drops what was written after `mark` gave `length`."""
-        if self._path.stat().st_size < length:
-            raise UserError(f"{self._path}: shorter than the checkpoint says; delete the run to train it anew")
+        if self.path.stat().st_size < length:
+            raise UserError(f"{self.path}: shorter than the checkpoint says; delete the run to train it anew")
         self._file.truncate(length)
 
     def close(self) -> None:
@@ -59,18 +61,23 @@ def save_state(folder: Path, state: State) -> None:
     """Writes the state so that, whenever the process dies, a whole one is there: the new one or the one before."""
     partial, current = folder / ".state.pt.tmp", folder / "state.pt"
     try:
-        with partial.open("wb") as file:
-            torch.save(state, file)
+        with writing(current), partial.open("wb") as file:
+            _save(state, file)
             file.flush()
             os.fsync(file.fileno())
         if current.exists():
             current.replace(folder / "state.previous.pt")
         partial.replace(current)
-    except OSError as error:
+    finally:
         partial.unlink(missing_ok=True)
-        raise UserError(
-            f"{folder}: the checkpoint can't be written ({error.strerror}); the same command resumes"
-        ) from error
+
+
+def _save(state: State, file: IO[bytes]) -> None:
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:
+        # On a full disk torch fails a second time, when it ends the archive; the first failure says why.
+        raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def load_state(folder: Path) -> State | None:

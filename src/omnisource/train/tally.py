@@ -1,0 +1,83 @@
+"""How far a training is, and the lines of its log that are made of that."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+
+from omnisource.train.loader import Replacement
+from omnisource.train.pool import Pool
+
+
+@dataclass
+class Tally:
+    """Sums since the last line of the log; they continue over a break."""
+
+    sums: Tensor  # float64 (sources, 3): loss, right answers, slots
+    steps: int = 0
+    loss: float = 0.0
+    norm: float = 0.0
+
+
+@dataclass
+class Progress:
+    """What changes from step to step, beside the network."""
+
+    step: int
+    tally: Tally
+    loss: float = math.nan  # of the last line of the log
+    best: float | None = None
+    seconds: float = 0.0  # since the last line, in this process
+    waited: float = 0.0
+
+
+def new_tally(pool: Pool) -> Tally:
+    """Nothing counted yet."""
+    return Tally(torch.zeros(len(pool.sources), 3, dtype=torch.float64))
+
+
+def train_row(at: Progress, pool: Pool, epoch: float, lr: float) -> dict[str, Any]:
+    """The line of log.jsonl for the steps in the tally: the same for the same run, always."""
+    tally = at.tally
+    sources = {}
+    for name, (loss, right, slots) in zip(pool.sources, tally.sums.tolist(), strict=True):
+        if slots:
+            sources[name] = {"loss": loss / slots, "accuracy": right / slots, "slots": int(slots)}
+    return {
+        "kind": "train",
+        "step": at.step,
+        "epoch": epoch,
+        "lr": lr,
+        "loss": tally.loss / tally.steps,
+        "gradient_norm": tally.norm / tally.steps,
+        "sources": sources,
+    }
+
+
+def speed_row(at: Progress, device: torch.device) -> dict[str, Any]:
+    """The line of speed.jsonl for the same steps."""
+    return {
+        "step": at.step,
+        "seconds": at.seconds,
+        "clips_per_s": float(at.tally.sums[:, 2].sum()) / at.seconds,
+        "waiting_share": at.waited / at.seconds,
+        "memory_bytes": psutil.Process().memory_info().rss,
+        "device_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
+    }
+
+
+def replaced_row(replacement: Replacement, pool: Pool) -> dict[str, Any]:
+    """The line of log.jsonl about a unit that could not be read."""
+    old, new = pool.unit(replacement.unit), pool.unit(replacement.by)
+    return {
+        "kind": "replaced",
+        "step": replacement.step,
+        "slot": replacement.slot,
+        "source": old.source,
+        "sample_id": old.sample_id,
+        "by": new.sample_id,
+        "reason": replacement.reason,
+    }
