@@ -77,7 +77,7 @@ def make_tables(root: Path, samples: int) -> None:
             CREATE TABLE facts AS SELECT substr(sha256(i::VARCHAR), 1, 20) AS sample_id, source, label,
                 CASE source WHEN 'kinetics' THEN 'target' ELSE 'web' END AS role,
                 CASE source WHEN 'images' THEN 'image' WHEN 'untrimmed' THEN 'untrimmed' ELSE 'clip' END AS format
-            FROM (SELECT i, CASE {cases} END AS number, floor(400 * pow(hash(i) / 18446744073709551616.0, 2))::INT AS class
+            FROM (SELECT i, CASE {cases} END AS number, floor(400 * pow(hash(i) / pow(2.0, 64), 2))::INT AS class
                   FROM range({int(edges[-1])}) one(i)) JOIN names USING (number)
                  JOIN class ON class.number = least(class, 399)""")
         queries = {
