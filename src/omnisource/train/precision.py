@@ -41,7 +41,7 @@ def check_precision(network: Network, clips: Tensor, labels: Tensor, precision: 
         with autocast(clips.device, kind):
             logits = network(clips)
         loss = -(labels * logits.float().log_softmax(1)).sum(1).mean()
-        (loss * _LOSS_SCALE).backward()  # type: ignore[no-untyped-call]
+        (loss * _LOSS_SCALE).backward()
         grown = [p.grad for p in network.parameters() if p.grad is not None]
         found.append([g.full_tensor() if isinstance(g, DTensor) else g for g in grown])
     network.zero_grad()
