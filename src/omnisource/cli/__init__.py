@@ -6,6 +6,7 @@ import sys
 import typer
 
 from omnisource import __version__
+from omnisource.cli.bench import app as bench
 from omnisource.cli.calibrate import calibrate
 from omnisource.cli.camera import camera
 from omnisource.cli.collect import collect
@@ -67,6 +68,7 @@ app.command()(doctor)
 app.command()(collect)
 app.command()(ingest)
 app.add_typer(camera, name="camera")
+app.add_typer(bench, name="bench")
 app.add_typer(weights, name="weights")
 app.command()(probe)
 app.command()(prepare)

@@ -343,11 +343,11 @@ def _check_target(recipe: Recipe, table: pa.Table, classes: list[str]) -> None:
                 f"give sources.{recipe.target_sources[0]} a `test:` condition or a test_share"
             )
         absent = [name for name in classes if name not in have]
-        if split == "train" and absent:
+        if split == "train" and absent and recipe.unlabelled_classes == "refuse":
             raise UserError(
                 f"recipe {recipe.name}: class '{absent[0]}' has no training clips in target ({names})"
                 + (f", nor have {len(absent) - 1} more" if len(absent) > 1 else "")
-                + "; add clips or take it out of `classes`"
+                + "; add clips, take it out of `classes`, or set unlabelled_classes: allow"
             )
 
 

@@ -1,7 +1,7 @@
 """The recipe: everything that decides a result, in one typed file."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -24,6 +24,8 @@ class Recipe(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,80}$")]
     data: Path = Path()  # where relative paths start; absolute after loading
     classes: list[str] | str | None = None  # names, or a file with one a line; null: the target's labels, sorted
+    # A class without a labelled training clip is refused, or allowed: then it is learned from web data alone.
+    unlabelled_classes: Literal["refuse", "allow"] = "refuse"
     seed: Annotated[int, Field(ge=0)] = 0
     sources: Annotated[dict[str, Source], Field(min_length=1)]
     collect: Collect = Collect()

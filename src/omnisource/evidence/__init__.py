@@ -1,0 +1,20 @@
+"""Does the web help? Tracks, questions, cells (one training each), and what they amount to (paper, section 5)."""
+
+from omnisource.evidence.cells import Cell, run_cells
+from omnisource.evidence.page import write_page
+from omnisource.evidence.summary import Row, summarise
+from omnisource.evidence.tracks import TRACKS, Track, track_of
+from omnisource.evidence.variants import Variant, variants_of
+
+__all__ = [
+    "TRACKS",
+    "Cell",
+    "Row",
+    "Track",
+    "Variant",
+    "run_cells",
+    "summarise",
+    "track_of",
+    "variants_of",
+    "write_page",
+]

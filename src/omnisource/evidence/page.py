@@ -1,0 +1,123 @@
+"""The evidence as a page: a table a question and track, a picture a track, and the figures as JSON."""
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import torch
+
+from omnisource import __version__
+from omnisource.evaluate.metrics import Interval
+from omnisource.evidence.summary import Row
+from omnisource.evidence.tracks import track_of
+from omnisource.tables import write_atomic, write_json
+
+BEGIN, END = "<!-- figures: written by `omnisource bench effect` -->", "<!-- end of figures -->"
+_LINE, _LEFT, _WIDTH, _RIGHT = 22, 250, 420, 70  # of a picture, pixels
+
+
+def write_page(rows: Sequence[Row], command: str, results: Path, page: Path) -> None:
+    """Writes `results` (JSON), one picture a track, and the figures between two marks of `page`; other text stays."""
+    write_json(
+        results,
+        {
+            "command": command,
+            "date": datetime.now(UTC).date().isoformat(),
+            "machine": f"{platform.machine()}, {'GPU' if torch.cuda.is_available() else 'CPU'}",
+            "versions": {
+                "omnisource": __version__,
+                "python": platform.python_version(),
+                "torch": str(torch.__version__),
+            },
+            "rows": [asdict(row) for row in rows],
+        },
+    )
+    tracks = list(dict.fromkeys(row.track for row in rows))
+    text = [f"\nCommand: `{command}`; {datetime.now(UTC).date().isoformat()}, torch {torch.__version__}.\n"]
+    for track in tracks:
+        mine = [row for row in rows if row.track == track]
+        picture = page.parent / "images" / f"evidence-{track}.svg"
+        write_atomic(picture, forest(mine).encode())
+        text.append(_track(track, mine, f"images/{picture.name}"))
+    old = page.read_text() if page.exists() else f"# Evidence\n\n{BEGIN}\n{END}\n"
+    before, _, rest = old.partition(BEGIN)
+    after = rest.partition(END)[2]
+    write_atomic(page, (before + BEGIN + "\n".join(text) + "\n" + END + after).encode())
+
+
+def load_rows(results: Path) -> list[Row]:
+    """The rows of a JSON file that `write_page` wrote."""
+    found = json.loads(results.read_text())["rows"]
+    intervals = [name for name in Row.__annotations__ if "interval" in name]
+    return [Row(**row | {name: tuple(row[name]) if row[name] else None for name in intervals}) for row in found]
+
+
+def _track(track: str, rows: Sequence[Row], picture: str) -> str:
+    first = rows[0]
+    text = [
+        f"\n## {track}: {track_of(track).about}\n",
+        f"{first.folds} folds x {first.seeds} seeds, {first.tested} test samples in all folds together.\n",
+        f"![gains on {track}]({picture})\n",
+    ]
+    for question in dict.fromkeys(row.question for row in rows):
+        text += [
+            f"**{question[0].upper()}{question[1:]}**\n",
+            "| trained on | top-1 | gain | 95 % (folds x seeds) | 95 % (folds) | kept a source (right) | paper |",
+            "|---|---|---|---|---|---|---|",
+            *(_row(row) for row in rows if row.question == question),
+            "",
+        ]
+    return "\n".join(text)
+
+
+def _row(row: Row) -> str:
+    gain = "" if row.gain is None else f"{row.gain:+.1f} over {row.against}"
+    if row.significant:
+        gain = f"**{gain}**"
+    kept = ", ".join(
+        f"{name} {count:.0f}" + (f" ({row.precision[name]:.0%})" if name in row.precision else "")
+        for name, count in row.web_units.items()
+    )
+    intervals = f"{_interval(row.gain_interval)} | {_interval(row.gain_interval_folds)}"
+    return f"| {row.variant} | {row.top1:.1f} | {gain} | {intervals} | {kept} | {row.paper} |"
+
+
+def _interval(interval: Interval | None) -> str:
+    return "" if interval is None else f"{interval[0]:+.1f} to {interval[1]:+.1f}"
+
+
+def forest(rows: Sequence[Row]) -> str:
+    """An SVG: every variant's gain as a dot with its interval, zero as a line."""
+    shown = [row for row in rows if row.gain is not None and row.gain_interval is not None]
+    ends = [0.0] + [end for row in shown for end in row.gain_interval or ()]
+    low, high = min(ends) - 1, max(ends) + 1
+    height = _LINE * (len(shown) + 2)
+
+    def x(points: float) -> float:
+        return round(_LEFT + _WIDTH * (points - low) / (high - low), 1)
+
+    width = _LEFT + _WIDTH + _RIGHT
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        'font-family="system-ui, sans-serif" font-size="12">',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+        f'<line x1="{x(0)}" y1="8" x2="{x(0)}" y2="{height - _LINE}" stroke="#9aa5b1"/>',
+        f'<text x="{x(0)}" y="{height - 6}" text-anchor="middle" fill="#52606d">gain in points of top-1, 95 %</text>',
+    ]
+    for number, row in enumerate(shown):
+        assert row.gain is not None and row.gain_interval is not None
+        y = _LINE * (number + 1)
+        colour = "#9aa5b1" if not row.significant else "#2563eb" if row.gain > 0 else "#ea580c"
+        start, stop = (x(end) for end in row.gain_interval)
+        name = row.variant if row.against == "target-only" else f"{row.variant}  (over {row.against})"
+        parts += [
+            f'<text x="{_LEFT - 10}" y="{y + 4}" text-anchor="end" fill="#1f2933">{escape(name)}</text>',
+            f'<line x1="{start}" y1="{y}" x2="{stop}" y2="{y}" stroke="{colour}" stroke-width="2"/>',
+            f'<circle cx="{x(row.gain)}" cy="{y}" r="4.5" fill="{colour}"/>',
+            f'<text x="{width - 8}" y="{y + 4}" text-anchor="end" fill="#1f2933">{row.gain:+.1f}</text>',
+        ]
+    return "\n".join([*parts, "</svg>\n"])
