@@ -38,7 +38,7 @@ def select(recipe: Recipe, workspace: Workspace) -> StageRecord:
     def work(_: str) -> Mapping[str, Any]:
         fitted = fit(recipe, workspace)
         scores, samples, soft = workspace.table("scores"), workspace.table("samples"), settings.label == "soft"
-        with units(scores, samples, classes, soft, fitted.temperatures) as db:
+        with units(scores, samples, classes, soft, fitted.temperatures, settings.query_evidence) as db:
             found = fitted.thresholds
             if settings.calibrate.quantile is not None:
                 found = quantile_thresholds(db, settings, settings.calibrate.quantile)
@@ -83,7 +83,14 @@ def what_if(
     columns = ", ".join(f"count(*) FILTER (WHERE {conditions[rule].format(t=t)})" for rule, t in grid)
     classes = workspace.classes()
     temperatures = fit(recipe, workspace).temperatures if recipe.select.calibrate.temperature else {}
-    with units(workspace.table("scores"), workspace.table("samples"), classes, False, temperatures) as db:
+    with units(
+        workspace.table("scores"),
+        workspace.table("samples"),
+        classes,
+        False,
+        temperatures,
+        recipe.select.query_evidence,
+    ) as db:
         rows = db.execute(
             f"SELECT source, unit, count(*), {columns} FROM units GROUP BY source, unit ORDER BY source, unit"
         ).fetchall()

@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from omnisource.curate.trust import BELIEVED, query_trust
 from omnisource.errors import UserError
 
 MEMORY = "2GB"  # DuckDB spills to disk beyond it, so that 10 million rows fit beside a training
@@ -26,6 +27,7 @@ def units(
     classes: Sequence[str],
     need_probs: bool = False,
     temperatures: Temperatures | None = None,
+    query_evidence: bool = False,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Opens a database whose view `units` has one row a scored unit, and whose table `classes` lists (place, name).
 
@@ -35,6 +37,7 @@ def units(
 
     Args:
         temperatures: probabilities p become p^(1/T), scaled to their old sum, before teachers are averaged.
+        query_evidence: probabilities are those of teacher and query together (trust.py), after all the above.
 
     Raises:
         UserError: the scores lack `probs`, but several teachers, soft labels or a temperature need them.
@@ -54,10 +57,15 @@ def units(
             "SELECT coalesce(max(n), 0) FROM (SELECT count(DISTINCT teacher) AS n FROM scores GROUP BY unit)"
         ).fetchall()[0]
         several = teachers > 1
+        need_probs = need_probs or query_evidence
         if several or need_probs or temperatures:
             missing = db.execute("SELECT count(*) FROM scores WHERE status = 'ok' AND probs IS NULL").fetchall()[0][0]
             if missing:
-                why = "several teachers score a unit" if several else "soft labels or a temperature are asked for"
+                why = (
+                    "several teachers score a unit"
+                    if several
+                    else "soft labels, a temperature or the query's evidence are asked for"
+                )
                 raise UserError(f"{scores}: {why}, but the scores hold no full probabilities; set score.probs=true")
         if temperatures:
             keys = [pa.array(column, pa.string()) for column in zip(*temperatures, strict=True)]
@@ -67,7 +75,14 @@ def units(
         scored = (_SEVERAL if several else _SINGLE).format(
             scores="tempered" if temperatures else "scores", probs="probs" if need_probs else "NULL::FLOAT[]"
         )
-        db.execute(f"CREATE VIEW units AS {_UNITS.format(scored=scored)}")
+        db.execute(f"CREATE VIEW {'plain' if query_evidence else 'units'} AS {_UNITS.format(scored=scored)}")
+        if query_evidence:
+            trust = query_trust(db, "plain", len(classes))
+            rows = [(source, unit, value) for (source, unit), value in trust.items()]
+            db.execute("CREATE TABLE trust (source VARCHAR, unit VARCHAR, trust DOUBLE)")
+            if rows:
+                db.executemany("INSERT INTO trust VALUES (?, ?, ?)", rows)
+            db.execute(f"CREATE VIEW units AS {BELIEVED.format(plain='plain', others=max(len(classes) - 1, 1))}")
         yield db
 
 

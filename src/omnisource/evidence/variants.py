@@ -47,6 +47,13 @@ def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
     ask(filters, "teacher's own label, t = 0.6", select__rule="teacher", select__label="teacher", select__threshold=0.6)
     ask(filters, "soft labels", select__label="soft")
     ask(filters, "soft labels, unfiltered", select__rule="all", select__label="soft")
+    beyond = "what goes beyond the paper?"
+    together = {"select__query_evidence": True}
+    ask(beyond, "query as evidence, agree", **together)
+    ask(beyond, "query as evidence, p >= 0.5", **together, select__rule="query", select__threshold=0.5)
+    ask(beyond, "query as evidence, soft, p >= 0.3", **together, select__rule="query", select__label="soft")
+    ask(beyond, "query as evidence, soft, all", **together, select__rule="all", select__label="soft")
+    ask(beyond, "averaged weights (EMA 0.99)", student__ema=0.99)
     balance = "how are target and web balanced?"
     for ratio in (0.25, 0.5, 2.0):
         ask(balance, f"web 1 : {ratio}", "2D 1:1, 3D 1:1 best", student__batch__web_ratio=ratio)

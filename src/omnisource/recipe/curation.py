@@ -122,6 +122,9 @@ class Select(Section):
     per_class: dict[str, Share] = {}
     calibrate: Calibrate = Calibrate()  # thresholds of classes found in data, below `per_class` and above `per_source`
     label: Literal["query", "teacher", "soft"] = "query"
+    # Ours: the query counts as evidence beside the teacher, as much as it proves right; the rules and soft labels then
+    # speak of both together. For teachers that are weaker than the web's own labels.
+    query_evidence: bool = False
     cap_per_class: Annotated[int, Field(ge=1)] | None = None
     merge_windows: bool = False  # kept windows of one label that touch become one long one
     negative_below: Share = 0.1  # a frame below this in its video's class is a negative snippet

@@ -1,0 +1,61 @@
+"""The query as evidence (ours, not the paper's): how often queries are right, and what query and teacher say together.
+
+A web sample's query names its true class with probability r, else any other class alike. A teacher that saw the sample
+believes p. Together (Bayes):
+
+    P(class c) ~ p_c r                       for the query's class
+    P(class c) ~ p_c (1 - r) / (C - 1)       for every other
+
+Where the teacher is unsure the query decides, where it is sure the teacher does. r is found for each source and kind of
+unit by expectation maximisation: the r under which the mean probability of the query's class is r again.
+"""
+
+from collections import defaultdict
+
+import duckdb
+import numpy as np
+
+_BINS = 2000  # of the probability of the query's class
+_ROUNDS = 200
+_LEAST, _MOST = 1e-3, 0.99  # what may come out
+
+Trust = dict[tuple[str, str], float]
+"""(source, unit) -> r."""
+
+
+def query_trust(db: duckdb.DuckDBPyConnection, view: str, classes: int) -> Trust:
+    """r for every source and kind of unit in a view of `units`; one pass over it, memory does not grow with it."""
+    found: dict[tuple[str, str], list[tuple[float, int]]] = defaultdict(list)
+    rows = db.execute(f"""
+        SELECT source, unit, round(query_prob * {_BINS}) / {_BINS} AS prob, count(*)
+        FROM {view} WHERE status = 'ok' AND query_prob IS NOT NULL GROUP BY ALL ORDER BY ALL""").fetchall()
+    for source, unit, prob, count in rows:
+        found[source, unit].append((prob, count))
+    return {key: _converged(np.array(bins), classes) for key, bins in found.items()}
+
+
+def _converged(bins: "np.ndarray[tuple[int, int], np.dtype[np.float64]]", classes: int) -> float:
+    prob, count = bins[:, 0], bins[:, 1]
+    trust = 0.5
+    for _ in range(_ROUNDS):
+        right = prob * trust
+        wrong = (1 - prob) * (1 - trust) / max(classes - 1, 1)
+        trust = float(np.clip((count * right / np.maximum(right + wrong, 1e-12)).sum() / count.sum(), _LEAST, _MOST))
+    return trust
+
+
+# `units` with the probabilities of query and teacher together; {plain} has the teacher's.
+BELIEVED = """
+    SELECT * EXCLUDE (belief) REPLACE (
+        belief AS probs,
+        CASE WHEN belief IS NULL THEN top ELSE list_position(belief, list_max(belief)) - 1 END AS top,
+        CASE WHEN belief IS NULL THEN top_prob ELSE list_max(belief) END AS top_prob,
+        CASE WHEN belief IS NULL THEN query_prob ELSE belief[query + 1] END AS query_prob
+    ) FROM (
+        SELECT * EXCLUDE (raised, trust), list_transform(raised, lambda p: (p / list_sum(raised))::FLOAT) AS belief
+        FROM (
+            SELECT plain.*, trust.trust, list_transform(probs, lambda p, i: p::DOUBLE
+                * CASE WHEN i = query + 1 THEN coalesce(trust, 0.5) ELSE (1 - coalesce(trust, 0.5)) / {others} END) AS raised
+            FROM {plain} AS plain LEFT JOIN trust USING (source, unit)
+        )
+    )"""
