@@ -55,7 +55,8 @@ BELIEVED = """
         SELECT * EXCLUDE (raised, trust), list_transform(raised, lambda p: (p / list_sum(raised))::FLOAT) AS belief
         FROM (
             SELECT plain.*, trust.trust, list_transform(probs, lambda p, i: p::DOUBLE
-                * CASE WHEN i = query + 1 THEN coalesce(trust, 0.5) ELSE (1 - coalesce(trust, 0.5)) / {others} END) AS raised
+                * CASE WHEN i = query + 1 THEN coalesce(trust, 0.5)
+                       ELSE (1 - coalesce(trust, 0.5)) / {others} END) AS raised
             FROM {plain} AS plain LEFT JOIN trust USING (source, unit)
         )
     )"""
