@@ -22,7 +22,6 @@ class Variant:
 def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
     """The variants that a track's sources allow; `few`: without the ablations."""
     web = tuple(recipe.web_sources)
-    images = tuple(name for name in web if recipe.sources[name].format == "image")
     untrimmed = tuple(name for name in web if recipe.sources[name].format == "untrimmed")
     helps, filters = "does each source help, do several help more?", "what does filtering contribute?"
     found = [
@@ -35,45 +34,37 @@ def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
     if few:
         return found
 
-    def ask(question: str, name: str, paper: str = "", sources: tuple[str, ...] = web, **changes: Any) -> None:
-        settings = {key.replace("__", "."): value for key, value in changes.items()}
-        against = ALL if sources == web else f"+{sources[0]}"
-        found.append(Variant(name, question, sources, settings, against, paper))
+    def ask(question: str, name: str, changes: Mapping[str, Any], paper: str = "", of: tuple[str, ...] = web) -> None:
+        found.append(Variant(name, question, of, changes, ALL if of == web else f"+{of[0]}", paper))
 
-    ask(filters, "unfiltered", "unfiltered web images hurt", select__rule="all")
+    rule, least, label, evidence = "select.rule", "select.threshold", "select.label", "select.query_evidence"
+    ask(filters, "unfiltered", {rule: "all"}, "unfiltered web images hurt")
     for threshold in (0.1, 0.5, 0.7):
-        ask(filters, f"agree, t = {threshold}", select__threshold=threshold)
-    ask(filters, "query class's probability, t = 0.1", select__rule="query", select__threshold=0.1)
-    ask(filters, "teacher's own label, t = 0.6", select__rule="teacher", select__label="teacher", select__threshold=0.6)
-    ask(filters, "soft labels", select__label="soft")
-    ask(filters, "soft labels, unfiltered", select__rule="all", select__label="soft")
-    beyond = "what goes beyond the paper?"
-    together = {"select__query_evidence": True}
-    ask(beyond, "query as evidence, agree", **together)
-    ask(beyond, "query as evidence, p >= 0.5", **together, select__rule="query", select__threshold=0.5)
-    ask(beyond, "query as evidence, soft, p >= 0.3", **together, select__rule="query", select__label="soft")
-    ask(beyond, "query as evidence, soft, all", **together, select__rule="all", select__label="soft")
-    ask(beyond, "averaged weights (EMA 0.99)", student__ema=0.99)
+        ask(filters, f"agree, t = {threshold}", {least: threshold})
+    ask(filters, "query class's probability, t = 0.1", {rule: "query", least: 0.1})
+    ask(filters, "teacher's own label, t = 0.6", {rule: "teacher", label: "teacher", least: 0.6})
+    ask(filters, "soft labels", {label: "soft"})
+    ask(filters, "soft labels, unfiltered", {rule: "all", label: "soft"})
     balance = "how are target and web balanced?"
     for ratio in (0.25, 0.5, 2.0):
-        ask(balance, f"web 1 : {ratio}", "2D 1:1, 3D 1:1 best", student__batch__web_ratio=ratio)
+        ask(balance, f"web 1 : {ratio}", {"student.batch.web_ratio": ratio})
     for power in (0.5, 0.2, 0.0):
-        ask(
-            balance,
-            f"classes resampled by N^{power}",
-            "0.2 best of 2D: 71.5 -> 72.0",
-            student__resample={name: {"power": power} for name in web},
-        )
+        powers = {name: {"power": power} for name in web}
+        ask(balance, f"classes resampled by N^{power}", {"student.resample": powers}, "2D: none 71.5, 0.2 72.0")
     mixing = "does mixup help?"
-    paper = "72.9 -> 73.3 from scratch; ImageNet 73.8 -> 73.6"
-    ask(mixing, "cross-dataset mixup", paper, student__mixup={"kind": "cross", "alpha": 0.2})
-    ask(mixing, "mixup within a source", student__mixup={"kind": "within", "alpha": 0.2})
+    paper = "3D from scratch 72.9 -> 73.3; ImageNet 73.8 -> 73.6"
+    ask(mixing, "cross-dataset mixup", {"student.mixup": {"kind": "cross", "alpha": 0.2}}, paper)
+    ask(mixing, "mixup within a source", {"student.mixup": {"kind": "within", "alpha": 0.2}})
     if untrimmed:
-        asked = "which frames of untrimmed videos?"
-        sources = untrimmed if len(web) > 1 else web
-        ask(asked, "positives only", "71.7 with negatives; positives alone worse", sources,
-            student__snippets={"kind": "positives-only"})  # fmt: skip
-        ask(asked, "random frames", "", sources, student__snippets={"kind": "random"})
-    if images:
-        ask("does the label's certainty matter?", "label smoothing 0.1", student__label_smoothing=0.1)
+        frames, of = "which frames of untrimmed videos?", untrimmed if len(web) > 1 else web
+        paper = "71.7 with negatives; positives alone worse"
+        ask(frames, "positives only", {"student.snippets": {"kind": "positives-only"}}, paper, of)
+        ask(frames, "random frames", {"student.snippets": {"kind": "random"}}, "", of)
+    beyond = "what goes beyond the paper?"
+    ask(beyond, "query as evidence, agree", {evidence: True})
+    ask(beyond, "query as evidence, p >= 0.5", {evidence: True, rule: "query", least: 0.5})
+    ask(beyond, "query as evidence, soft, p >= 0.3", {evidence: True, rule: "query", label: "soft"})
+    ask(beyond, "query as evidence, soft, all", {evidence: True, rule: "all", label: "soft"})
+    ask(beyond, "averaged weights (EMA 0.99)", {"student.ema": 0.99})
+    ask(beyond, "label smoothing 0.1", {"student.label_smoothing": 0.1})
     return found
