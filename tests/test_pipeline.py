@@ -157,7 +157,8 @@ def test_kills_leave_no_trace(world: Path, finished: Workspace, tmp_path: Path) 
 def test_the_tennis_recipe_on_real_media(shared: Path, tmp_path: Path) -> None:
     """The shipped recipe on a few real files of every format: its numbers mean nothing, its bookkeeping does."""
     sets = [f"data={shared / 'data/tennis'}", "student.epochs=1", "test={clips: 1, crops: 1, bootstrap: 50}"]
-    sets += [f"teachers.{name}.epochs=1" for name in ("image", "video")]
+    sets += [f"teachers.{name}.epochs=1" for name in ("image", "video")] + ["seeds=[0]"]
+    sets += [f"{part}.batch.target=8" for part in PARTS]
     sets += [f"{part}.input.{key}" for part in PARTS for key in ("size=32", "short_side=36", "frames=2")]
     sets += [f"sources.{name}.max_per_class={count}" for name, count in FEW.items()]
     sets += ["select.rule=teacher", "select.threshold=0.0", "dedupe.frames=1"]

