@@ -88,6 +88,14 @@ def test_what_cannot_be_trained_on_is_refused(small: Small) -> None:
     write_table(workspace.table("samples"), kept)
     with pytest.raises(UserError, match="class 'left' has no sample in any source of the run"):
         pool_of(small, "clips")
+    status = samples.schema.get_field_index("status")
+    dropped = samples.set_column(status, "status", pa.array(["dropped"] * len(samples)))
+    write_table(workspace.table("samples"), dropped)
+    with pytest.raises(UserError, match="source 'clips' has no usable training sample"):
+        pool_of(small)
+    write_table(workspace.table("samples"), pa.concat_tables([samples, samples.slice(0, 1)]))
+    with pytest.raises(UserError, match="lists a sample twice"):
+        pool_of(small)
     workspace.table("duplicates").unlink()
     with pytest.raises(UserError, match="run `omnisource dedupe` first"):
         pool_of(small)

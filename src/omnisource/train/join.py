@@ -196,7 +196,8 @@ def _join(
         good[dropped[dropped >= 0]] = False
         judged = _columns(tables, "decisions", _DECISIONS.format(or_frame="OR unit = 'frame'" if spatial else ""))
         at = index.find(judged.pop("hash"))
-        fits = (at >= 0) & good[at] & (samples["kind"][at] == judged["kind"])
+        fits = at >= 0
+        fits[fits] = good[at[fits]] & (samples["kind"][at[fits]] == judged["kind"][fits])
         if spatial:
             mine = fits & (judged["kind"] == piece)
             frames = _frames(samples["place"][at[mine]], {name: judged[name][mine] for name in judged})
