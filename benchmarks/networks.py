@@ -1,7 +1,8 @@
 """Times forward and training step of the networks, fast form beside plain form, in one run.
 
 The plain form is torch's own Conv3d and BatchNorm3d in the default memory format, with the same weights. The forms take
-turns, and the least time of each counts, so that other work on the machine harms both alike.
+turns, and the least time of each counts, so that other work on the machine harms both alike. A product of two matrices
+takes its turn with them: its rate is about the most that convolutions, computed as products, can reach there.
 
     python benchmarks/networks.py --network slowonly_r50 ircsn_r152 --out benchmarks/results/networks-cpu.json
 """
@@ -26,6 +27,7 @@ from omnisource import __version__, networks
 from omnisource.networks.create import usual_input
 
 CLASSES = 400
+PRODUCT = 1536  # side of the matrices
 
 
 def main() -> None:
@@ -75,7 +77,10 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     forms = {form: build(name, form == "plain", device) for form in ("plain", "fast")}
     seconds = {form: {"forward": float("inf"), "step": float("inf")} for form in forms}
     memory = dict.fromkeys(forms, 0)
+    product = float("inf")
+    matrix = torch.randn(PRODUCT, PRODUCT, device=device)
     for repeat in range(arguments.repeats + 1):  # the first round warms up and does not count
+        product = min(product, timed(lambda: torch.mm(matrix, matrix), device, arguments.clock))
         for form, network in forms.items():
             taken = {"forward": timed(lambda n=network: forward(n, x, amp), device, arguments.clock)}
             if device.type == "cuda":
@@ -96,6 +101,10 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "seconds": seconds,
         "times_faster": {key: seconds["plain"][key] / seconds["fast"][key] for key in ("forward", "step")},
         "gmacs": costs.macs / 1e9,
+        "gmacs_per_s": {
+            "product of matrices, fp32": PRODUCT**3 / product / 1e9,
+            **{f"forward, {form}": costs.macs * arguments.batch / seconds[form]["forward"] / 1e9 for form in forms},
+        },
         "step_clips_per_s": clips,
         "step_tflops": 6 * costs.macs * clips / 1e12,  # a step costs three forward passes, a MAC two operations
     }
