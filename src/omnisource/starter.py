@@ -42,7 +42,7 @@ test: {{clips: {test_clips}, crops: 1}}
 
 # The trunk stays as it comes, and its features of a few views are computed once: minutes on a laptop.
 FIXED_TRUNK = """\
-network: {{name: {network}, init: {{imagenet: package}}, dropout: 0.5}}
+network: {{name: {network}, init: {{imagenet: package}}, dropout: 0.5, options: {{consensus: mean-std}}}}
 input: {{frames: {frames}, short_side: 182, size: 160, min_area: 0.3}}
 epochs: 20
 batch: {{target: {batch}, web_ratio: 1.0}}

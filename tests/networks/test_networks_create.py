@@ -126,3 +126,25 @@ def test_training_in_half_precision_follows_full_precision(name: str) -> None:
         gradients.append(network.head.weight.grad.clone())
     full, half = gradients
     assert torch.nn.functional.cosine_similarity(full.flatten(), half.flatten(), 0) > 0.99
+
+
+@pytest.mark.parametrize("name", ["tsn_r18", "tsn_efficientnet_lite0"])
+def test_a_consensus_that_sees_change(name: str) -> None:
+    options = {"base_width": 8} if name == "tsn_r18" else {}
+    torch.manual_seed(0)
+    network = create(name, 3, consensus="mean-std", **options).eval()
+    clips = torch.randn(2, 3, 4, 64, 64)
+    with torch.no_grad():
+        features = network.features(clips)
+        found = network.agree(features)
+        assert network.feature_dim == found.shape[1] == 2 * features.shape[2]
+        assert torch.equal(found[:, : features.shape[2]], features.mean(1))
+        torch.testing.assert_close(found[:, features.shape[2] :], features.std(1, correction=0), atol=4e-3, rtol=1e-3)
+        still = network.agree(features[:, :1].expand(-1, 4, -1))
+        torch.testing.assert_close(still, network.agree(features[:, :1]))  # a still clip and its frame are alike
+        assert not torch.equal(network(clips), network(clips[:, :, :1]))
+    network.train()
+    network(clips[:, :, :1]).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+    with pytest.raises(UserError, match="mean-std"):
+        create(name, 3, consensus="median", **options)

@@ -111,12 +111,17 @@ class Fitted:
 def fit(recipe: Recipe, workspace: Workspace) -> Fitted:
     """Fits what `select.calibrate` asks for to the table `calibration`."""
     settings, classes = recipe.select.calibrate, workspace.classes()
+    given: dict[tuple[str, str], float] = {}
+    if settings.temperature is not False and settings.temperature is not True:
+        given = {
+            (name, unit): settings.temperature for name, kinds in units_by_teacher(recipe).items() for unit in kinds
+        }
     if not settings.held_out:
-        return Fitted({}, [], {})
+        return Fitted(given, [], {})
     scores, samples = workspace.table("calibration"), workspace.table("samples")
     measured: dict[str, Any] = {}
-    temperatures: dict[tuple[str, str], float] = {}
-    if settings.temperature:
+    temperatures = given
+    if settings.temperature is True:
         for (teacher, unit), (probs, truth) in _held_out(scores, samples, classes).items():
             temperatures[teacher, unit] = value = fit_temperature(probs, truth)
             measured.setdefault("temperatures", {}).setdefault(teacher, {})[unit] = {

@@ -82,7 +82,7 @@ def what_if(
     grid = [(rule, float(threshold)) for rule in rules for threshold in thresholds]
     columns = ", ".join(f"count(*) FILTER (WHERE {conditions[rule].format(t=t)})" for rule, t in grid)
     classes = workspace.classes()
-    temperatures = fit(recipe, workspace).temperatures if recipe.select.calibrate.temperature else {}
+    temperatures = fit(recipe, workspace).temperatures if recipe.select.calibrate.temperature is not False else {}
     with units(
         workspace.table("scores"),
         workspace.table("samples"),

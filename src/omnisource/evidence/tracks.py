@@ -42,7 +42,12 @@ class Track:
 def training() -> dict[str, Any]:
     """A 2D network on a fixed ImageNet trunk (EfficientNet-lite0): what two CPU cores train in seconds."""
     return {
-        "network": {"name": "tsn_efficientnet_lite0", "init": {"imagenet": "package"}, "dropout": 0.5},
+        "network": {
+            "name": "tsn_efficientnet_lite0",
+            "init": {"imagenet": "package"},
+            "dropout": 0.5,
+            "options": {"consensus": "mean-std"},
+        },
         "input": {"frames": 8, "short_side": 182, "size": 160, "min_area": 0.3},
         "epochs": 20,
         "batch": {"target": 32, "web_ratio": 1.0},

@@ -6,6 +6,8 @@ from typing import Any
 
 from omnisource.recipe import ALL, TARGET_ONLY, Recipe
 
+_CONSENSUS = "student.network.options.consensus"
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -39,6 +41,8 @@ def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
 
     rule, least, label, evidence = "select.rule", "select.threshold", "select.label", "select.query_evidence"
     ask(filters, "unfiltered", {rule: "all"}, "unfiltered web images hurt")
+    for name in web if len(web) > 1 else ():
+        ask(filters, f"+{name}, unfiltered", {rule: "all"}, of=(name,))
     for threshold in (0.1, 0.5, 0.7):
         ask(filters, f"agree, t = {threshold}", {least: threshold})
     ask(filters, "query class's probability, t = 0.1", {rule: "query", least: 0.1})
@@ -61,13 +65,17 @@ def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
         ask(frames, "positives only", {"student.snippets": {"kind": "positives-only"}}, paper, of)
         ask(frames, "random frames", {"student.snippets": {"kind": "random"}}, "", of)
     beyond = "what goes beyond the paper?"
-    ask(beyond, "query as evidence, agree", {evidence: True})
-    ask(beyond, "query as evidence, p >= 0.5", {evidence: True, rule: "query", least: 0.5})
-    ask(beyond, "query as evidence, soft, p >= 0.3", {evidence: True, rule: "query", label: "soft"})
-    ask(beyond, "query as evidence, soft, all", {evidence: True, rule: "all", label: "soft"})
+    witness = {evidence: True, "select.calibrate.temperature": 4.0}
+    ask(beyond, "query as evidence, agree", witness)
+    ask(beyond, "query as evidence, p >= 0.5", witness | {rule: "query", least: 0.5})
+    ask(beyond, "query as evidence, soft, p >= 0.3", witness | {rule: "query", label: "soft"})
+    ask(beyond, "query as evidence, soft, all", witness | {rule: "all", label: "soft"})
+    ask(beyond, "query as evidence without temperature, soft, p >= 0.3", {evidence: True, rule: "query", label: "soft"})
     for name in web if len(web) > 1 else ():
-        soft = {evidence: True, rule: "query", label: "soft"}
+        soft = witness | {rule: "query", label: "soft"}
         ask(beyond, f"+{name}, query as evidence, soft, p >= 0.3", soft, of=(name,))
+    found.append(Variant("target-only, mean consensus", beyond, (), {_CONSENSUS: "mean"}))
+    ask(beyond, "mean consensus", {_CONSENSUS: "mean"})
     ask(beyond, "averaged weights (EMA 0.99)", {"student.ema": 0.99})
     ask(beyond, "label smoothing 0.1", {"student.label_smoothing": 0.1})
     return found

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,9 @@ from torch.utils.checkpoint import checkpoint
 
 from omnisource.errors import UserError
 from omnisource.networks.layers import ConvNorm
+
+Consensus = Literal["mean", "mean-std"]
+_LEAST_VARIANCE = 1e-5
 
 
 class Network(nn.Module):
@@ -38,18 +41,22 @@ class Network(nn.Module):
         self.options = {}
         self.recompute = False
         self.norm_frozen = False
+        self.consensus: Consensus = "mean"
         self.dropout = nn.Dropout(dropout)
         self.head: nn.Linear
 
     @property
     def feature_dim(self) -> int:
-        """D, the width of `features`."""
+        """Width of what the classifier sees: D, the width of `features`, or 2 D with the consensus `mean-std`."""
         return self.head.in_features
 
-    def finish(self, feature_dim: int) -> None:
+    def finish(self, feature_dim: int, consensus: "Consensus" = "mean") -> None:
         """Adds the classifier and draws the first weights: He et al. for kernels, N(0, 0.01) for the
         classifier."""
-        self.head = nn.Linear(feature_dim, self.num_classes)
+        if consensus not in get_args(Consensus):
+            raise UserError(f"consensus must be one of {', '.join(get_args(Consensus))}, not {consensus!r}")
+        self.consensus = consensus
+        self.head = nn.Linear(feature_dim * (2 if consensus == "mean-std" else 1), self.num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -83,11 +90,22 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """float (N, C, T, H, W) -> logits (N, classes). A spatial network averages over its snippets."""
-        features = self.features(x)
-        if self.spatial:
-            features = features.mean(1)
-        logits: Tensor = self.head(self.dropout(features))
+        logits: Tensor = self.head(self.dropout(self.agree(self.features(x))))
         return logits
+
+    def agree(self, features: Tensor, consensus: "Consensus | None" = None) -> Tensor:
+        """`features` -> (N, feature_dim), what the classifier sees: of a spatial network the consensus of the snippets.
+
+        `mean` is TSN's. `mean-std` (ours) adds how much each feature changes from snippet to snippet: what moves is in
+        there, without any temporal kernel. `consensus`: another than the network's own.
+        """
+        if not self.spatial:
+            return features
+        mean = features.mean(1)
+        if (consensus or self.consensus) == "mean":
+            return mean
+        spread = (features.var(1, correction=0) + _LEAST_VARIANCE).sqrt()  # the root of zero has no gradient
+        return torch.cat([mean, spread], 1)
 
     def train(self, mode: bool = True) -> Self:
         """As in torch, but frozen norms stay in evaluation mode."""

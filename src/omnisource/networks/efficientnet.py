@@ -12,7 +12,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omnisource.networks.base import Network
+from omnisource.networks.base import Consensus, Network
 from omnisource.networks.layers import ConvNorm
 
 
@@ -130,6 +130,7 @@ class EfficientNet(Network):
         in_channels: int,
         dropout: float = 0.4,
         padding: Literal["symmetric", "same"] | None = None,
+        consensus: Consensus = "mean",
     ) -> None:
         """`padding`: "same" for weights that come from TensorFlow (Lite0, timm's tf_*), "symmetric" for
         those trained in PyTorch (torchvision, timm); by default "same" for lite0 only. With it goes the
@@ -156,7 +157,7 @@ class EfficientNet(Network):
             self.stages.append(stage)
         last = round_channels(1280 * width)
         self.last = ConvNorm(channels, last, (1, 1, 1), act=act, eps=eps, momentum=momentum)
-        self.finish(last)
+        self.finish(last, consensus)
 
     def trunk(self, x: Tensor) -> Tensor:
         x = self.stem(x)

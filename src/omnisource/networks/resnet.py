@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omnisource.errors import UserError
-from omnisource.networks.base import Network
+from omnisource.networks.base import Consensus, Network
 from omnisource.networks.layers import ConvNorm, Triple, max_pool
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -85,6 +85,7 @@ class ResNet(Network):
         base_width: int,
         stem_kernel_t: int,
         temporal: Sequence[Sequence[int]],
+        consensus: Consensus = "mean",
     ) -> None:
         """`temporal`: per stage, the blocks' kernel sizes along time, repeated as often as the stage
         needs."""
@@ -110,7 +111,7 @@ class ResNet(Network):
                 stage.append(block(channels, width, kernel_t, 2 if i > 0 and j == 0 else 1))
                 channels = width * expansion
             self.stages.append(stage)
-        self.finish(channels)
+        self.finish(channels, consensus)
 
     def trunk(self, x: Tensor) -> Tensor:
         x = max_pool(self.stem(x), (1, 3, 3), (self.stem_stride_t, 2, 2), (0, 1, 1))
@@ -122,7 +123,14 @@ class ResNet(Network):
         return x
 
 
-def tsn_resnet(depth: int, num_classes: int, in_channels: int, dropout: float = 0.4, base_width: int = 64) -> ResNet:
+def tsn_resnet(
+    depth: int,
+    num_classes: int,
+    in_channels: int,
+    dropout: float = 0.4,
+    base_width: int = 64,
+    consensus: Consensus = "mean",
+) -> ResNet:
     """TSN: a 2D residual network on T snippets, features averaged over the snippets.
 
         stage   kernels                            output of a 224 x 224 input (R50)
@@ -136,7 +144,7 @@ def tsn_resnet(depth: int, num_classes: int, in_channels: int, dropout: float = 
 
     R50 with 400 classes: 24.3 M parameters, 4.1 GMACs per snippet. Paper, section 4 (TSN 3seg).
     """
-    network = ResNet(num_classes, in_channels, dropout, depth, base_width, 1, ((1,),) * 4)
+    network = ResNet(num_classes, in_channels, dropout, depth, base_width, 1, ((1,),) * 4, consensus)
     network.spatial = True
     return network
 

@@ -90,8 +90,9 @@ class Score(Section):
 class Calibrate(Section):
     """Ours, off by default: thresholds and probabilities that follow from data instead of being set by hand."""
 
-    # One temperature for each teacher and unit, fitted to held-out target samples: p becomes p^(1/T), scaled to sum 1.
-    temperature: bool = False
+    # p becomes p^(1/T), scaled to sum 1. true: one T for each teacher and unit, fitted to held-out target samples; or
+    # a T for all, above 1 for teachers that are surer than they should be, as those of few labels are.
+    temperature: bool | Annotated[float, Field(gt=0, le=50)] = False
     quantile: Annotated[float, Field(gt=0, le=1)] | None = None  # keep the surest of each source's units of a class
     # For each class the lowest threshold above which this share of held-out target samples is what the teacher says.
     precision: Share | None = None
@@ -101,7 +102,7 @@ class Calibrate(Section):
     @property
     def held_out(self) -> bool:
         """Whether held-out samples must be scored."""
-        return self.temperature or self.precision is not None
+        return self.temperature is True or self.precision is not None
 
     @model_validator(mode="after")
     def _one_at_most(self) -> "Calibrate":

@@ -91,7 +91,14 @@ def trunk_features(
         )
     features = np.zeros((len(pool), count, network.feature_dim), np.float32)
     views = [_views(reading, pool.unit(number), number, count) for number in range(len(pool))]
-    mark = fingerprint({"trunk": _digest(network), "input": training.input.model_dump(mode="json"), "views": count})
+    mark = fingerprint(
+        {
+            "trunk": _digest(network),
+            "consensus": network.consensus,
+            "input": training.input.model_dump(mode="json"),
+            "views": count,
+        }
+    )
     failures: dict[int, Failure] = {}
     network.eval()
     with _alone(folder / mark) as place:
@@ -103,8 +110,9 @@ def trunk_features(
             if isinstance(result, Failure):
                 failures[view.unit] = result
                 continue
-            features[view.unit] = _look(network, training, reading, view, result, device)
-            part.append({"key": view.key, "feature": features[view.unit].reshape(-1)})
+            seen = _look(network, training, reading, view, result, device)
+            features[view.unit] = seen[:, : network.feature_dim]
+            part.append({"key": view.key, "feature": seen.reshape(-1)})
             if len(part) >= _SAVED:
                 full, part = part, []
                 journal.append(full)
@@ -156,10 +164,10 @@ def _load(place: Path, known: dict[str, int], views: Sequence[_Views], features:
     for path in sorted(place.glob("*.parquet")):
         table = read_table(path)
         rows = [known.get(key, -1) for key in table["key"].to_pylist()]
-        values = table["feature"].combine_chunks().flatten().to_numpy().reshape(len(rows), *features.shape[1:])
+        values = table["feature"].combine_chunks().flatten().to_numpy().reshape(len(rows), features.shape[1], -1)
         for row, number in enumerate(rows):
             if number >= 0:
-                features[number] = values[row]
+                features[number] = values[row, :, : features.shape[2]]
                 missing.pop(number, None)
     return list(missing.values())
 
@@ -200,9 +208,8 @@ def _look(
         flow=given.modality == "flow",
     )
     with torch.no_grad():
-        found: Tensor = network.features(clips)
-        if reading.spatial:
-            found = found.mean(1)
+        # The longest form is kept: its first columns are the shorter one.
+        found: Tensor = network.agree(network.features(clips), "mean-std")
     features: F32 = found.float().cpu().numpy()
     return features
 
