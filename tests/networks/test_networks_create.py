@@ -132,7 +132,7 @@ def test_training_in_half_precision_follows_full_precision(name: str) -> None:
 def test_a_consensus_that_sees_change(name: str) -> None:
     options = {"base_width": 8} if name == "tsn_r18" else {}
     torch.manual_seed(0)
-    network = create(name, 3, consensus="mean-std", **options).eval()
+    network = networks.create(name, 3, consensus="mean-std", **options).eval()
     clips = torch.randn(2, 3, 4, 64, 64)
     with torch.no_grad():
         features = network.features(clips)
@@ -147,4 +147,4 @@ def test_a_consensus_that_sees_change(name: str) -> None:
     network(clips[:, :, :1]).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
     with pytest.raises(UserError, match="mean-std"):
-        create(name, 3, consensus="median", **options)
+        networks.create(name, 3, consensus="median", **options)
