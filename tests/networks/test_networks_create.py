@@ -142,7 +142,7 @@ def test_a_consensus_that_sees_change(name: str) -> None:
         torch.testing.assert_close(found[:, features.shape[2] :], features.std(1, correction=0), atol=4e-3, rtol=1e-3)
         still = network.agree(features[:, :1].expand(-1, 4, -1))
         torch.testing.assert_close(still, network.agree(features[:, :1]))  # a still clip and its frame are alike
-        assert not torch.equal(network(clips), network(clips[:, :, :1]))
+        assert (found[:, features.shape[2] :] > 0).all()
     network.train()
     network(clips[:, :, :1]).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
