@@ -2,7 +2,7 @@
 
     python benchmarks/curation.py                       # all but the soak, a few minutes
     python benchmarks/curation.py --only select         # one part
-    python benchmarks/curation.py --soak-minutes 30     # decoding and scoring without end, memory watched
+    python benchmarks/curation.py --soak 30             # decoding and scoring without end, memory watched
 
 Media are made here. Prints figures and writes them, with command, versions, machine and date, to
 benchmarks/results/curation.json; docs/curation.md draws its projection from that file. Parts that were not run keep
@@ -40,7 +40,8 @@ from omnisource.curate.pieces import Look, pieces
 from omnisource.curate.samples import Sample
 from omnisource.curate.units import units
 from omnisource.infer import forward, infer
-from omnisource.media import IsolatedPool, probe_media
+from omnisource.infer.parts import parts_of, read_part
+from omnisource.media import DEFAULT_LIMITS, IsolatedPool, probe_media
 from omnisource.networks import Meta, Network, create
 from omnisource.recipe import Score, Select
 from omnisource.tables import DECISIONS, table_writer
@@ -50,14 +51,16 @@ RESULTS = Path(__file__).parent / "results" / "curation.json"
 Figures = dict[str, Any]
 
 
-def make_media(folder: Path, images: int, films: int, seconds: int) -> tuple[list[Path], list[Path]]:
-    """JPEG images of 640x480 and H.264 films of 426x240 with a key frame every 10 seconds, as video sites make them."""
+def make_media(
+    folder: Path, images: int, films: int, seconds: int, image_size: tuple[int, int] = (640, 480)
+) -> tuple[list[Path], list[Path]]:
+    """JPEG images and H.264 films of 426x240 with a key frame every 10 seconds, as video sites make them."""
     rng = np.random.default_rng(0)
     jpegs, videos = [], []
     for number in range(images):
         coarse = rng.integers(0, 255, (15, 20, 3), np.uint8)
         jpegs.append(folder / f"{number}.jpg")
-        cv2.imwrite(str(jpegs[-1]), cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_CUBIC))
+        cv2.imwrite(str(jpegs[-1]), cv2.resize(coarse, image_size, interpolation=cv2.INTER_CUBIC))
     for number in range(films):
         world = cv2.resize(rng.integers(0, 255, (20, 60, 3), np.uint8), (1500, 480), interpolation=cv2.INTER_CUBIC)
         videos.append(folder / f"{number}.mp4")
@@ -101,6 +104,12 @@ def timed(work: Callable[[], int]) -> tuple[float, int]:
     started = time.perf_counter()
     done = work()
     return time.perf_counter() - started, done
+
+
+def cpu_seconds() -> float:
+    """Of this process and its decoders so far."""
+    me = psutil.Process()
+    return sum(sum(process.cpu_times()[:2]) for process in [me, *me.children(recursive=True)])
 
 
 def bench_probe(folder: Path) -> Figures:
@@ -170,14 +179,32 @@ def bench_score(folder: Path) -> Figures:
         ("windows", naive_windows, lambda: ours(films, ["window"]), film_s * len(videos)),
         ("frames", naive_frames, lambda: ours(films, ["frame"]), film_s * len(videos)),
     ):
-        (slow, a), (fast, b) = timed(naive), timed(work)
+        before = cpu_seconds()
+        slow, a = timed(naive)
+        between = cpu_seconds()
+        fast, b = timed(work)
+        after = cpu_seconds()
         assert a == b, f"{name}: {a} units one by one, {b} together"
         unit = "images_per_s" if name == "images" else "video_seconds_per_s"
         figures[name] = {
             unit: round(amount / fast, 1),
             "naive_" + unit: round(amount / slow, 1),
             "times_faster": round(slow / fast, 2),
+            "cpu_s": round(after - between, 2),
+            "naive_cpu_s": round(between - before, 2),
         }
+    # What is left for the CPU where a GPU computes: decoding, cropping and scaling.
+    for name, samples, kind in (
+        ("images", [as_sample(path, None) for path in jpegs], "image"),
+        ("windows", films, "window"),
+    ):
+        requests = [request for sample in samples for request in pieces(sample, [kind], look, settings)]  # type: ignore[list-item]
+        started = time.process_time()
+        for request in requests:
+            for part in parts_of(request, SIZE, SHORT_SIDE, DEFAULT_LIMITS):
+                read_part(part)
+        figures[name]["decoding_cpu_s"] = round(time.process_time() - started, 2)
+        figures[name]["amount"] = len(samples) * (1 if kind == "image" else film_s)
     return figures
 
 
@@ -246,7 +273,7 @@ def select_in(folder: Path) -> None:
 
 def bench_memory(folder: Path, rows: int | None, minutes: float) -> Figures:
     """Memory of this process and its decoders while samples stream through; the first tenth, start-up, is left out."""
-    jpegs, videos = make_media(folder, 20, 2, 20)
+    jpegs, videos = make_media(folder, 20, 2, 20, (640, 480) if rows is None else (96, 72))
     samples = [*(as_sample(path, None) for path in jpegs), *(as_sample(path, 20) for path in videos)]
     if rows is not None:
         samples = samples[:20]
@@ -282,6 +309,7 @@ def bench_memory(folder: Path, rows: int | None, minutes: float) -> Figures:
         "first_third_mb": round(float(np.median(steady[:third]))),
         "last_third_mb": round(float(np.median(steady[-third:]))),
         "peak_mb": round(max(seen, default=0)),
+        "samples_mb": [round(value) for value in seen[:: max(1, len(seen) // 30)]],
     }
 
 
@@ -305,7 +333,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["probe", "score", "dedupe", "select", "memory"], action="append")
     parser.add_argument("--rows", type=int, default=10_000_000, help="of the selection")
     parser.add_argument("--requests", type=int, default=100_000, help="of the memory check")
-    parser.add_argument("--soak-minutes", type=float, default=0.0)
+    parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES", help="decode and score for so long")
     parser.add_argument("--select-in", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.select_in:
@@ -318,9 +346,9 @@ def main() -> None:
         "select": lambda folder: bench_select(folder, arguments.rows),
         "memory": lambda folder: bench_memory(folder, arguments.requests, 0),
     }
-    wanted = arguments.only or ([] if arguments.soak_minutes else list(parts))
-    if arguments.soak_minutes:
-        parts["soak"] = lambda folder: bench_memory(folder, None, arguments.soak_minutes)
+    wanted = arguments.only or ([] if arguments.soak else list(parts))
+    if arguments.soak:
+        parts["soak"] = lambda folder: bench_memory(folder, None, arguments.soak)
         wanted = [*wanted, "soak"]
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in wanted:

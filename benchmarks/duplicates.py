@@ -93,10 +93,11 @@ def build(data: Path, root: Path, clips: int, others: int) -> dict[str, list[Pat
     """Lays out a target and a web; returns the web files by kind of change (`other ...`: not copies)."""
     rng = np.random.default_rng(0)
     rows = list(csv.DictReader((data / "target.csv").open()))
-    films = sorted({row["group"] for row in rows})
+    group = "group" if "group" in rows[0] else "video"  # clips of one film
+    films = sorted({row[group] for row in rows})
     rng.shuffle(films)
     test = set(films[: len(films) // 3])
-    by_side = {side: [row for row in rows if (row["group"] in test) == side] for side in (True, False)}
+    by_side = {side: [row for row in rows if (row[group] in test) == side] for side in (True, False)}
     held_out = [by_side[True][i] for i in rng.permutation(len(by_side[True]))[:clips]]
     elsewhere = [by_side[False][i] for i in rng.permutation(len(by_side[False]))[: others // 2]]
     listing = ["path,label,split"]
@@ -116,7 +117,7 @@ def build(data: Path, root: Path, clips: int, others: int) -> dict[str, list[Pat
         film, fps = film_of(data / row["path"])
         write_film(path := root / "clips" / row["label"] / f"other_{number}.mp4", film, fps)
         planted.setdefault("other film", []).append(path)
-    images = list(csv.DictReader((data / "images.csv").open()))
+    images = list(csv.DictReader((data / "images.csv").open())) if (data / "images.csv").exists() else []
     for number, at in enumerate(rng.permutation(len(images))[: others - others // 2]):
         picture = decode_image(data / images[at]["path"])
         write_jpeg(path := root / "images" / images[at]["query"] / f"other_{number}.jpg", picture)

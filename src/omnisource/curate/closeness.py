@@ -21,6 +21,11 @@ from omnisource.tables import Journal
 _FIT_ROWS = 50_000  # frames of the web from which the whitening is estimated
 _THRESHOLD_FRAMES = 200  # of the test set, whose crops give the threshold
 _CROPS = 5
+_UNRELATED = 200  # samples of the target's training split, which show what is merely alike
+_ALIKE = 0.99  # of them lie below the similarity that counts as chance
+_SEARCHED = 50_000  # frames whitened at a time
+_NEIGHBOURS = 32  # frames of the test set that are found for a frame
+_AGREEING = 2  # frames of a video that must resemble the same test video
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Closeness:
 def compare(
     recipe: Recipe,
     held_out: Sequence[Sample],
+    unrelated: Sequence[Sample],
     web: pa.Table,
     journal: Journal,
     folder: Path,
@@ -43,28 +49,42 @@ def compare(
 ) -> Closeness:
     """Finds for every web sample the most similar frame of the test set, as it is and mirrored.
 
-    The threshold, unless the recipe sets it, is what the paper takes: the mean similarity between different crops of
-    the same frame of the target. Similarities are cosines of whitened features; the search is exact.
+    The paper's threshold is the mean similarity between different crops of the same frame of the target. How much such
+    crops share depends on the shape of the frames, so `auto` goes half the way from there to the similarity that other
+    films reach by chance: the highest to any test frame, of the target's training samples (99 % of them lie below).
+    Where chance reaches as far as crops do, the paper's threshold stands. Similarities are cosines of whitened
+    features; the search is exact.
 
     Args:
         held_out: the target's val and test samples.
+        unrelated: samples of the target that are in neither; may be empty.
         web: the samples to look at: a table of the fields of Sample.
         journal, folder: where features of the web are kept until the end, so that a killed stage resumes.
     """
     settings = recipe.dedupe
     trunk = Trunk(recipe, engine.workers)
-    requests = [request for sample in held_out for request in frames_of(sample, settings)]
+    requests = [request for sample in held_out for request in frames_of(sample, settings.test_frames)]
     ids, features = _look(trunk, [replace(r, flip=flip) for flip in (False, True) for r in requests])
     embed(recipe, web, journal, engine, "frames of the web")
     upright = features[: len(features) // 2]
-    whitening = fit_whitening(np.concatenate([upright, *_drawn(folder, recipe.seed)]))
+    some = unrelated[:: max(1, len(unrelated) // _UNRELATED)]
+    of_others, others = _look(trunk, [request for sample in some for request in frames_of(sample, settings.frames)])
+    fitted = upright[:: max(1, len(upright) // _FIT_ROWS)]
+    whitening = fit_whitening(np.concatenate([fitted, others, *_drawn(folder, recipe.seed)]))
+    index = _index(features, whitening)
     measured: dict[str, Any] = {"dimensions": whitening.matrix.shape[1], "test_frames": len(upright)}
     threshold = settings.threshold
     if threshold == "auto":
         similarities = _between_crops(trunk, requests, whitening)
-        threshold = float(similarities.mean())
-        measured["crop_pairs"] = len(similarities)
-    return Closeness(_closest(ids, whitening(features), whitening, folder), float(threshold), measured)
+        threshold = crops = float(similarities.mean())
+        measured |= {"crop_pairs": len(similarities), "crop_similarity": crops}
+        if len(others):
+            nearest = _nearest(of_others, others, ids, whitening, index)
+            reached = [nearest[name][1] if name in nearest else -1.0 for name in sorted(set(of_others))]
+            chance = float(np.quantile(reached, _ALIKE))
+            threshold = (crops + chance) / 2 if chance < crops else crops
+            measured |= {"unrelated": len(reached), "chance_similarity": chance}
+    return Closeness(_closest(ids, index, whitening, folder), float(threshold), measured)
 
 
 def _look(trunk: Trunk, requests: Iterable[Request]) -> tuple[list[str], F16]:
@@ -98,15 +118,57 @@ def _between_crops(trunk: Trunk, requests: Sequence[Request], whitening: Whiteni
     return similar
 
 
-def _closest(ids: Sequence[str], frames: F32, whitening: Whitening, folder: Path) -> dict[str, tuple[str, float]]:
-    index: Any = faiss.IndexFlatIP(frames.shape[1])
+def _index(features: F16, whitening: Whitening) -> Any:
+    """The frames of the test set, to be searched."""
+    index: Any = faiss.IndexFlatIP(whitening.matrix.shape[1])
     if hasattr(faiss, "get_num_gpus") and faiss.get_num_gpus() > 0:
         index = faiss.index_cpu_to_all_gpus(index)
-    index.add(frames)
+    for first in range(0, len(features), _SEARCHED):
+        index.add(whitening(features[first : first + _SEARCHED]))
+    return index
+
+
+def _nearest(
+    samples: Sequence[str], features: F16, owners: Sequence[str], whitening: Whitening, index: Any
+) -> dict[str, tuple[str, float]]:
+    """Sample -> the test sample that it resembles most, and how much; one that resembles none is left out.
+
+    A picture is compared by its one frame. Of a video two frames must resemble the same test video, and the less
+    similar one counts: a single frame among many often comes close to some frame by chance.
+
+    Args:
+        samples: (N,) whose frames the features are.
+        features: (N, D).
+        owners: the test sample of each frame of the index.
+    """
+    similarity, place = index.search(whitening(features), min(_NEIGHBOURS, index.ntotal))
+    names, owner = np.unique(np.array(owners), return_inverse=True)
+    ids, sample = np.unique(np.array(samples), return_inverse=True)
+    test = owner[place]
+    # Neighbours come most similar first, so the first of each test sample is the best that a frame has of it.
+    row = np.arange(len(sample))[:, None]
+    first = np.unique(row * len(names) + test, return_index=True)[1]
+    sample_of, test_of, value = (
+        np.broadcast_to(sample[:, None], test.shape).ravel()[first],
+        test.ravel()[first],
+        similarity.ravel()[first],
+    )
+    order = np.lexsort((-value, test_of, sample_of))
+    sample_of, test_of, value = sample_of[order], test_of[order], value[order]
+    pair = sample_of * len(names) + test_of
+    starts = np.flatnonzero(np.r_[True, pair[1:] != pair[:-1]])
+    needed = np.minimum(np.bincount(sample), _AGREEING)[sample_of[starts]]
+    enough = np.diff(np.r_[starts, len(pair)]) >= needed
+    counted = (starts + needed - 1)[enough]
+    nearest: dict[str, tuple[str, float]] = {}
+    for at in counted[np.argsort(value[counted], kind="stable")].tolist():  # the most similar comes last and stays
+        nearest[str(ids[sample_of[at]])] = (str(names[test_of[at]]), float(value[at]))
+    return nearest
+
+
+def _closest(ids: Sequence[str], index: Any, whitening: Whitening, folder: Path) -> dict[str, tuple[str, float]]:
+    """As `_nearest`, for all samples whose features lie in the folder."""
     closest: dict[str, tuple[str, float]] = {}
     for samples, features in feature_blocks(folder):
-        similarity, place = index.search(whitening(features), 1)
-        for sample, value, at in zip(samples, similarity[:, 0].tolist(), place[:, 0].tolist(), strict=True):
-            if sample not in closest or value > closest[sample][1]:
-                closest[sample] = (ids[at], value)
+        closest |= _nearest(samples, features, ids, whitening, index)
     return closest

@@ -167,8 +167,9 @@ def _against_test(recipe: Recipe, workspace: Workspace, rows: _Rows, mark: str, 
     if not held_out:
         return {}
     web = Samples(workspace, "web").table(without=set(rows.ids[~rows.kept]))
+    unrelated = list(Samples(workspace, "target", splits=("train",)))
     folder = workspace.partial("dedupe")
-    found = compare(recipe, held_out, web, Journal(folder, FEATURES, ["sample_id"], mark), folder, engine)
+    found = compare(recipe, held_out, unrelated, web, Journal(folder, FEATURES, ["sample_id"], mark), folder, engine)
     places = np.flatnonzero(np.isin(rows.ids.astype(str), list(found.closest)))
     for place in places:
         rows.twin[place], rows.similarity[place] = found.closest[rows.ids[place]]

@@ -18,7 +18,7 @@ from omnisource.infer import Request, infer
 from omnisource.media import Limits
 from omnisource.networks import Meta, create, initialise
 from omnisource.progress import meter, track
-from omnisource.recipe import Dedupe, Recipe, Score
+from omnisource.recipe import Recipe, Score
 from omnisource.tables import Journal, table_from_rows
 
 F16 = npt.NDArray[np.float16]
@@ -68,15 +68,15 @@ class Trunk:
             yield result.request, features, result.reason
 
 
-def frames_of(sample: Sample, settings: Dedupe) -> Iterator[Request]:
+def frames_of(sample: Sample, frames: int) -> Iterator[Request]:
     """Requests for the frames that stand for a sample: one of an image, `frames` of a clip or of every 10 seconds."""
     if sample.format == "clip":
         count = frames_between(sample, sample.start_s or 0.0, sample.end_s)
-        indices = segment_test(count, min(settings.frames, count))[:, None]
+        indices = segment_test(count, min(frames, count))[:, None]
         piece = Piece(sample, (Span("clip", sample.start_s, sample.end_s),), last=True)
         yield Request(piece, sample.uri, indices, start_s=sample.start_s or 0.0, end_s=sample.end_s)
     else:
-        each = Score(frames_per_second=settings.frames / _SECONDS)
+        each = Score(frames_per_second=frames / _SECONDS)
         yield from pieces(sample, ["image", "frame"], Look(True, 1, 1), each)
 
 
@@ -97,7 +97,7 @@ class _BlockEmbedder:
     """Looks at blocks of samples."""
 
     def __init__(self, recipe: Recipe, workers: int | None) -> None:
-        self._settings, self._trunk = recipe.dedupe, Trunk(recipe, workers)
+        self._frames, self._trunk = recipe.dedupe.frames, Trunk(recipe, workers)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         return table_from_rows((row for group in self.groups(block) for row in group), FEATURES)
@@ -105,7 +105,7 @@ class _BlockEmbedder:
     def groups(self, block: pa.Table) -> Iterator[list[dict[str, object]]]:
         """The rows of FEATURES, sample by sample."""
         samples = (Sample(**row) for batch in block.to_batches() for row in batch.to_pylist())
-        return _rows(self._trunk, (request for sample in samples for request in frames_of(sample, self._settings)))
+        return _rows(self._trunk, (request for sample in samples for request in frames_of(sample, self._frames)))
 
 
 def _rows(trunk: Trunk, requests: Iterable[Request]) -> Iterator[list[dict[str, object]]]:

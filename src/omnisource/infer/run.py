@@ -19,6 +19,7 @@ from omnisource.networks import Meta, Network
 F32 = npt.NDArray[np.float32]
 
 _MOST_OPEN = 8  # batches of requests that may wait for one before them
+_CPU_PIXELS = 8 * 128**2  # in one forward on a CPU: activations of more fall out of its caches (curation benchmark)
 NOT_FINITE = "not_finite"  # reason of a request whose logits are not numbers: the network or its precision is at fault
 
 
@@ -183,7 +184,9 @@ class _Runner:
             length=length,
             flow=self.network.in_channels == 2,
         )
-        logits, features = (value.cpu().numpy() for value in forward(self.network, clips, self.precision))
+        step = len(clips) if self.device.type != "cpu" else max(1, _CPU_PIXELS // clips[0, 0].numel())
+        parts = [forward(self.network, part, self.precision) for part in torch.split(clips, step)]
+        logits, features = (torch.cat(values).cpu().numpy() for values in zip(*parts, strict=True))
         for row, (request, place) in enumerate(waiting.places):
             request.logits[place] = logits[row]
             if request.features is not None:

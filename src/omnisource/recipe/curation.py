@@ -45,8 +45,10 @@ class Dedupe(Section):
     exact: bool = True  # within the web, by sha256
     phash_distance: Annotated[int, Field(ge=0, le=64)] | None = 4  # within the web, by perceptual hash; null: off
     against_test: bool = True  # by whitened trunk features
-    threshold: float | Literal["auto"] = "auto"  # auto: mean similarity between crops of the same frame
-    frames: Annotated[int, Field(ge=1)] = 5  # compared per video
+    # auto: half-way between the mean similarity of crops of the same frame (paper) and what other films reach by chance
+    threshold: float | Literal["auto"] = "auto"
+    frames: Annotated[int, Field(ge=1)] = 5  # compared per web video
+    test_frames: Annotated[int, Field(ge=1)] = 16  # per val and test video: a copy may show any moment of it
     network: str = "tsn_efficientnet_lite0"  # trunk for the features
     init: str = "imagenet"  # `imagenet`, or a weights file
 
