@@ -150,15 +150,23 @@ class _Bench:
         """Top-1 and mean-class accuracy by the views of `omnisource test`; the trunk looks at them once a fold."""
         features, labels = self._views(recipe, network)
         with torch.no_grad():
-            right = network.head(features).argmax(1) == labels
+            probs = network.head(features).softmax(2).mean(1)  # over crops, as in `omnisource test`
+            right = probs.argmax(1) == labels
         each = [float(right[labels == label].float().mean()) for label in sorted(set(labels.tolist()))]
         return float(right.float().mean()), float(np.mean(each)), len(labels)
 
     def _views(self, recipe: Recipe, network: Network) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the classifier sees of the test samples, (N, crops, D), and their classes (N,)."""
         given, views = recipe.student.input, recipe.test
-        if recipe.student.trunk_views is None or views.crops != 1:
-            raise UserError("evidence: cells need a fixed trunk (student.trunk_views) and test.crops: 1")
-        key = fingerprint({"input": given.model_dump(mode="json"), "test": views.model_dump(mode="json")})
+        if recipe.student.trunk_views is None or views.average != "prob":
+            raise UserError("evidence: cells need a fixed trunk (student.trunk_views) and test.average: prob")
+        key = fingerprint(
+            {
+                "width": network.feature_dim,
+                "input": given.model_dump(mode="json"),
+                "test": views.model_dump(mode="json"),
+            }
+        )
         if key not in self._features:
             classes = self.workspace.classes()
             listed, _ = test_samples(self.workspace, views.split)
@@ -171,7 +179,7 @@ class _Bench:
                 network, meta, requests, size=crop_size(given, views), short_side=given.short_side, features=True
             ):
                 if result.features is not None:
-                    rows.append(result.features[0])
+                    rows.append(result.features)
                     labels.append(truth[str(result.request.key)])
             self._features[key] = torch.tensor(np.stack(rows)), torch.tensor(labels)
         return self._features[key]

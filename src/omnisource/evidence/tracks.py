@@ -34,7 +34,7 @@ class Track:
             "teachers": {"image": training(), "video": training()},
             "student": training(),
             "score": {"window_s": self.window_s, "hop_s": self.window_s},
-            "test": {"clips": 8, "crops": 1},
+            "test": {"clips": 8, "crops": 3},
         }
         return Recipe.model_validate(given | dict(self.sources(data, place, fold)))
 
