@@ -1,9 +1,10 @@
 """Two streams on real clips: RGB, optical flow and their fusion, over the folds of a labelled dataset.
 
     python benchmarks/two_stream.py --data DIR --work WORK    # DIR holds target.csv: path, label, group, fold
+    python benchmarks/two_stream.py --data HOME --work WORK --group video --folds 0 1 2 3 --name home
 
-Small networks (EfficientNet-lite0 from ImageNet, snippets), DIS flow, fusion 1:1. Prints a table and writes
-benchmarks/results/two_stream.json. It resumes: what WORK holds already is not done again.
+Classifiers on a fixed trunk (EfficientNet-lite0 from ImageNet, snippets), DIS flow, fusion 1:1. Prints a table, writes
+benchmarks/results/two_stream-NAME.json. It resumes: what WORK holds already is not done again.
 """
 
 import argparse
@@ -30,18 +31,31 @@ RUN = "target-only"
 STREAMS = ("rgb", "flow")
 
 
-def recipe_of(data: Path, fold: int, stream: str, epochs: float, seeds: list[int]) -> Recipe:
+def recipe_of(data: Path, fold: int, stream: str, epochs: float, seeds: list[int], group: str) -> Recipe:
     """Target-only training of one stream, tested on one fold."""
     training = {
-        "network": {"name": "tsn_efficientnet_lite0", "init": {"imagenet": "package"}},
-        "input": {"frames": 6, "short_side": 112, "size": 96, "min_area": 0.3, "modality": stream},
+        "network": {
+            "name": "tsn_efficientnet_lite0",
+            "init": {"imagenet": "package"},
+            "dropout": 0.5,
+            "options": {"consensus": "mean-std"},
+        },
+        "input": {"frames": 8, "short_side": 128, "size": 112, "min_area": 0.3, "modality": stream},
         "epochs": epochs,
-        "batch": {"target": 8},
-        "optimiser": {"kind": "adamw", "lr": 0.0004, "weight_decay": 0.05, "warmup_epochs": 1, "clip_grad": 5},
-        "workers": 0,  # small files: decoded once, kept
-        "threads": 2,
+        "batch": {"target": 32},
+        "optimiser": {
+            "kind": "adamw",
+            "lr": 0.002,
+            "weight_decay": 0.1,
+            "warmup_epochs": 1,
+            "clip_grad": 5,
+            "trunk_lr_scale": 0,
+        },
+        "trunk_views": 4,
+        "workers": 0,
+        "threads": 1,
     }
-    target = {"role": "target", "path": "target.csv", "columns": {"group": "group"}, "test": {"fold": fold}}
+    target = {"role": "target", "path": "target.csv", "columns": {"group": group}, "test": {"fold": fold}}
     return Recipe.model_validate(
         {
             "name": "two-stream",
@@ -49,7 +63,7 @@ def recipe_of(data: Path, fold: int, stream: str, epochs: float, seeds: list[int
             "sources": {"target": target},
             "teachers": {"image": training, "video": training},
             "student": training,
-            "flow": {"method": "dis", "short_side": 112},
+            "flow": {"method": "dis", "short_side": 128},
             "seeds": seeds,
             "test": {"clips": 10, "crops": 3, "average": "score"},
         }
@@ -59,6 +73,10 @@ def recipe_of(data: Path, fold: int, stream: str, epochs: float, seeds: list[int
 def tested(recipe: Recipe, work: Path, seed: int) -> Predictions:
     """Trains and tests one stream."""
     with open_workspace(work) as workspace:
+        shared, mine = work.parent / "features", workspace.root / "runs" / ".features"  # folds see the same files
+        shared.mkdir(exist_ok=True)
+        if not mine.exists():
+            mine.symlink_to(shared.resolve(), target_is_directory=True)
         ingest(recipe, workspace)
         probe(recipe, workspace)
         if recipe.student.input.modality == "flow":
@@ -74,14 +92,16 @@ def main() -> int:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--epochs", type=float, default=10)
+    parser.add_argument("--epochs", type=float, default=20)
+    parser.add_argument("--group", default="group", help="column of what must not be split")
+    parser.add_argument("--name", default="tennis", help="of the results")
     given = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for seed in given.seeds:
         for fold in given.folds:
             streams = [
                 tested(
-                    recipe_of(given.data, fold, stream, given.epochs, given.seeds),
+                    recipe_of(given.data, fold, stream, given.epochs, given.seeds, given.group),
                     given.work / f"{stream}-{fold}",
                     seed,
                 )
@@ -108,11 +128,13 @@ def main() -> int:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "device": f"{platform.machine()}, CPU, {torch.get_num_threads()} threads",
-        "recipe": recipe_of(Path("DATA"), 0, "flow", given.epochs, given.seeds).student.model_dump(mode="json"),
+        "recipe": recipe_of(Path("DATA"), 0, "flow", given.epochs, given.seeds, given.group).student.model_dump(
+            mode="json"
+        ),
         "rows": rows,
         "summary": summary,
     }
-    out = Path(__file__).parent / "results" / "two_stream.json"
+    out = Path(__file__).parent / "results" / f"two_stream-{given.name}.json"
     out.write_text(json.dumps(result, indent=2) + "\n")
     print(out)
     return 0

@@ -227,3 +227,12 @@ def test_ten_million_units_open_fast_and_step_fast() -> None:
     slots = [plan.step(step * 9973) for step in range(50)]
     per_slot = (time.process_time() - began) / sum(len(some) for some in slots)
     assert opened < 10 and per_slot < 1e-3
+
+
+def test_a_source_of_which_nothing_was_kept_takes_no_slots() -> None:
+    plan = Plan(pool_of([LONG_TAIL, [], LONG_TAIL]), training(batch={"target": 8, "web_ratio": 0.5}), seed=1)
+    assert np.bincount(plan.step(3).source, minlength=3).tolist() == [8, 0, 4]
+    alone = Plan(pool_of([LONG_TAIL, []]), training(), seed=1)
+    same = Plan(pool_of([LONG_TAIL]), training(), seed=1)
+    assert np.array_equal(alone.step(5).unit, same.step(5).unit)
+    assert np.array_equal(alone.step(5).key, same.step(5).key)

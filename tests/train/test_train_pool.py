@@ -68,7 +68,7 @@ def test_the_digest_names_the_list_and_not_its_place(small: Small) -> None:
     assert after.digest == before.digest and after.unit(0).uri == f"/elsewhere{before.unit(0).uri}"
 
 
-def test_what_cannot_be_trained_on_is_refused(small: Small) -> None:
+def test_what_cannot_be_trained_on_is_refused(small: Small, capsys: pytest.CaptureFixture[str]) -> None:
     workspace = small.workspace
     with pytest.raises(UserError, match="'photos' is no source of the recipe; sources are: clips, images"):
         pool_of(small, "clips", "photos")
@@ -76,8 +76,8 @@ def test_what_cannot_be_trained_on_is_refused(small: Small) -> None:
     none = pc.and_(decisions["keep"], pc.not_equal(decisions["source"], "images"))
     keep = decisions.schema.get_field_index("keep")
     write_table(workspace.table("decisions-default"), decisions.set_column(keep, "keep", none))
-    with pytest.raises(UserError, match="source 'images' has no kept rows in the selection 'default'"):
-        pool_of(small)
+    assert pool_of(small).counts()["images"] == 0
+    assert "source 'images' has no kept rows in the selection 'default'" in capsys.readouterr().err
     label = decisions.schema.get_field_index("label")
     unknown = pa.array(["jump"] * decisions.num_rows)
     write_table(workspace.table("decisions-default"), decisions.set_column(label, "label", unknown))

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from omnisource.errors import UserError
 from omnisource.flow import use_flow
+from omnisource.progress import console
 from omnisource.recipe import Recipe
 from omnisource.tables import read_table, writing
 from omnisource.train.pool import (
@@ -64,7 +65,7 @@ def build_pool(
         prepared: read the files of the stage `prepare`; samples without one are left out.
 
     Raises:
-        UserError: an unknown source, web sources for a network of flow, a source with nothing to train on, a class that
+        UserError: an unknown source, web sources for a network of flow, a target with nothing to train on, a class that
             no source has, a label outside of the class list, a sample that is listed twice, a full disk.
     """
     for name in sources:
@@ -391,9 +392,12 @@ def _check(pool: Pool, recipe: Recipe, split: str) -> None:
                 f"source '{name}' has no usable training sample; see its rows in the samples and probe tables"
             )
         if count == 0:
-            raise UserError(
-                f"source '{name}' has no kept rows in the selection '{recipe.select.name}'; lower `select.threshold`, "
-                "or leave the source out of the run"
+            # Not the user's fault, nor the other sources': the training does without, and its record says 0 units.
+            console.print(
+                f"source '{name}' has no kept rows in the selection '{recipe.select.name}'; this run trains without it "
+                "(lower `select.threshold` to keep some)",
+                markup=False,
+                soft_wrap=True,
             )
     seen = np.bincount(pool.label, minlength=len(pool.classes))
     absent = [name for name, count in zip(pool.classes, seen, strict=True) if count == 0]

@@ -59,7 +59,7 @@ class Plan:
             self._deck(training, TARGET, [name for name, role in zip(pool.sources, roles, strict=True) if role])
         ]
         for name, is_target in zip(pool.sources, roles, strict=True):
-            if not is_target:
+            if not is_target and (pool.source == pool.sources.index(name)).any():  # a selection may keep nothing
                 self.decks.append(self._deck(training, name, [name]))
         self.sizes = _sizes(training, self.decks, pool)
         self.target_size = self.sizes[0]
