@@ -15,6 +15,7 @@ import csv
 import json
 import os
 import platform
+import shlex
 import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -81,7 +82,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "prepared.json")
+    parser.add_argument("--forms", nargs="*", choices=FORMS, default=list(FORMS), help="none: only the places")
     given = parser.parse_args()
+    forms = {name: FORMS[name] for name in given.forms}
     rows = list(csv.DictReader((given.root / "target.csv").open()))
     names = sorted({row["label"] for row in rows})
     labels, folds = np.array([names.index(row["label"]) for row in rows]), np.array([int(row["fold"]) for row in rows])
@@ -89,26 +92,26 @@ def main() -> None:
     initialise(network, "imagenet")
     network.eval()
     original: list[np.ndarray] = []
-    prepared: dict[str, list[np.ndarray]] = {name: [] for name in FORMS}
-    sizes = dict.fromkeys(("originals", *FORMS), 0)
+    prepared: dict[str, list[np.ndarray]] = {name: [] for name in forms}
+    sizes = dict.fromkeys(("originals", *forms), 0)
     with tempfile.TemporaryDirectory() as folder:
         for number, row in enumerate(track(rows, len(rows), "features")):
             path, target = given.root / row["path"], Path(folder) / f"{number}.mp4"
             count = probe_media(path).num_frames
             original.append(read_features(network, path, list(range(count))))
             sizes["originals"] += path.stat().st_size
-            for name, (gop, crf) in FORMS.items():
+            for name, (gop, crf) in forms.items():
                 sizes[name] += prepare_video(path, target, short_side=SHORT_SIDE, gop=gop, crf=crf).bytes
                 prepared[name].append(read_features(network, target, list(range(0, count, gop)), keys_only=True))
     test = np.stack([features[segment_test(len(features), SEGMENTS)].mean(0) for features in original])
-    scores: dict[str, list[float]] = {name: [] for name in ("originals", *PLACES, *FORMS)}
+    scores: dict[str, list[float]] = {name: [] for name in ("originals", *PLACES, *forms)}
     for seed in range(SEEDS):
         draw = np.random.default_rng(seed)
         drawn = [[segment_train(len(features), SEGMENTS, draw) for _ in range(DRAWS)] for features in original]
         seen = {"originals": taken(original, drawn, lambda i: i)}
         for name, gop in PLACES.items():
             seen[name] = taken(original, drawn, lambda i, gop=gop: i // gop * gop)
-        for name, (gop, _) in FORMS.items():
+        for name, (gop, _) in forms.items():
             seen[name] = taken(prepared[name], drawn, lambda i, gop=gop: i // gop)
         for fold in np.unique(folds):
             train = np.repeat(folds != fold, DRAWS)
@@ -116,7 +119,7 @@ def main() -> None:
             for name, x in seen.items():
                 scores[name].append(accuracy(x[train], np.repeat(labels, DRAWS)[train], *held_out))
     report = {
-        "command": "python benchmarks/prepared.py --root DATA/tennis",
+        "command": shlex.join(["python", "benchmarks/prepared.py", "--root", "DATA/tennis", "--forms", *forms]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "av": av.__version__},
