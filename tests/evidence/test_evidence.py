@@ -1,0 +1,151 @@
+"""Evidence: cells are the ordinary stages, are kept, and amount to the right figures."""
+
+import csv
+import json
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from omnisource.errors import UserError
+from omnisource.evidence import TRACKS, Cell, Variant, run_cells, summarise, track_of, variants_of, write_page
+from omnisource.evidence.cells import recipe_of
+from omnisource.evidence.page import BEGIN, END, forest, load_rows
+from omnisource.media import write_video
+
+LABELS = {"tennis": ("backhand", "serve"), "home": ("walk", "lying")}
+
+
+def film(path: Path, label: int, number: int) -> None:
+    """A colour that drifts: its hue is the class."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(number)
+    ground = random.integers(0, 90, (48, 64, 3), np.uint8)
+    ground[..., label] += 120
+    frames = ((n / 8, np.roll(ground, n * (1 + label), axis=1)) for n in range(12))
+    write_video(path, frames, options={"crf": "24", "preset": "ultrafast"})
+
+
+def table(path: Path, rows: list[dict[str, object]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files in the form of the tennis track: two of its classes, two folds."""
+    root = tmp_path_factory.mktemp("data")
+    tennis = root / "tennis"
+    target, images, clips, long = [], [], [], []
+    for label, name in enumerate(LABELS["tennis"]):
+        for number in range(16):
+            path = f"target/{name}{number}.mp4"
+            film(tennis / path, label, 100 * label + number)
+            target.append({"path": path, "label": name, "group": number, "fold": number % 2, "query": name}
+                          | {"rank": (number // 2 % 4) / 4})  # fmt: skip
+        for number in range(3):
+            picture = np.random.default_rng(500 + 10 * label + number).integers(0, 90, (48, 64, 3), np.uint8)
+            picture[..., label] += 120
+            (tennis / "images").mkdir(exist_ok=True)
+            Image.fromarray(picture).save(tennis / f"images/{name}{number}.png")
+            images.append({"path": f"images/{name}{number}.png", "query": name, "oracle": name if number else "other"})
+            film(tennis / f"clips/{name}{number}.mp4", label, 700 + 10 * label + number)
+            clips.append({"path": f"clips/{name}{number}.mp4", "query": name, "oracle": name})
+        film(tennis / f"untrimmed/{name}.mp4", label, 900 + label)
+        long.append({"path": f"untrimmed/{name}.mp4", "query": name})
+    for file, rows in (("target", target), ("images", images), ("clips", clips), ("untrimmed", long)):
+        table(tennis / f"{file}.csv", rows)
+    return root
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tracks of two classes and two folds, on a small input."""
+    from omnisource.evidence import tracks
+
+    def tiny() -> dict[str, object]:
+        given = plain()
+        given["input"] |= {"frames": 2, "short_side": 40, "size": 32}
+        return given | {"batch": {"target": 4, "web_ratio": 1.0}, "epochs": 4, "trunk_views": 2, "workers": 0}
+
+    plain = tracks.training
+    monkeypatch.setattr(tracks, "training", tiny)
+    monkeypatch.setattr(tracks, "_TENNIS", list(LABELS["tennis"]))
+
+
+def test_cells_are_trained_once_and_survive(data: Path, tmp_path: Path, small: None) -> None:
+    track = replace(track_of("tennis-30"), folds=(0, 1))
+    first = track.recipe((data / "tennis").resolve(), tmp_path / "look", 0)
+    assert first.web_sources == ["hidden", "images", "clips", "untrimmed"]
+    wanted = ("target-only", "+hidden", "all", "unfiltered", "query as evidence, soft, all")
+    variants = [variant for variant in variants_of(first) if variant.name in wanted]
+    assert [variant.name for variant in variants] == sorted(wanted, key=[v.name for v in variants_of(first)].index)
+    cells = run_cells(track, data, tmp_path / "work", variants, [0, 1], track.folds)
+    assert len(cells) == len(wanted) * 2 * 2
+    assert all(0 <= cell.top1 <= 1 and cell.tested == 16 for cell in cells)
+    unfiltered = next(cell for cell in cells if cell.variant == "unfiltered")
+    assert unfiltered.web_units["images"] in (5, 6) and 0.6 <= unfiltered.precision["images"] <= 0.7
+    assert unfiltered.precision["hidden"] == 1.0, "the hidden clips' queries are right here"
+    assert len({cell.target_clips_seen for cell in cells if cell.fold == 0}) == 1, "all see as many target clips"
+    assert not list((tmp_path / "work").rglob("cell-*")), "a cell leaves its figures, not its checkpoint"
+    # The same call finds them; another variant adds its own.
+    kept = tmp_path / "work/tennis-30/fold-0/cells.jsonl"
+    lines = kept.read_text().splitlines()
+    kept.write_text("\n".join(lines) + '\n{"track": "tenn')  # cut off by a kill
+    assert run_cells(track, data, tmp_path / "work", variants, [0, 1], track.folds) == cells
+    assert len(kept.read_text().splitlines()) == len(lines) + 1
+
+
+def test_what_cells_amount_to(tmp_path: Path) -> None:
+    variants = [Variant("target-only", "q", ()), Variant("all", "q", ("web",))]
+    variants.append(Variant("other", "r", ("web",), {}, "all"))
+
+    def cell(variant: str, fold: int, seed: int, top1: float) -> Cell:
+        return Cell("home", fold, variant, seed, "", top1, top1, 20, 100, {"web": 7}, {"web": 0.5}, {})
+
+    cells = [cell("target-only", fold, seed, 0.4 + 0.1 * fold) for fold in (0, 1) for seed in (0, 1)]
+    cells += [cell("all", fold, seed, 0.5 + 0.1 * fold + 0.02 * seed) for fold in (0, 1) for seed in (0, 1)]
+    cells += [cell("other", fold, seed, 0.5 + 0.1 * fold) for fold in (0, 1) for seed in (0, 1)]
+    base, joint, other = summarise(cells, variants)
+    assert (base.top1, base.gain, base.against) == (pytest.approx(45.0), None, "")
+    assert joint.gain == pytest.approx(11.0) and joint.by_fold == pytest.approx([11.0, 11.0])
+    assert joint.gain_interval == pytest.approx((11 - 1.837, 11 + 1.837), abs=0.01)  # t(3) = 3.182, sd = 1.155
+    assert joint.significant and joint.tested == 40 and joint.folds == 2 and joint.seeds == 2
+    assert other.against == "all" and other.gain == pytest.approx(-1.0) and not other.significant
+
+    page = tmp_path / "docs/evidence.md"
+    page.parent.mkdir()
+    page.write_text(f"# Evidence\n\nOurs.\n\n{BEGIN}\nstale\n{END}\n\nReading.\n")
+    write_page([base, joint, other], "omnisource bench effect", tmp_path / "effect.json", page)
+    text = page.read_text()
+    assert text.startswith("# Evidence\n\nOurs.") and text.endswith("\n\nReading.\n") and "stale" not in text
+    assert "| all | 56.0 | **+11.0 over target-only** | +9.2 to +12.8 |" in text
+    assert "| other | 55.0 | -1.0 over all |" in text
+    assert load_rows(tmp_path / "effect.json") == [base, joint, other]
+    assert json.loads((tmp_path / "effect.json").read_text())["command"] == "omnisource bench effect"
+    drawn = ET.fromstring((tmp_path / "docs/images/evidence-home.svg").read_text())
+    assert len(drawn.findall("{*}circle")) == 2 and forest([base]).startswith("<svg")
+
+
+def test_every_variant_is_a_valid_recipe(data: Path, tmp_path: Path) -> None:
+    for track in TRACKS[:2]:
+        base = track.recipe((data / "tennis").resolve(), tmp_path / track.name, 0)
+        variants = variants_of(base)
+        assert len({variant.name for variant in variants}) == len(variants)
+        names = {variant.name for variant in variants}
+        for variant in variants:
+            assert variant.against in names
+            recipe = recipe_of(base, variant)
+            assert recipe.planned_runs()["cell"].sources == [*base.target_sources, *variant.sources]
+
+
+def test_missing_data_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="tracks are: tennis-full"):
+        track_of("golf")
+    with pytest.raises(UserError, match="--data names the folder that holds tennis/"):
+        run_cells(track_of("tennis-full"), tmp_path, tmp_path / "w", [], [0], [0])
