@@ -102,6 +102,7 @@ def _run(
         write_run(run_dir, run | {"finished": True, "result": asdict(result)})
         for leftover in ("state.pt", "state.previous.pt"):
             (run_dir / leftover).unlink(missing_ok=True)
+    ranks.wait()  # nobody looks for the checkpoint before it is there
     return result
 
 
