@@ -52,8 +52,8 @@ def compare(
     The paper's threshold is the mean similarity between different crops of the same frame of the target. How much such
     crops share depends on the shape of the frames, so `auto` goes half the way from there to the similarity that other
     films reach by chance: the highest to any test frame, of the target's training samples (99 % of them lie below).
-    Where chance reaches as far as crops do, the paper's threshold stands. Similarities are cosines of whitened
-    features; the search is exact.
+    Where chance reaches further than crops do, as among films of one place, it lies above the paper's. Similarities are
+    cosines of whitened features; the search is exact.
 
     Args:
         held_out: the target's val and test samples.
@@ -82,7 +82,7 @@ def compare(
             nearest = _nearest(of_others, others, ids, whitening, index)
             reached = [nearest[name][1] if name in nearest else -1.0 for name in sorted(set(of_others))]
             chance = float(np.quantile(reached, _ALIKE))
-            threshold = (crops + chance) / 2 if chance < crops else crops
+            threshold = (crops + chance) / 2
             measured |= {"unrelated": len(reached), "chance_similarity": chance}
     return Closeness(_closest(ids, index, whitening, folder), float(threshold), measured)
 
