@@ -7,7 +7,7 @@ CONSTRAINT := $(if $(GPU),,-c constraints/cpu.txt)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint types wheel gpu-check clean
+.PHONY: demo test test-all lint types wheel evidence gpu-check clean
 
 demo: $(READY)
 	$(BIN)/omnisource demo
@@ -27,6 +27,10 @@ types: $(READY)
 
 wheel: $(READY)
 	$(BIN)/python tests/wheel.py $(CONSTRAINT)
+
+# Needs the tracks' data: make evidence DATA=FOLDER (it holds tennis/ and home/).
+evidence: $(READY)
+	$(BIN)/omnisource bench effect --data "$(DATA)"
 
 gpu-check: $(READY)
 	$(BIN)/python benchmarks/gpu_check.py
