@@ -17,7 +17,7 @@ def effect(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of every cell.")] = 3,
     few: Annotated[bool, typer.Option("--few", help="Without the ablations.")] = False,
     only: Annotated[
-        str | None, typer.Option(help="Only variants whose name holds this, and what they refer to.")
+        list[str] | None, typer.Option(help="Only the variant of this name, and what it refers to; several times.")
     ] = None,
     results: Annotated[Path, typer.Option(help="JSON with every figure.")] = Path("benchmarks/results/effect.json"),
     page: Annotated[Path, typer.Option(help="Page whose figures are replaced.")] = Path("docs/evidence.md"),
@@ -32,9 +32,9 @@ def effect(
         first = chosen.recipe((data / chosen.folder).resolve(), workspace / name, chosen.folds[0])
         variants = variants_of(first, few)
         if only:
-            wanted = {variant.name for variant in variants if only in variant.name}
-            wanted |= {variant.against for variant in variants if variant.name in wanted}
-            wanted |= {variant.against for variant in variants if variant.name in wanted}
+            wanted = {variant.name for variant in variants if variant.name in only}
+            for _ in range(2):  # a gain may be over a variant whose own is over target-only
+                wanted |= {variant.against for variant in variants if variant.name in wanted}
             variants = [variant for variant in variants if variant.name in wanted]
         cells = run_cells(chosen, data, workspace.resolve(), variants, range(seeds), chosen.folds)
         found = summarise(cells, variants)
