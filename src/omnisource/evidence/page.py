@@ -17,7 +17,7 @@ from omnisource.evidence.tracks import track_of
 from omnisource.tables import write_atomic, write_json
 
 BEGIN, END = "<!-- figures: written by `omnisource bench effect` -->", "<!-- end of figures -->"
-_LINE, _LEFT, _WIDTH, _RIGHT = 22, 250, 420, 70  # of a picture, pixels
+_LINE, _LEFT, _WIDTH, _RIGHT = 22, 350, 420, 70  # of a picture, pixels
 
 
 def write_page(rows: Sequence[Row], command: str, results: Path, page: Path) -> None:
