@@ -21,6 +21,7 @@ from omnisource import evaluate
 from omnisource.curate import probe
 from omnisource.evaluate import Predictions, fuse, measure, read_predictions
 from omnisource.evaluate.metrics import t_interval
+from omnisource.evidence.tracks import training as fixed_trunk
 from omnisource.flow import compute_flow
 from omnisource.ingest import ingest
 from omnisource.recipe import Recipe
@@ -33,28 +34,9 @@ STREAMS = ("rgb", "flow")
 
 def recipe_of(data: Path, fold: int, stream: str, epochs: float, seeds: list[int], group: str) -> Recipe:
     """Target-only training of one stream, tested on one fold."""
-    training = {
-        "network": {
-            "name": "tsn_efficientnet_lite0",
-            "init": {"imagenet": "package"},
-            "dropout": 0.5,
-            "options": {"consensus": "mean-std"},
-        },
-        "input": {"frames": 8, "short_side": 128, "size": 112, "min_area": 0.3, "modality": stream},
-        "epochs": epochs,
-        "batch": {"target": 32},
-        "optimiser": {
-            "kind": "adamw",
-            "lr": 0.002,
-            "weight_decay": 0.1,
-            "warmup_epochs": 1,
-            "clip_grad": 5,
-            "trunk_lr_scale": 0,
-        },
-        "trunk_views": 4,
-        "workers": 0,
-        "threads": 1,
-    }
+    training = fixed_trunk()
+    training |= {"epochs": epochs, "workers": 0}
+    training["input"] = {"frames": 8, "short_side": 128, "size": 112, "min_area": 0.3, "modality": stream}
     target = {"role": "target", "path": "target.csv", "columns": {"group": group}, "test": {"fold": fold}}
     return Recipe.model_validate(
         {

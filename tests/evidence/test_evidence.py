@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from omnisource.cli import app
 from omnisource.errors import UserError
 from omnisource.evidence import TRACKS, Cell, Variant, run_cells, summarise, track_of, variants_of, write_page
 from omnisource.evidence.cells import recipe_of
@@ -142,6 +144,13 @@ def test_every_variant_is_a_valid_recipe(data: Path, tmp_path: Path) -> None:
             assert variant.against in names
             recipe = recipe_of(base, variant)
             assert recipe.planned_runs()["cell"].sources == [*base.target_sources, *variant.sources]
+
+
+def test_a_variant_that_is_not_there_is_named(data: Path, tmp_path: Path) -> None:
+    given = ["bench", "effect", "--data", str(data), "--workspace", str(tmp_path / "w"), "--track", "tennis-full"]
+    done = CliRunner().invoke(app, [*given, "--only", "everything"])
+    assert isinstance(done.exception, UserError)
+    assert "--only everything: no such variant of tennis-full; variants are: target-only;" in str(done.exception)
 
 
 def test_missing_data_is_named(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from omnisource.errors import UserError
+
 app = typer.Typer(no_args_is_help=True, help="Measure whether the method works.")
 
 
@@ -32,7 +34,10 @@ def effect(
         first = chosen.recipe((data / chosen.folder).resolve(), workspace / name, chosen.folds[0])
         variants = variants_of(first, few)
         if only:
-            wanted = {variant.name for variant in variants if variant.name in only}
+            names = [variant.name for variant in variants]
+            if unknown := [one for one in only if one not in names]:
+                raise UserError(f"--only {unknown[0]}: no such variant of {name}; variants are: {'; '.join(names)}")
+            wanted = set(only)
             for _ in range(2):  # a gain may be over a variant whose own is over target-only
                 wanted |= {variant.against for variant in variants if variant.name in wanted}
             variants = [variant for variant in variants if variant.name in wanted]

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
 import torch
 
 from omnisource.curate import dedupe, probe, score, select
@@ -21,10 +20,9 @@ from omnisource.infer import infer
 from omnisource.ingest import ingest
 from omnisource.networks import Network, load_checkpoint
 from omnisource.progress import console
-from omnisource.recipe import Recipe, Run
+from omnisource.recipe import Recipe
 from omnisource.recipe.load import check, set_key
 from omnisource.report.numbers import Story
-from omnisource.tables import read_table
 from omnisource.train import train_student, train_teacher
 from omnisource.workspace import Workspace, fingerprint, open_workspace
 
@@ -109,9 +107,6 @@ class _Bench:
         workspace, web = self.workspace, list(variant.sources)
         if web:
             select(recipe, workspace)
-            web = [name for name in web if name in self._kept_sources(recipe)]  # of which something was kept
-            runs = {"cell": Run(sources=[*recipe.target_sources, *web])}
-            recipe = recipe.model_copy(update={"runs": runs})
         story = Story(recipe, workspace) if web else None
         filters = {row.source: row for row in story.filter_scores() if row.filter == _SELECTION} if story else {}
 
@@ -138,13 +133,6 @@ class _Bench:
             precision={name: share for name in web if (share := shares(name)[0]) is not None},
             recall={name: share for name in web if (share := shares(name)[1]) is not None},
         )
-
-    def _kept_sources(self, recipe: Recipe) -> set[str]:
-        """Web sources of which a 2D network gets something."""
-        path = self.workspace.table(f"decisions-{recipe.select.name}")
-        table = read_table(path, ["source", "unit", "keep"])
-        mine = pc.and_(table["keep"], pc.not_equal(table["unit"], "window"))
-        return set(table.filter(mine)["source"].to_pylist())
 
     def _test(self, recipe: Recipe, network: Network) -> tuple[float, float, int]:
         """Top-1 and mean-class accuracy by the views of `omnisource test`; the trunk looks at them once a fold."""

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from omnisource.errors import UserError
-from omnisource.networks.layers import ConvNorm
+from omnisource.networks.kernels import fold_frames, unfold_frames
+from omnisource.networks.layers import ConvNorm, free_form
 
 Consensus = Literal["mean", "mean-std"]
 _LEAST_VARIANCE = 1e-5
@@ -86,13 +87,10 @@ class Network(nn.Module):
                 f"{self.name} takes clips of at least {self.min_frames} frames and {self.min_size} pixels a "
                 f"side, got {x.shape[2]} frames of {x.shape[4]} x {x.shape[3]}"
             )
-        if self.spatial and x.shape[2] == 1 and len(x) > 1 and not torch.compiler.is_compiling():
+        if self.spatial and x.shape[2] == 1 and free_form():
             # Single frames as the snippets of one clip: with T = 1 the layout in memory is ambiguous, and PyTorch then
             # takes slower kernels (1.7 times on a CPU).
-            n, c, _, h, w = x.shape
-            return self.pool(self.trunk(x.permute(2, 0, 3, 4, 1).reshape(1, n, h, w, c).permute(0, 4, 1, 2, 3)))[
-                0, :, None
-            ]
+            return self.pool(self.trunk(unfold_frames(fold_frames(x), len(x)))).transpose(0, 1)
         return self.pool(self.trunk(x))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -15,14 +15,18 @@ from omnisource.networks.kernels import fold_frames, unfold_frames
 Triple = tuple[int, int, int]
 
 
+def free_form() -> bool:
+    """Whether to compute by faster routes: tracers and exporters are shown the vendor's operators, never ours."""
+    return not (torch.compiler.is_compiling() or torch._C._is_tracing())
+
+
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple, padding: Triple, groups: int) -> Tensor:
     """A 3D convolution by the cheapest equal route; x (N, I, T, H, W), weight (O, I/groups, kT, kH, kW)."""
     kernel_t, kernel_h, kernel_w = weight.shape[2:]
     if kernel_t == 1 and stride[0] == 1 and padding[0] == 0:
         y = F.conv2d(fold_frames(x), weight.squeeze(2), bias, stride[1:], padding[1:], groups=groups)
         return unfold_frames(y, x.shape[2])
-    # Tracers and exporters are shown the vendor's operators, never ours.
-    ours = not (torch.compiler.is_compiling() or torch._C._is_tracing())
+    ours = free_form()
     if kernel_h == kernel_w == 1 and stride[1:] == (1, 1) and padding[1:] == (0, 0) and groups == 1:
         # Winograd's method trades rounding for products: not for half precision.
         exact = x.dtype == weight.dtype and x.dtype in (torch.float32, torch.float64) and x.device.type == "cpu"

@@ -27,8 +27,7 @@ def score_frames(network: Network, clips: Tensor) -> Tensor:
     """Logits of each frame by a 2D network: float (N, C, T, H, W), normalised -> (N, T, classes).
 
     Their mean over T is what the network gives for the clip (by the consensus `mean`; by another each frame is a clip
-    of its own). Raises UserError for a 3D network, which has no opinion
-    on a single frame; use `score_images` on frames.
+    of its own). Raises UserError for a 3D network, which has no opinion on a single frame; use `score_images` there.
     """
     if not network.spatial:
         raise UserError(f"{network.name} is a 3D network: it scores clips, not frames; use a tsn network for frames")

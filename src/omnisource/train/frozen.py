@@ -36,7 +36,6 @@ _FEATURES = pa.schema([pa.field("key", pa.string(), nullable=False), pa.field("f
 _VIEW = 7  # what a key is drawn for
 _MOST_BYTES = 8 * 2**30  # of features in memory
 _KEPT_BYTES = 2**28  # of a unit's decoded frames, for its views
-_SAVED = 256  # units between two parts of the store
 
 Read = tuple[list[U8], list[F32] | None]
 
@@ -94,7 +93,6 @@ def trunk_features(
     mark = fingerprint(
         {
             "trunk": _digest(network),
-            "consensus": network.consensus,
             "input": training.input.model_dump(mode="json"),
             "views": count,
         }
@@ -105,18 +103,17 @@ def trunk_features(
         journal = Journal(place, _FEATURES, ["key"], mark)
         known = {key: number for number, key in enumerate(view.key for view in views)}
         missing = _load(place, known, views, features)
-        part: list[dict[str, object]] = []
-        for view, result in track(_read(missing, training, reading), len(missing), "features of the trunk"):
-            if isinstance(result, Failure):
-                failures[view.unit] = result
-                continue
-            seen = _look(network, training, reading, view, result, device)
-            features[view.unit] = seen[:, : network.feature_dim]
-            part.append({"key": view.key, "feature": seen.reshape(-1)})
-            if len(part) >= _SAVED:
-                full, part = part, []
-                journal.append(full)
-        journal.append(part)
+
+        def rows() -> Iterator[list[dict[str, object]]]:
+            for view, result in track(_read(missing, training, reading), len(missing), "features of the trunk"):
+                if isinstance(result, Failure):
+                    failures[view.unit] = result
+                    continue
+                seen = _look(network, training, reading, view, result, device)
+                features[view.unit] = seen[:, : network.feature_dim]
+                yield [{"key": view.key, "feature": seen.reshape(-1)}]
+
+        journal.fill(rows())
     return features, failures
 
 
