@@ -11,6 +11,7 @@ import argparse
 import json
 import platform
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,8 @@ RUN = "target-only"
 STREAMS = ("rgb", "flow")
 
 
-def recipe_of(data: Path, fold: int, stream: str, epochs: float, seeds: list[int], group: str) -> Recipe:
-    """Target-only training of one stream, tested on one fold."""
+def recipe_of(data: Path, flow: Path, fold: int, stream: str, epochs: float, seeds: list[int], group: str) -> Recipe:
+    """Target-only training of one stream, tested on one fold. Flow videos are kept in `flow` for all folds."""
     training = fixed_trunk()
     training |= {"epochs": epochs, "workers": 0}
     training["input"] = {"frames": 8, "short_side": 128, "size": 112, "min_area": 0.3, "modality": stream}
@@ -45,7 +46,8 @@ def recipe_of(data: Path, fold: int, stream: str, epochs: float, seeds: list[int
             "sources": {"target": target},
             "teachers": {"image": training, "video": training},
             "student": training,
-            "flow": {"method": "dis", "short_side": 128},
+            # The usual bound of 20 pixels is for frames twice as large.
+            "flow": {"method": "dis", "short_side": 128, "bound": 10, "folder": str(flow.resolve())},
             "seeds": seeds,
             "test": {"clips": 10, "crops": 3, "average": "score"},
         }
@@ -68,6 +70,26 @@ def tested(recipe: Recipe, work: Path, seed: int) -> Predictions:
         return read_predictions(workspace.table(f"predictions-{RUN}-{seed}"))
 
 
+def _figure(rows: list[dict[str, Any]], of: Callable[[dict[str, Any]], float]) -> dict[str, Any]:
+    """The mean, with t intervals over all trainings and, since seeds of a fold are not independent, over folds."""
+    values = [of(row) for row in rows]
+    folds = [[of(row) for row in rows if row["fold"] == fold] for fold in sorted({row["fold"] for row in rows})]
+    return {
+        "mean": sum(values) / len(values),
+        "trainings": len(values),
+        "t_interval": t_interval(values),
+        "t_interval_over_folds": t_interval([sum(fold) / len(fold) for fold in folds]),
+    }
+
+
+def _without_paths(words: list[str]) -> list[str]:
+    """The command's words with DATA and WORK in the place of this machine's folders."""
+    shown = list(words)
+    for option, name in (("--data", "DATA"), ("--work", "WORK")):
+        shown[shown.index(option) + 1] = name
+    return shown
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -83,7 +105,7 @@ def main() -> int:
         for fold in given.folds:
             streams = [
                 tested(
-                    recipe_of(given.data, fold, stream, given.epochs, given.seeds, given.group),
+                    recipe_of(given.data, given.work / "flow", fold, stream, given.epochs, given.seeds, given.group),
                     given.work / f"{stream}-{fold}",
                     seed,
                 )
@@ -98,21 +120,20 @@ def main() -> int:
                 f"seed {seed} fold {fold}: " + ", ".join(f"{n} {row[n]['top1']:.1%}" for n in (*STREAMS, "fused")),
                 flush=True,
             )
-    summary = {}
+    summary: dict[str, Any] = {}
     for name in (*STREAMS, "fused"):
-        values = [row[name]["top1"] for row in rows]
-        summary[name] = {"top1": sum(values) / len(values), "t_interval": t_interval(values), "trainings": len(values)}
-        gains = [row[name]["top1"] - row["rgb"]["top1"] for row in rows]
-        summary[name]["gain_over_rgb"] = {"mean": sum(gains) / len(gains), "t_interval": t_interval(gains)}
+        summary[name] = {"top1": _figure(rows, lambda row, name=name: row[name]["top1"])}
+        summary[name]["mean_class"] = _figure(rows, lambda row, name=name: row[name]["mean_class"])
+        summary[name]["gain_over_rgb"] = _figure(rows, lambda row, name=name: row[name]["top1"] - row["rgb"]["top1"])
         print(name, summary[name])
+    shown = recipe_of(Path("DATA"), Path("WORK"), 0, "flow", given.epochs, given.seeds, given.group)
     result = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", "benchmarks/two_stream.py", *_without_paths(sys.argv[1:])]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "device": f"{platform.machine()}, CPU, {torch.get_num_threads()} threads",
-        "recipe": recipe_of(Path("DATA"), 0, "flow", given.epochs, given.seeds, given.group).student.model_dump(
-            mode="json"
-        ),
+        "student": shown.student.model_dump(mode="json"),
+        "flow": shown.flow.model_dump(mode="json", exclude={"folder"}),
         "rows": rows,
         "summary": summary,
     }

@@ -17,6 +17,7 @@ _EXTRAS = {
     "collect": ("httpx", "collecting from the web"),
     "ray": ("ray", "running stages on a cluster"),
     "onnx": ("onnxruntime", "exporting and ONNX teachers"),
+    "raft": ("torchvision", "optical flow by RAFT"),
     "tensorboard": ("tensorboard", "TensorBoard logs"),
 }
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omnisource.flow import flow_of_frames, to_bytes, to_pixels
+from omnisource.flow import estimator_of, flow_of_frames, to_bytes, to_pixels
 from omnisource.flow.compute import ZERO, Method
 
 
@@ -25,7 +25,7 @@ def moving(dx: int, dy: int, frames: int = 3, size: int = 64) -> list[np.ndarray
 @pytest.mark.parametrize("method", ["tvl1", "dis"])
 @pytest.mark.parametrize("motion", [(3, 0), (0, -2)])
 def test_a_known_motion_is_measured(method: Method, motion: tuple[int, int]) -> None:
-    flows = list(flow_of_frames(moving(*motion), method))
+    flows = list(flow_of_frames(moving(*motion), estimator_of(method)))
     assert len(flows) == 2
     inner = flows[0][16:-16, 16:-16]
     assert inner.shape == (32, 32, 2) and inner.dtype == np.float32
@@ -33,10 +33,10 @@ def test_a_known_motion_is_measured(method: Method, motion: tuple[int, int]) -> 
 
 
 def test_one_frame_alone_does_not_move() -> None:
-    (flow,) = flow_of_frames(moving(0, 0, frames=1), "dis")
+    (flow,) = flow_of_frames(moving(0, 0, frames=1), estimator_of("dis"))
     assert not flow.any()
     assert (to_bytes(flow, 20) == ZERO).all()
-    assert list(flow_of_frames([], "dis")) == []
+    assert list(flow_of_frames([], estimator_of("dis"))) == []
 
 
 @given(st.floats(-40, 40), st.sampled_from([5.0, 20.0]))

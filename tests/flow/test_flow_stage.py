@@ -100,6 +100,42 @@ def test_a_killed_run_goes_on_where_it_stopped(recipe: Recipe, tmp_path: Path, m
         assert sum(path.stat().st_mtime_ns == time for path, time in times.items()) >= 2
 
 
+def test_flow_is_computed_once_for_every_workspace_that_asks_for_the_same(recipe: Recipe, tmp_path: Path) -> None:
+    recipe = recipe.model_copy(update={"flow": recipe.flow.model_copy(update={"folder": "flow"})})
+
+    def computed(name: str, asked: Recipe) -> dict[Path, int]:
+        with open_workspace(tmp_path / name) as workspace:
+            ingest(asked, workspace)
+            record = compute_flow(asked, workspace)
+            assert record.fresh and record.counts["frames"] == 2 * (4 + 5 + 6)
+            use_flow(workspace, read_table(workspace.table("samples")))
+            uris = [Path(uri) for uri in read_table(workspace.table("flow"))["uri"].to_pylist() if uri]
+            assert len(uris) == 6
+            return {uri: uri.stat().st_mtime_ns for uri in uris}
+
+    first = computed("one", recipe)
+    assert all(uri.is_relative_to(tmp_path / "flow") for uri in first)
+    assert computed("two", recipe) == first
+    other = recipe.model_copy(update={"flow": recipe.flow.model_copy(update={"bound": 5.0})})
+    assert not set(computed("three", other)) & set(first)
+    assert computed("four", recipe) == first
+
+    film(tmp_path / "target" / "left" / "left0.mp4", 2, frames=5)  # another film under the same name
+    damaged, cut_off, *kept = (uri for uri in first if uri not in _of(tmp_path / "one", "left0.mp4"))
+    damaged.with_suffix(".json").write_text("[1")
+    cut_off.write_bytes(cut_off.read_bytes()[:100])
+    again = computed("five", recipe)
+    assert {uri for uri in first if again[uri] == first[uri]} == set(kept) and len(kept) == 3
+
+
+def _of(root: Path, name: str) -> set[Path]:
+    """The flow videos of the files called `name`."""
+    with open_workspace(root) as workspace:
+        samples = read_table(workspace.table("samples")).to_pylist()
+        ids = {row["sample_id"] for row in samples if Path(row["uri"]).name == name}
+        return {Path(r["uri"]) for r in read_table(workspace.table("flow")).to_pylist() if r["sample_id"] in ids}
+
+
 def test_a_network_of_flow_learns_which_way_things_move(recipe: Recipe, tmp_path: Path) -> None:
     """Training and testing read the flow videos: motion is all that tells these two classes apart."""
     training = {

@@ -1,10 +1,13 @@
 """Exported networks answer as the original does."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import omnisource
 from omnisource.errors import UserError
@@ -14,9 +17,9 @@ from omnisource.predict import export
 from omnisource.predict.export import TOLERANCE
 
 
-def checkpoint_of(folder: Path, name: str, size: int = 40) -> Path:
+def checkpoint_of(folder: Path, name: str, size: int = 40, **options: Any) -> Path:
     torch.manual_seed(0)
-    network = create(name, 3, base_width=8)
+    network = create(name, 3, base_width=8, **options)
     torch.nn.init.normal_(network.head.weight)  # logits of order 1, so that a difference would show
     path = folder / f"{name}.safetensors"
     save_checkpoint(path, network, Meta(("a", "b", "c"), frames=4, stride=2, size=size, notes={"short_side": 48}))
@@ -30,17 +33,37 @@ def film(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["slowonly_r18", pytest.param("tsn_r18", marks=pytest.mark.slow)])
-def test_onnx_recognises_files_as_the_checkpoint_does(tmp_path: Path, name: str) -> None:
-    checkpoint, video = checkpoint_of(tmp_path, name), film(tmp_path / "v.mp4")
+@pytest.mark.parametrize(
+    ("name", "options", "taken"),
+    [
+        ("slowonly_r18", {}, "3, 4, 40, 40"),
+        ("tsn_r18", {}, "3, snippets, 40, 40"),
+        ("tsn_r18", {"consensus": "mean-std"}, "3, snippets, 40, 40"),
+    ],
+)
+def test_onnx_recognises_files_as_the_checkpoint_does(
+    tmp_path: Path, name: str, options: dict[str, str], taken: str
+) -> None:
+    checkpoint, video = checkpoint_of(tmp_path, name, **options), film(tmp_path / "v.mp4")
     assert export(checkpoint, tmp_path / "n.onnx") <= TOLERANCE
-    # A 2D network is exported for its number of snippets.
-    ours, theirs = (omnisource.load(path, workers=1)(video, clips=4) for path in (checkpoint, tmp_path / "n.onnx"))
-    assert ours.probs is not None and theirs.probs is not None
-    np.testing.assert_allclose(theirs.probs, ours.probs, atol=1e-4)
-    assert [guess.label for guess in theirs.top] == [guess.label for guess in ours.top]
-    with pytest.raises(UserError, match=r"was exported for clips \(N, 3, 4, 40, 40\)"):
+    Image.fromarray(np.random.default_rng(1).integers(0, 255, (48, 64, 3), np.uint8)).save(tmp_path / "i.png")
+    ours, theirs = (omnisource.load(path, workers=1) for path in (checkpoint, tmp_path / "n.onnx"))
+    for file, settings in ((video, {}), (video, {"clips": 5, "crops": 3}), (tmp_path / "i.png", {})):
+        expected, found = ours(file, **settings), theirs(file, **settings)
+        assert expected.probs is not None and found.probs is not None
+        np.testing.assert_allclose(found.probs, expected.probs, atol=1e-4)
+        assert [guess.label for guess in found.top] == [guess.label for guess in expected.top]
+    with pytest.raises(UserError, match=re.escape(f"was exported for clips (N, {taken})")):
         omnisource.load(tmp_path / "n.onnx").network(torch.zeros(1, 3, 4, 48, 48))
+
+
+def test_a_2d_network_of_torch_export_takes_any_number_of_snippets(tmp_path: Path) -> None:
+    checkpoint = checkpoint_of(tmp_path, "tsn_r18", consensus="mean-std")
+    assert export(checkpoint, tmp_path / "n.pt2") <= TOLERANCE
+    module = torch.export.load(tmp_path / "n.pt2").module()
+    clip = torch.randn(2, 3, 9, 40, 40)
+    with torch.inference_mode():
+        np.testing.assert_allclose(module(clip), omnisource.load(checkpoint).network(clip), atol=TOLERANCE)
 
 
 def test_torch_export_is_checked_and_loads(tmp_path: Path) -> None:

@@ -1,8 +1,14 @@
-"""The `flow` stage: one flow video per target video, computed in parallel, resumable by video."""
+"""The `flow` stage: one flow video per target video, computed in parallel, resumable by video.
+
+Beside each flow video lies a small JSON file that says from what it was made. A video whose flow is there already, from
+another workspace (`flow.folder`) or from before the samples were ingested again, is not computed again.
+"""
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from omnisource.errors import UserError
-from omnisource.flow.compute import U8, Method, flow_of_frames, to_bytes
+from omnisource.flow.compute import U8, estimator_of, flow_of_frames, to_bytes
 from omnisource.flow.store import write_flow
 from omnisource.media import Failure, IsolatedPool, Limits, iter_frames
 from omnisource.progress import track
 from omnisource.recipe import Flow, Recipe
-from omnisource.tables import FLOW, Journal, read_table
-from omnisource.workspace import StageRecord, Workspace
+from omnisource.tables import FLOW, Journal, read_table, write_json
+from omnisource.workspace import StageRecord, Workspace, fingerprint
 
 
 @dataclass(frozen=True)
@@ -28,8 +34,9 @@ class _Job:
     uri: str
     output: Path
     sample_ids: tuple[str, ...]
-    method: Method
+    mark: str  # of the settings
     settings: Flow
+    weights: Path | None
     limits: Limits
 
 
@@ -48,11 +55,18 @@ def compute_flow(recipe: Recipe, workspace: Workspace) -> StageRecord:
     """
     settings = recipe.flow
     path = workspace.table("flow")
+    weights = recipe.resolve(settings.weights) if settings.weights else None
+    chosen = settings.model_dump(mode="json", exclude={"workers", "timeout_s", "device", "weights", "folder"})
+    if weights:
+        chosen["weights"] = _sha256(weights)
 
     def work(mark: str) -> Mapping[str, Any]:
         journal = Journal(workspace.partial("flow"), FLOW, ["sample_id"], mark)
         done = journal.done()
-        jobs = [job for job in _jobs(recipe, workspace) if not done.issuperset(job.sample_ids)]
+        estimator_of(settings.method, weights, settings.device)  # what is missing is said before any video is opened
+        jobs = [
+            job for job in _jobs(recipe, workspace, weights, fingerprint(chosen)) if not done.issuperset(job.sample_ids)
+        ]
         with IsolatedPool(settings.workers, settings.timeout_s) as pool:
             for job, result in track(pool.map(compute_video, jobs), len(jobs), "flow"):
                 journal.append(_rows(job, result))
@@ -65,14 +79,16 @@ def compute_flow(recipe: Recipe, workspace: Workspace) -> StageRecord:
             "reasons": {row["values"]: row["counts"] for row in pc.value_counts(dropped["reason"]).to_pylist()},
         }
 
-    chosen = settings.model_dump(mode="json", exclude={"workers", "timeout_s"})
     return workspace.run_stage("flow", settings=chosen, after=["ingest"], outputs=[path], work=work)
 
 
 def compute_video(job: _Job) -> FlowFacts:
-    """In a worker: reads a video, writes its flow. MediaError when the video does not decode."""
+    """In a worker: reads a video, writes its flow, or finds it. MediaError when the video does not decode."""
+    if found := _kept(job):
+        return found
     cv2.setNumThreads(1)  # videos are what runs in parallel
     bound, seen = job.settings.bound, list[float]()
+    estimator = estimator_of(job.settings.method, job.weights, job.settings.device)
 
     def frames() -> Iterator[U8]:
         for seconds, frame in iter_frames(job.uri, limits=job.limits):
@@ -80,11 +96,34 @@ def compute_video(job: _Job) -> FlowFacts:
             yield _scaled(frame, job.settings.short_side)
 
     def fields() -> Iterator[tuple[float, U8]]:
-        for index, flow in enumerate(flow_of_frames(frames(), job.method)):
+        for index, flow in enumerate(flow_of_frames(frames(), estimator)):
             yield seen[index], to_bytes(flow, bound)
 
+    origin, note = _origin(job), job.output.with_suffix(".json")
+    note.unlink(missing_ok=True)  # a run that is killed here must not leave the note of another video
     written = write_flow(job.output, fields(), job.settings.quality)
-    return FlowFacts(len(seen), written)
+    facts = FlowFacts(len(seen), written)
+    write_json(note, origin | asdict(facts) | {"flow_bytes": job.output.stat().st_size})
+    return facts
+
+
+def _origin(job: _Job) -> dict[str, Any]:
+    """What a flow video depends on: the settings, and the video as it is now."""
+    origin: dict[str, Any] = {"uri": job.uri, "settings": job.mark}
+    with suppress(OSError):  # not a local file: then its address has to do
+        facts = Path(job.uri).stat()
+        origin |= {"bytes": facts.st_size, "mtime_ns": facts.st_mtime_ns}
+    return origin
+
+
+def _kept(job: _Job) -> FlowFacts | None:
+    try:
+        note = json.loads(job.output.with_suffix(".json").read_text())
+        whole = job.output.stat().st_size == note["flow_bytes"]
+        found = FlowFacts(note["video_frames"], note["flow_frames"])
+        return found if whole and _origin(job).items() <= note.items() else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # none there, or damaged: computed anew
 
 
 def use_flow(workspace: Workspace, samples: pa.Table) -> pa.Table:
@@ -116,21 +155,30 @@ def use_flow(workspace: Workspace, samples: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=samples.schema)
 
 
-def _jobs(recipe: Recipe, workspace: Workspace) -> list[_Job]:
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}); flow.weights names a file of RAFT") from None
+
+
+def _jobs(recipe: Recipe, workspace: Workspace, weights: Path | None, mark: str) -> list[_Job]:
     samples = read_table(workspace.table("samples"), ["sample_id", "uri", "role", "format", "status"])
     videos = samples.filter((pc.field("role") == "target") & (pc.field("format") != "image"))
     by_uri: dict[str, list[str]] = {}
     for row in videos.to_pylist():
         by_uri.setdefault(row["uri"], []).append(row["sample_id"])
     limits = Limits(timeout_s=recipe.flow.timeout_s)
-    folder = workspace.media_dir("flow")
+    folder = recipe.resolve(recipe.flow.folder) / mark if recipe.flow.folder else workspace.media_dir("flow")
     return [
         _Job(
             uri,
             folder / f"{hashlib.sha256(uri.encode()).hexdigest()[:20]}.mp4",
             tuple(ids),
-            recipe.flow.method,
+            mark,
             recipe.flow,
+            weights,
             limits,
         )
         for uri, ids in by_uri.items()

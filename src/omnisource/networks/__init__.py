@@ -4,7 +4,7 @@ from omnisource.networks.base import Network, freeze_norm, running_statistics_ke
 from omnisource.networks.checkpoint import Meta, load_checkpoint, save_checkpoint
 from omnisource.networks.cost import cost
 from omnisource.networks.create import create, is_spatial, names
-from omnisource.networks.files import convert_file, describe_file
+from omnisource.networks.files import convert_file, describe_file, read_weights
 from omnisource.networks.foreign import ForeignNetwork
 from omnisource.networks.initialise import InitKind, inflate, initialise
 from omnisource.networks.teachers import score_frames, score_images
@@ -27,6 +27,7 @@ __all__ = [
     "layouts",
     "load_checkpoint",
     "names",
+    "read_weights",
     "running_statistics_kept",
     "save_checkpoint",
     "score_frames",

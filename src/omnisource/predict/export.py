@@ -24,10 +24,11 @@ def export(checkpoint: Path, out: Path, *, frames: int | None = None, size: int 
     """Writes a checkpoint as `out`: ONNX (.onnx) or torch.export (.pt2), by its suffix.
 
     The exported network takes float32 (N, C, T, size, size), normalised with the checkpoint's mean and std, any N, and
-    gives logits (N, classes). It is compared with the original on random clips of two batch sizes.
+    gives logits (N, classes). A 2D network takes any number T of snippets. It is compared with the original on random
+    clips of two batch sizes, of a 2D network also on other numbers of snippets.
 
     Args:
-        frames, size: T and the side of a crop; default: those of the training.
+        frames, size: T (of a 3D network) and the side of a crop; default: those of the training.
 
     Returns:
         The largest difference of a logit.
@@ -42,9 +43,12 @@ def export(checkpoint: Path, out: Path, *, frames: int | None = None, size: int 
     if out.suffix not in writers:
         raise UserError(f"{out}: name it .onnx (ONNX) or .pt2 (torch.export)")
     network, meta = load_checkpoint(checkpoint)
-    shape = (network.in_channels, frames or meta.frames, size or meta.size, size or meta.size)
+    length, side = frames or meta.frames, size or meta.size
+    shapes = [(2, length), (3, length)]
+    if network.spatial:  # the first is what the exporters are shown: with one snippet they would take T for constant
+        shapes = [(2, max(2, length)), (3, length + 1), (1, 1)]
     random = torch.Generator().manual_seed(0)
-    clips = [torch.randn((count, *shape), generator=random) for count in (2, 3)]
+    clips = [torch.randn((n, network.in_channels, t, side, side), generator=random) for n, t in shapes]
     with torch.inference_mode():
         expected = [network(clip) for clip in clips]
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -78,9 +82,10 @@ class OnnxNetwork(Network):
 
     def features(self, x: Tensor) -> Tensor:
         """float (N, C, T, H, W) -> logits, (N, classes), or (N, 1, classes) where a mean over snippets follows."""
-        wanted = self._session.get_inputs()[0].shape
-        if list(x.shape[1:]) != wanted[1:]:
-            raise UserError(f"{self.name} was exported for clips (N, {str(wanted[1:])[1:-1]}), got {tuple(x.shape)}")
+        wanted = self._session.get_inputs()[0].shape  # an axis of any length has a name
+        if any(isinstance(side, int) and side != given for side, given in zip(wanted, x.shape, strict=True)):
+            shown = ", ".join(str(side) for side in wanted[1:])
+            raise UserError(f"{self.name} was exported for clips (N, {shown}), got {tuple(x.shape)}")
         logits = torch.from_numpy(self._session.run([_OUTPUT], {_INPUT: x.cpu().contiguous().numpy()})[0])
         return logits.unsqueeze(1) if self.spatial else logits
 
@@ -111,13 +116,12 @@ def load_onnx(path: Path) -> tuple[OnnxNetwork, Meta]:
 def _write_onnx(network: Network, meta: Meta, clip: Tensor, path: Path) -> Callable[[Tensor], Tensor]:
     onnx = _extra("onnx")
     _extra("onnxscript")
-    batch = torch.export.Dim("batch", min=1)
     program = torch.onnx.export(
         network,
         (clip,),
         input_names=[_INPUT],
         output_names=[_OUTPUT],
-        dynamic_shapes=({0: batch},),
+        dynamic_shapes=(_free_axes(network),),
         dynamo=True,
         verbose=False,
     )
@@ -138,11 +142,16 @@ def _write_onnx(network: Network, meta: Meta, clip: Tensor, path: Path) -> Calla
 
 
 def _write_pt2(network: Network, meta: Meta, clip: Tensor, path: Path) -> Callable[[Tensor], Tensor]:
-    batch = torch.export.Dim("batch", min=1)
-    program = torch.export.export(network, (clip,), dynamic_shapes=({0: batch},))
+    program = torch.export.export(network, (clip,), dynamic_shapes=(_free_axes(network),))
     torch.export.save(program, path, extra_files={_HEADER: json.dumps(asdict(meta))})
     module = torch.export.load(path).module()
     return lambda x: torch.as_tensor(module(x))
+
+
+def _free_axes(network: Network) -> dict[int, Any]:
+    """The axes of a clip that stay of any length."""
+    axes = {0: torch.export.Dim("batch", min=1)}
+    return axes | {2: torch.export.Dim("snippets", min=1)} if network.spatial else axes
 
 
 @contextmanager
