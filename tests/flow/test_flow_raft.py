@@ -164,5 +164,9 @@ def test_the_verb_takes_method_and_weights(tmp_path: Path) -> None:
     asked = ["flow", str(tmp_path / "r.yaml"), "-w", str(tmp_path / "w"), "--method"]
     done = CliRunner().invoke(app, [*asked, "raft"])
     assert isinstance(done.exception, UserError) and "needs `weights`" in str(done.exception)
-    done = CliRunner().invoke(app, [*asked, "raft", "--weights", str(tmp_path / "x: y.pth")])
+    weights = tmp_path / "x: y.pth"
+    done = CliRunner().invoke(app, [*asked, "raft", "--weights", str(weights)])
+    assert isinstance(done.exception, UserError) and "x: y.pth: can't be read" in str(done.exception)
+    weights.touch()
+    done = CliRunner().invoke(app, [*asked, "raft", "--weights", str(weights)])
     assert isinstance(done.exception, UserError) and "needs 'ingest'" in str(done.exception)

@@ -118,13 +118,12 @@ def test_flow_is_computed_once_for_every_workspace_that_asks_for_the_same(recipe
     assert computed("two", recipe) == first
     other = recipe.model_copy(update={"flow": recipe.flow.model_copy(update={"bound": 5.0})})
     assert not set(computed("three", other)) & set(first)
-    assert computed("four", recipe) == first
 
     film(tmp_path / "target" / "left" / "left0.mp4", 2, frames=5)  # another film under the same name
     damaged, cut_off, *kept = (uri for uri in first if uri not in _of(tmp_path / "one", "left0.mp4"))
     damaged.with_suffix(".json").write_text("[1")
     cut_off.write_bytes(cut_off.read_bytes()[:100])
-    again = computed("five", recipe)
+    again = computed("four", recipe)
     assert {uri for uri in first if again[uri] == first[uri]} == set(kept) and len(kept) == 3
 
 
