@@ -3,14 +3,13 @@
     python benchmarks/duplicates.py --data ../shared/data/tennis
 
 Takes test clips of a target, plants altered copies of them among web samples that show something else, runs ingest,
-probe and dedupe, and counts what was found. Prints a table; writes benchmarks/results/duplicates.json.
+probe and dedupe, and counts what was found. Prints a table; writes benchmarks/results/duplicates-NAME.json.
 """
 
 import argparse
 import csv
 import json
 import platform
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -96,13 +95,13 @@ def build(data: Path, root: Path, clips: int, others: int) -> dict[str, list[Pat
     group = "group" if "group" in rows[0] else "video"  # clips of one film
     films = sorted({row[group] for row in rows})
     rng.shuffle(films)
-    test = set(films[: len(films) // 3])
-    by_side = {side: [row for row in rows if (row[group] in test) == side] for side in (True, False)}
-    held_out = [by_side[True][i] for i in rng.permutation(len(by_side[True]))[:clips]]
-    elsewhere = [by_side[False][i] for i in rng.permutation(len(by_side[False]))[: others // 2]]
+    # A third of the films is tested on, one is the web's, and from one `auto` learns what is merely alike.
+    of_test, of_web, of_train = ([row for row in rows if row[group] in films[third::3]] for third in range(3))
+    held_out = [of_test[i] for i in rng.permutation(len(of_test))[:clips]]
+    elsewhere = [of_web[i] for i in rng.permutation(len(of_web))[: others // 2]]
     listing = ["path,label,split"]
     listing += [f"{data / row['path']},{row['label']},test" for row in held_out]
-    listing += [f"{data / row['path']},{row['label']},train" for row in by_side[False]]
+    listing += [f"{data / row['path']},{row['label']},train" for row in of_train]
     (root / "target.csv").write_text("\n".join(listing) + "\n")
     planted: dict[str, list[Path]] = {}
     for number, row in enumerate(held_out):
@@ -158,7 +157,14 @@ def measure(data: Path, clips: int, others: int, dedupe_settings: dict[str, obje
         dropped = sum(row["status"] != "ok" for row in mine)
         close = [row["similarity"] or 0.0 for row in mine if row["rule"] in (None, "feature")]
         low, middle, high = np.quantile(close, [0.05, 0.5, 0.95]).round(3).tolist() if close else (0.0,) * 3
-        found[kind] = {"files": len(mine), "dropped": dropped, "sim_p05": low, "sim_p50": middle, "sim_p95": high}
+        found[kind] = {
+            "files": len(mine),
+            "dropped": dropped,
+            "by_features": sum(row["rule"] == "feature" for row in mine),
+            "sim_p05": low,
+            "sim_p50": middle,
+            "sim_p95": high,
+        }
     copies = sum(found[kind]["files"] for kind in CHANGES)
     hits = sum(found[kind]["dropped"] for kind in CHANGES)
     wrong = sum(entry["dropped"] for kind, entry in found.items() if kind not in CHANGES)
@@ -166,8 +172,9 @@ def measure(data: Path, clips: int, others: int, dedupe_settings: dict[str, obje
         "kinds": found,
         "recall": hits / copies,
         "precision": hits / max(hits + wrong, 1),
-        "threshold": record.counts.get("threshold"),
-        "dimensions": record.counts.get("dimensions"),
+        "measured": {
+            name: value for name, value in record.counts.items() if name not in ("rows", "dropped", "reasons")
+        },
         "seconds": round(seconds, 1),
     }
 
@@ -180,26 +187,28 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=20, help="test clips to copy")
     parser.add_argument("--others", type=int, default=200, help="web samples that are no copies")
     parser.add_argument("--dedupe", default="{}", help="settings of the recipe's section `dedupe`, as JSON")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "duplicates.json")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder")
     arguments = parser.parse_args()
     settings = json.loads(arguments.dedupe)
     result = measure(arguments.data.resolve(), arguments.clips, arguments.others, settings)
-    print(f"{'kind':32} {'files':>6} {'dropped':>8}   similarity 5 % / 50 % / 95 %")
+    print(f"{'kind':32} {'files':>6} {'dropped':>8} {'by features':>12}   similarity 5 % / 50 % / 95 %")
     for kind, entry in result["kinds"].items():  # type: ignore[attr-defined]
         print(
-            f"{kind:32} {entry['files']:6} {entry['dropped']:8}   "
+            f"{kind:32} {entry['files']:6} {entry['dropped']:8} {entry['by_features']:12}   "
             f"{entry['sim_p05']:.3f} / {entry['sim_p50']:.3f} / {entry['sim_p95']:.3f}"
         )
     print({key: value for key, value in result.items() if key != "kinds"})
     about = {
-        "command": "python benchmarks/duplicates.py " + " ".join(sys.argv[1:]),
+        "command": f"python benchmarks/duplicates.py --data DATA/{arguments.data.name} "
+        f"--clips {arguments.clips} --others {arguments.others} --dedupe '{arguments.dedupe}'",
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{platform.machine()}, CPU, {torch.get_num_threads()} threads",
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "faiss": faiss.__version__},
         "data": arguments.data.name,
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(about | result, indent=2) + "\n")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    out = arguments.out / f"duplicates-{arguments.data.name}.json"
+    out.write_text(json.dumps(about | result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

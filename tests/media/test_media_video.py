@@ -199,6 +199,16 @@ def test_only_what_is_needed_is_decoded(media, monkeypatch):
     assert decoded == 3
 
 
+@pytest.mark.parametrize("more", ["", "tff=1", "open-gop=1:b-pyramid=strict", "ref=1:bframes=0"])
+def test_pictures_that_nobody_needs_change_nothing(tmp_path, more):
+    """Unreferenced H.264 pictures are skipped: every bit of the others stays, interlaced or not."""
+    options = {"preset": "veryfast", "bf": "3"} | ({"x264-params": more} if more else {})
+    path = make_video(tmp_path / "a.mp4", options=options, gop=30)
+    every = decode_frames(path, range(50))
+    for indices in ([7], [3, 11, 12, 40], [49], list(range(0, 50, 7))):
+        assert (decode_frames(path, indices) == every[indices]).all(), (more, indices)
+
+
 def test_keys_only_takes_the_key_frame_before(media):
     path = media["h264-sound.mp4"]  # a key frame every 12 frames
     assert numbers(decode_frames(path, [0, 11, 12, 13, 47, 48, 49], keys_only=True)) == [0, 0, 12, 12, 36, 48, 48]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from omnisource.networks import kernels, layers
+from omnisource.networks import create, fused, kernels, layers
 
 
 def _clip(n: int, c: int, t: int, h: int, w: int) -> Tensor:
@@ -82,3 +82,33 @@ def test_same_padding_gives_the_size_divided_by_the_stride(size: int, kernel: in
     x = torch.zeros(1, 1, 1, 1, size)
     padded = layers.pad_same(x, torch.Size((1, 1, kernel)), (1, 1, stride))
     assert (padded.shape[4] - kernel) // stride + 1 == -(-size // stride)
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(8, 8), (9, 7), (8, 9)])
+@pytest.mark.parametrize("training", [False, True])
+def test_a_layer_that_pads_as_tensorflow_equals_its_plain_form(
+    kernel: int, stride: int, size: tuple[int, int], training: bool
+) -> None:
+    torch.manual_seed(0)
+    layer = layers.ConvNorm(6, 6, (1, kernel, kernel), (1, stride, stride), groups=6, same=True).double()
+    layer.norm.running_mean, layer.norm.running_var = torch.randn(6).double(), torch.rand(6).double() + 0.5
+    layer.train(training)
+    x = _clip(2, 6, 3, *size)
+    inputs = (x, layer.conv.weight, layer.norm.weight, layer.norm.bias)
+    ours = layer(x)
+    layer.plain = True
+    _same(ours, layer(x), inputs)
+
+
+def test_fused_norms_give_the_same_bits_and_are_forgotten() -> None:
+    network = create("tsn_efficientnet_lite0", 3).eval()
+    x = torch.randn(2, 3, 1, 64, 64)
+    with torch.no_grad():
+        before = network(x)
+        with fused(network):
+            assert torch.equal(network(x), before)
+            next(network.parameters()).mul_(2)  # not seen: the kernels were made before
+            assert torch.equal(network(x), before)
+        assert not torch.equal(network(x), before)

@@ -14,7 +14,7 @@ from omnisource.infer.device import pick_device
 from omnisource.infer.network import Precision, forward
 from omnisource.infer.parts import Part, Request, parts_of, read_part
 from omnisource.media import DEFAULT_LIMITS, Failure, Limits, shared_pool
-from omnisource.networks import Meta, Network
+from omnisource.networks import Meta, Network, fused
 
 F32 = npt.NDArray[np.float32]
 
@@ -81,7 +81,7 @@ def infer(
     where = pick_device(device)
     network.to(where).eval()
     runner = _Runner(network, meta, where, precision, batch, features)
-    with shared_pool(workers, limits.timeout_s, memory_bytes) as pool:
+    with shared_pool(workers, limits.timeout_s, memory_bytes) as pool, fused(network):
         on_their_way: deque[Request] = deque()  # one entry a part: processes need not know what the caller's keys are
 
         def parts() -> Iterator[Part]:

@@ -245,13 +245,17 @@ def _ranges(span: _Span, targets: Sequence[int]) -> list[tuple[int, int]]:
 def _decode_exact(video: Video, span: _Span, targets: Sequence[int], short_side: int | None) -> dict[int, _Decoded]:
     """The targets whose own frames decode, by time stamp."""
     wanted, found = set(targets), dict[int, _Decoded]()
+    places, context = {span.ordinal[target] for target in targets}, video.stream.codec_context
+    # In H.264 a picture says whether others are predicted from it. Decoding those that nobody asked for and nobody
+    # needs would be a quarter of the time. Other codecs have no such mark that holds for all later pictures.
+    unneeded = "NONREF" if context.name == "h264" else "DEFAULT"
 
     def keep(frames: list[Any]) -> None:
         for frame in frames:
             if frame.pts in wanted and frame.pts not in found:
                 found[frame.pts] = _Decoded(video.to_rgb(frame, short_side), orientation(frame))
 
-    delayed = video.stream.codec_context.has_b_frames  # it holds frames back to put them in order
+    delayed = context.has_b_frames  # it holds frames back to put them in order
     ranges = iter(_ranges(span, targets))
     current = next(ranges, None)
     for ordinal, packet in enumerate(_replay(video, span)):
@@ -259,6 +263,8 @@ def _decode_exact(video: Video, span: _Span, targets: Sequence[int], short_side:
             break
         if ordinal < current[0]:
             continue
+        # The packet after a wanted one may hold the second half of an interlaced picture.
+        context.skip_frame = "DEFAULT" if places & {ordinal, ordinal - 1} else unneeded
         keep(video.decode(packet))
         if ordinal == current[1]:
             if delayed:
@@ -266,6 +272,7 @@ def _decode_exact(video: Video, span: _Span, targets: Sequence[int], short_side:
                 video.flush()
             current = next(ranges, None)
     keep(video.decode(None))
+    context.skip_frame = "DEFAULT"
     return found
 
 

@@ -1,6 +1,6 @@
 """The networks of the paper: build them, load and save their weights, start from other weights."""
 
-from omnisource.networks.base import Network, freeze_norm, running_statistics_kept, use_plain_form
+from omnisource.networks.base import Network, freeze_norm, fused, running_statistics_kept, use_plain_form
 from omnisource.networks.checkpoint import Meta, load_checkpoint, save_checkpoint
 from omnisource.networks.cost import cost
 from omnisource.networks.create import create, is_spatial, names
@@ -21,6 +21,7 @@ __all__ = [
     "create",
     "describe_file",
     "freeze_norm",
+    "fused",
     "inflate",
     "initialise",
     "is_spatial",

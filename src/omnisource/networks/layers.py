@@ -23,10 +23,13 @@ def free_form() -> bool:
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple, padding: Triple, groups: int) -> Tensor:
     """A 3D convolution by the cheapest equal route; x (N, I, T, H, W), weight (O, I/groups, kT, kH, kW)."""
     kernel_t, kernel_h, kernel_w = weight.shape[2:]
+    ours = free_form()
+    if ours and x.device.type == "cpu" and weight.shape[2:] == (1, 1, 1) == stride and not any(padding) and groups == 1:
+        # One matrix product over all pixels; for few pictures and one thread PyTorch would take a slow kernel.
+        return F.linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
     if kernel_t == 1 and stride[0] == 1 and padding[0] == 0:
         y = F.conv2d(fold_frames(x), weight.squeeze(2), bias, stride[1:], padding[1:], groups=groups)
         return unfold_frames(y, x.shape[2])
-    ours = free_form()
     if kernel_h == kernel_w == 1 and stride[1:] == (1, 1) and padding[1:] == (0, 0) and groups == 1:
         # Winograd's method trades rounding for products: not for half precision.
         exact = x.dtype == weight.dtype and x.dtype in (torch.float32, torch.float64) and x.device.type == "cpu"
@@ -71,33 +74,52 @@ class ConvNorm(nn.Module):
         self.conv = nn.Conv3d(in_channels, out_channels, kernel, stride, self.padding, groups=groups, bias=False)
         self.norm = nn.BatchNorm3d(out_channels, eps=eps, momentum=momentum)
         self.act = act
+        self.fused: tuple[Tensor, Tensor] | None = None
+        """Kernel and shift of `fuse`, while nothing changes the weights (networks.fused)."""
+
+    def fuse(self) -> tuple[Tensor, Tensor]:
+        """The kernel with the norm of evaluation multiplied into it, and the shift that stays."""
+        norm = self.norm
+        assert norm.running_mean is not None and norm.running_var is not None
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        return self.conv.weight * scale.view(-1, 1, 1, 1, 1), norm.bias - norm.running_mean * scale
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, norm = self.conv.weight, self.norm
-        if self.same:
-            x = pad_same(x, weight.shape[2:], self.stride)
         y: Tensor
         if self.plain:
-            y = norm(self.conv(x))
-        elif norm.training:
-            y = norm(convolve(x, weight, None, self.stride, self.padding, self.groups))
+            x = pad_same(x, self.conv.weight.shape[2:], self.stride) if self.same else x
+            y = self.norm(self.conv(x))
+        elif self.norm.training:
+            y = self.norm(self._convolve(x, self.conv.weight, None))
         else:
-            assert norm.running_mean is not None and norm.running_var is not None
-            scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-            shift = norm.bias - norm.running_mean * scale
-            y = convolve(x, weight * scale.view(-1, 1, 1, 1, 1), shift, self.stride, self.padding, self.groups)
+            y = self._convolve(x, *(self.fused if self.fused and not self.training else self.fuse()))
         if self.act is not None:
             y = self.act(y)
         return y
 
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        padding = self.padding
+        if self.same and free_form() and x.device.type == "cpu":
+            # Copying the input into a padded one takes longer than convolving it. A kernel that is wider by a zero lets
+            # the convolution itself pad alike on both sides.
+            pads = same_pads(x.shape[2:], weight.shape[2:], self.stride)
+            weight = F.pad(weight, [part for near, far in reversed(pads) for part in (far - near, 0)])
+            padding = (pads[0][1], pads[1][1], pads[2][1])
+        elif self.same:
+            x = pad_same(x, weight.shape[2:], self.stride)
+        return convolve(x, weight, bias, self.stride, padding, self.groups)
+
+
+def same_pads(sizes: torch.Size, kernel: torch.Size, stride: Triple) -> list[tuple[int, int]]:
+    """Zeros before and after each axis so that a convolution's output has ceil(size / stride) positions; the second is
+    the first, or one more."""
+    needs = [max((-(-size // s) - 1) * s + k - size, 0) for size, k, s in zip(sizes, kernel, stride, strict=True)]
+    return [(need // 2, need - need // 2) for need in needs]
+
 
 def pad_same(x: Tensor, kernel: torch.Size, stride: Triple) -> Tensor:
-    """Pads (N, C, T, H, W) with zeros so that a convolution's output has ceil(size / stride) positions per
-    axis."""
-    pads: list[int] = []
-    for size, k, s in zip(reversed(x.shape[2:]), reversed(kernel), reversed(stride), strict=True):
-        need = max((-(-size // s) - 1) * s + k - size, 0)
-        pads += [need // 2, need - need // 2]
+    """Pads (N, C, T, H, W) with the zeros of `same_pads`."""
+    pads = [part for pair in reversed(same_pads(x.shape[2:], kernel, stride)) for part in pair]
     return F.pad(x, pads) if any(pads) else x
 
 
