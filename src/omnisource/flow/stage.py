@@ -26,6 +26,9 @@ from omnisource.recipe import Flow, Recipe
 from omnisource.tables import FLOW, Journal, read_table, write_json
 from omnisource.workspace import StageRecord, Workspace, fingerprint
 
+_BYTES = 2 * 2**30  # what a process may grow by
+_RAFT_BYTES = 8 * 2**30  # torch and the driver of a GPU take some of it before anything is computed
+
 
 @dataclass(frozen=True)
 class _Job:
@@ -67,7 +70,8 @@ def compute_flow(recipe: Recipe, workspace: Workspace) -> StageRecord:
         jobs = [
             job for job in _jobs(recipe, workspace, weights, fingerprint(chosen)) if not done.issuperset(job.sample_ids)
         ]
-        with IsolatedPool(settings.workers, settings.timeout_s) as pool:
+        memory = _RAFT_BYTES if settings.method == "raft" else _BYTES
+        with IsolatedPool(settings.workers, settings.timeout_s, memory) as pool:
             for job, result in track(pool.map(compute_video, jobs), len(jobs), "flow"):
                 journal.append(_rows(job, result))
         table = journal.compact(path)
