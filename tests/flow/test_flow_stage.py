@@ -166,8 +166,19 @@ def test_a_network_of_flow_learns_which_way_things_move(recipe: Recipe, tmp_path
         train_student(recipe, workspace, "target-only", 0)
         record = evaluate.test_run(recipe, workspace, "target-only", 0)
         assert record.counts["top1"] == 1.0 and record.counts["samples"] == 2
-        network, _ = load_checkpoint(workspace.run_dir("target-only-0") / "last.safetensors")
+        checkpoint = workspace.run_dir("target-only-0") / "last.safetensors"
+        network, _ = load_checkpoint(checkpoint)
         assert network.in_channels == 2
+        # Other flow, another network: a finished run on the flow of before is not taken for it.
+        trained = checkpoint.stat().st_mtime_ns
+        short = student.model_copy(update={"epochs": 1})
+        for bound in (20.0, 2.0):
+            flow = recipe.flow.model_copy(update={"bound": bound})
+            changed = recipe.model_copy(update={"flow": flow, "student": short})
+            compute_flow(changed, workspace)
+            train_student(changed, workspace, "target-only", 0)
+            assert checkpoint.stat().st_mtime_ns != trained
+            trained = checkpoint.stat().st_mtime_ns
 
 
 def _changed(workspace: Workspace, column: str, value: object) -> None:

@@ -7,6 +7,7 @@ are mapped into memory.
 
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from omnisource.train.pool import (
     Rows,
     digest_units,
 )
-from omnisource.workspace import Workspace
+from omnisource.workspace import Workspace, fingerprint
 
 U64 = npt.NDArray[np.uint64]
 Columns = dict[str, npt.NDArray[Any]]
@@ -82,6 +83,9 @@ def build_pool(
             _turn_to_flow(tables, recipe, workspace, names)
         pool = _join(tables, recipe, workspace, names, classes, spatial, split, prepared, spill)
     _check(pool, recipe, split)
+    if flow and (computed := workspace.record("flow")):
+        # The same samples under another method or bound are other inputs: a run on them begins anew.
+        pool = replace(pool, digest=fingerprint([pool.digest, computed.settings]))
     return pool
 
 
