@@ -102,6 +102,17 @@ def test_a_layer_that_pads_as_tensorflow_equals_its_plain_form(
     _same(ours, layer(x), inputs)
 
 
+def test_gradients_of_small_clips_are_finite() -> None:
+    """Whatever lay in the memory that they are written to: hence several draws."""
+    for seed in range(8):
+        torch.manual_seed(seed)
+        network = create("i3d_inception", 3).train()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = network(torch.randn(4, 3, 8, 32, 32)).float().square().sum()
+        loss.backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
 def test_fused_norms_give_the_same_bits_and_are_forgotten() -> None:
     network = create("tsn_efficientnet_lite0", 3).eval()
     x = torch.randn(2, 3, 1, 64, 64)

@@ -99,7 +99,9 @@ class ConvNorm(nn.Module):
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         padding = self.padding
-        if self.same and free_form() and x.device.type == "cpu":
+        # PyTorch leaves parts of a 3D kernel's gradient unset (NaN, now and then) where padding is all that they meet.
+        safe = weight.shape[2] == 1 or not torch.is_grad_enabled()
+        if self.same and safe and free_form() and x.device.type == "cpu":
             # Copying the input into a padded one takes longer than convolving it. A kernel that is wider by a zero lets
             # the convolution itself pad alike on both sides.
             pads = same_pads(x.shape[2:], weight.shape[2:], self.stride)
