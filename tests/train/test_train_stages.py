@@ -57,3 +57,6 @@ def test_a_student_trains_on_prepared_media(small: Small) -> None:
     assert all(Path(pool.unit(number).uri).is_relative_to(folder) for number in range(len(pool)))
     student = train_student(recipe, small.workspace, "all", 1)
     assert student.counts["units"] == {"clips": 16, "images": 12, "shorts": 9, "films": 9}
+    coarse = recipe.model_copy(update={"prepare": recipe.prepare.model_copy(update={"crf": 40})})
+    prepare(coarse, small.workspace)  # other pixels: a run on them is another run
+    assert build_pool(coarse, small.workspace, list(recipe.sources), False, prepared=True).digest != pool.digest

@@ -83,9 +83,10 @@ def build_pool(
             _turn_to_flow(tables, recipe, workspace, names)
         pool = _join(tables, recipe, workspace, names, classes, spatial, split, prepared, spill)
     _check(pool, recipe, split)
-    if flow and (computed := workspace.record("flow")):
-        # The same samples under another method or bound are other inputs: a run on them begins anew.
-        pool = replace(pool, digest=fingerprint([pool.digest, computed.settings]))
+    for stage in [*(["flow"] if flow else []), *(["prepare"] if prepared else [])]:
+        if made := workspace.record(stage):
+            # The same samples under other settings of flow or of prepared media are other inputs: a run begins anew.
+            pool = replace(pool, digest=fingerprint([pool.digest, made.settings]))
     return pool
 
 
