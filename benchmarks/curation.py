@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -258,39 +259,61 @@ def bench_dedupe(folder: Path) -> Figures:
     }
 
 
-def bench_select(folder: Path, rows: int) -> Figures:
-    """In a process of its own, so that its greatest memory is its own."""
+# What `bench_select` asks for: settings of the selection, classes with a probability in every row, teachers.
+SELECTIONS: dict[str, tuple[Select, int, int]] = {
+    "select": (Select(threshold=0.3, cap_per_class=5000), 0, 1),
+    "soft": (Select(threshold=0.3, label="soft"), 20, 1),
+    "two-teachers": (Select(threshold=0.3, label="soft"), 20, 2),
+}
+
+
+def bench_select(folder: Path, name: str, rows: int) -> Figures:
+    """Selects from `rows` scores, in a process of its own, so that its greatest memory is its own."""
+    _, wide, teachers = SELECTIONS[name]
+    classes = wide or 400
+    samples = rows // teachers
+    # The teacher agrees with the query in a third of the samples, and is as sure as a hash says.
+    top, sure = f"(i * 7919 + (hash(i) % 3 > 0)::INT) % {classes}", "((hash(i * 2 + t) % 1000) / 1000.0)::FLOAT"
+    probs = "NULL::FLOAT[]"
+    if wide:
+        probs = f"[CASE WHEN c = {top} THEN {sure} ELSE ((1 - {sure}) / {wide - 1})::FLOAT END FOR c IN range({wide})]"
     with duckdb.connect() as db:
-        names = ", ".join(f"'class {i}'" for i in range(400))
+        db.execute("SET memory_limit='2GB'")
+        db.execute("SET temp_directory=?", [str(folder / "spill")])
+        names = ", ".join(f"'class {i}'" for i in range(classes))
         db.execute(
             f"""COPY (SELECT format('{{:012d}}', i) AS sample_id, 'web' || (i % 3) AS source,
-                    [{names}][(i * 7919) % 400 + 1] AS query_label FROM range({rows}) AS t(i))
+                    [{names}][(i * 7919) % {classes} + 1] AS query_label FROM range({samples}) AS t(i))
                 TO '{folder}/samples.parquet' (FORMAT parquet, COMPRESSION zstd)"""
         )
         db.execute(
-            f"""COPY (SELECT format('{{:012d}}', i) AS sample_id, 'image' AS teacher, 'image' AS unit,
+            f"""COPY (SELECT format('{{:012d}}', i) AS sample_id, 'teacher ' || t AS teacher, 'image' AS unit,
                     NULL::DOUBLE AS start_s, NULL::DOUBLE AS end_s,
-                    [(i * 7919 + (hash(i) % 3 > 0)::INT) % 400, 1, 2, 3, 4]::INT[] AS top_classes,
-                    [(hash(i) % 1000) / 1000.0, 0.1, 0.05, 0.02, 0.01]::FLOAT[] AS top_probs,
-                    ((hash(i) % 1000) / 1000.0)::FLOAT AS query_prob, 1.0::FLOAT AS entropy, NULL::FLOAT[] AS probs,
-                    NULL::FLOAT[] AS feature, 'ok' AS status, NULL::VARCHAR AS reason FROM range({rows}) AS t(i))
+                    [{top}, 1, 2, 3, 4]::INT[] AS top_classes,
+                    [{sure}, 0.1, 0.05, 0.02, 0.01]::FLOAT[] AS top_probs,
+                    {sure} AS query_prob, 1.0::FLOAT AS entropy, {probs} AS probs,
+                    NULL::FLOAT[] AS feature, 'ok' AS status, NULL::VARCHAR AS reason
+                    FROM range({samples}) AS s(i), range({teachers}) AS u(t))
                 TO '{folder}/scores.parquet' (FORMAT parquet, COMPRESSION zstd)"""
         )
-    command = [sys.executable, __file__, "--select-in", str(folder)]
-    done = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return {"rows": rows} | done | {"rows_per_s": round(rows / done["seconds"])}
+    command = [sys.executable, __file__, "--select-in", str(folder), "--only", name]
+    done = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    size = (folder / "scores.parquet").stat().st_size
+    about = {"rows": rows, "classes": classes, "teachers": teachers, "scores_bytes": size}
+    return about | done | {"rows_per_s": round(rows / done["seconds"])}
 
 
-def select_in(folder: Path) -> None:
-    classes = [f"class {i}" for i in range(400)]
+def select_in(folder: Path, name: str) -> None:
+    settings, wide, _ = SELECTIONS[name]
+    classes = [f"class {i}" for i in range(wide or 400)]
 
     def work() -> int:
         kept = 0
         with (
-            units(folder / "scores.parquet", folder / "samples.parquet", classes, False) as db,
+            units(folder / "scores.parquet", folder / "samples.parquet", classes, settings.label == "soft") as db,
             table_writer(folder / "decisions.parquet", DECISIONS) as writer,
         ):
-            for table in decide(db, Select(threshold=0.3, cap_per_class=5000)):
+            for table in decide(db, settings):
                 writer.write_table(table)
                 kept += pc.sum(table["keep"]).as_py()
         return kept
@@ -362,20 +385,20 @@ def about() -> Figures:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=["probe", "score", "dedupe", "select", "memory"], action="append")
+    parser.add_argument("--only", choices=["probe", "score", "dedupe", *SELECTIONS, "memory"], action="append")
     parser.add_argument("--rows", type=int, default=10_000_000, help="of the selection")
     parser.add_argument("--requests", type=int, default=100_000, help="of the memory check")
     parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES", help="decode and score for so long")
     parser.add_argument("--select-in", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.select_in:
-        select_in(arguments.select_in)
+        select_in(arguments.select_in, arguments.only[0])
         return
     parts: dict[str, Callable[[Path], Figures]] = {
         "probe": bench_probe,
         "score": bench_score,
         "dedupe": bench_dedupe,
-        "select": lambda folder: bench_select(folder, arguments.rows),
+        **{name: partial(bench_select, name=name, rows=arguments.rows) for name in SELECTIONS},
         "memory": lambda folder: bench_memory(folder, arguments.requests, 0),
     }
     wanted = arguments.only or ([] if arguments.soak else list(parts))

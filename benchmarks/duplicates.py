@@ -88,8 +88,9 @@ def write_jpeg(path: Path, picture: npt.NDArray[np.uint8]) -> None:
     cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
 
 
-def build(data: Path, root: Path, clips: int, others: int) -> dict[str, list[Path]]:
-    """Lays out a target and a web; returns the web files by kind of change (`other ...`: not copies)."""
+def build(data: Path, root: Path, clips: int, others: int) -> tuple[dict[str, list[Path]], dict[Path, str]]:
+    """Lays out a target and a web; returns the web files by kind of change (`other ...`: not copies), and for each the
+    file in `data` of which it was made."""
     rng = np.random.default_rng(0)
     rows = list(csv.DictReader((data / "target.csv").open()))
     group = "group" if "group" in rows[0] else "video"  # clips of one film
@@ -104,6 +105,7 @@ def build(data: Path, root: Path, clips: int, others: int) -> dict[str, list[Pat
     listing += [f"{data / row['path']},{row['label']},train" for row in of_train]
     (root / "target.csv").write_text("\n".join(listing) + "\n")
     planted: dict[str, list[Path]] = {}
+    origin: dict[Path, str] = {}
     for number, row in enumerate(held_out):
         film, fps = film_of(data / row["path"])
         for change, write in CHANGES.items():
@@ -111,23 +113,27 @@ def build(data: Path, root: Path, clips: int, others: int) -> dict[str, list[Pat
                 root / ("images" if "image" in change else "clips") / row["label"] / f"{change[:8].strip()}_{number}"
             )
             write(film, fps, place)
-            planted.setdefault(change, []).extend(place.parent.glob(place.name + ".*"))
+            (path,) = place.parent.glob(place.name + ".*")
+            planted.setdefault(change, []).append(path)
+            origin[path] = row["path"]
     for number, row in enumerate(elsewhere):
         film, fps = film_of(data / row["path"])
         write_film(path := root / "clips" / row["label"] / f"other_{number}.mp4", film, fps)
         planted.setdefault("other film", []).append(path)
+        origin[path] = row["path"]
     images = list(csv.DictReader((data / "images.csv").open())) if (data / "images.csv").exists() else []
     for number, at in enumerate(rng.permutation(len(images))[: others - others // 2]):
         picture = decode_image(data / images[at]["path"])
         write_jpeg(path := root / "images" / images[at]["query"] / f"other_{number}.jpg", picture)
         planted.setdefault("other image", []).append(path)
-    return planted
+        origin[path] = images[at]["path"]
+    return planted, origin
 
 
 def measure(data: Path, clips: int, others: int, dedupe_settings: dict[str, object]) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        planted = build(data, root, clips, others)
+        planted, origin = build(data, root, clips, others)
         student = {"network": {"name": "tsn_r18"}}
         recipe = Recipe.model_validate(
             {
@@ -152,6 +158,7 @@ def measure(data: Path, clips: int, others: int, dedupe_settings: dict[str, obje
             samples = {row["sample_id"]: Path(row["uri"]) for row in read_table(workspace.table("samples")).to_pylist()}
             rows = {samples[row["sample_id"]]: row for row in read_table(workspace.table("duplicates")).to_pylist()}
     found: dict[str, dict[str, float]] = {}
+    wrong: list[dict[str, object]] = []
     for kind, paths in planted.items():
         mine = [rows[path] for path in paths]
         dropped = sum(row["status"] != "ok" for row in mine)
@@ -165,13 +172,20 @@ def measure(data: Path, clips: int, others: int, dedupe_settings: dict[str, obje
             "sim_p50": middle,
             "sim_p95": high,
         }
+        if kind not in CHANGES:
+            wrong += [
+                {"file": path.name, "of": origin[path], "rule": row["rule"], "similarity": row["similarity"]}
+                | {"twin": samples[row["twin_id"]].name, "twin_of": origin.get(samples[row["twin_id"]])}
+                for path, row in zip(paths, mine, strict=True)
+                if row["status"] != "ok"
+            ]
     copies = sum(found[kind]["files"] for kind in CHANGES)
     hits = sum(found[kind]["dropped"] for kind in CHANGES)
-    wrong = sum(entry["dropped"] for kind, entry in found.items() if kind not in CHANGES)
     return {
         "kinds": found,
         "recall": hits / copies,
-        "precision": hits / max(hits + wrong, 1),
+        "precision": hits / max(hits + len(wrong), 1),
+        "wrong": wrong,
         "measured": {
             name: value for name, value in record.counts.items() if name not in ("rows", "dropped", "reasons")
         },
@@ -197,7 +211,9 @@ def main() -> None:
             f"{kind:32} {entry['files']:6} {entry['dropped']:8} {entry['by_features']:12}   "
             f"{entry['sim_p05']:.3f} / {entry['sim_p50']:.3f} / {entry['sim_p95']:.3f}"
         )
-    print({key: value for key, value in result.items() if key != "kinds"})
+    print({key: value for key, value in result.items() if key not in ("kinds", "wrong")})
+    for entry in result["wrong"]:  # type: ignore[attr-defined]
+        print("wrong:", entry)
     about = {
         "command": f"python benchmarks/duplicates.py --data DATA/{arguments.data.name} "
         f"--clips {arguments.clips} --others {arguments.others} --dedupe '{arguments.dedupe}'",

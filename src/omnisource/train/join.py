@@ -25,6 +25,7 @@ from omnisource.tables import read_table, writing
 from omnisource.train.pool import (
     FACTS,
     I32,
+    I64,
     KINDS,
     NEGATIVE,
     POSITIVE,
@@ -183,12 +184,15 @@ def _join(
         file, files = _prepared(tables, workspace, index, len(file), spill)
     probe = _columns(tables, "probe", _PROBE)
     at = index.find(probe.pop("hash"))
+    hit = at >= 0
+    at = at[hit]
     good = np.zeros(len(file), np.bool_)
-    good[at[at >= 0]] = True
+    good[at] = True
     good &= file >= 0
     for name in list(probe):
         samples[name] = np.full(len(file), -1, FACTS[name])
-        samples[name][at[at >= 0]] = probe.pop(name)[at >= 0]
+        samples[name][at] = probe.pop(name)[hit]
+    del at, hit
 
     # Units, as rows of the samples and, for those of the web, of the decisions.
     sample = np.flatnonzero(good & samples["target"]).astype(np.int32)
@@ -216,7 +220,7 @@ def _join(
         del judged, at, fits
     del index
 
-    order = np.lexsort((own["start_s"], samples["place"][sample], samples["source"][sample]))
+    order = _order(samples["source"], sample, own["start_s"])
     sample = sample[order]
     label = own.pop("label")[order]
     if len(unknown := np.flatnonzero(label < 0)):
@@ -240,6 +244,22 @@ def _join(
         files=files,
         soft_labels=soft_labels,
     )
+
+
+def _order(source: I32, sample: I32, start_s: npt.NDArray[np.float64]) -> I64:
+    """The order of units by source, sample and start; `source` is that of each sample."""
+    # Numbers sort much faster than they are argsorted, so each unit's number takes the last bits of its key.
+    rank = np.empty(len(source), np.uint64)
+    rank[np.argsort(source.astype(np.int16), kind="stable")] = np.arange(len(source), dtype=np.uint64)
+    bits = np.uint64(max(len(sample).bit_length(), 1))
+    keys = rank[sample] << bits | np.arange(len(sample), dtype=np.uint64)
+    keys.sort()
+    order = (keys & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64)
+    keys >>= bits
+    starts = start_s[order]
+    if ((keys[1:] == keys[:-1]) & (starts[1:] < starts[:-1])).any():  # the pieces of a sample are not in their order
+        return np.lexsort((start_s, sample, source[sample]))
+    return order
 
 
 def _prepared(
@@ -286,9 +306,11 @@ class _Index:
         packed = (keys & ~low) | np.arange(len(keys), dtype=np.uint64)
         packed.sort()
         self._rows = (packed & low).astype(np.int32)
+        del packed
         self._keys = keys[self._rows]
-        counts = np.bincount((keys >> self._shift).astype(np.int64), minlength=1 << bits)
-        self._first = np.cumsum(counts, dtype=np.int32) - counts.astype(np.int32)
+        counts = np.bincount((self._keys >> self._shift).view(np.int64), minlength=1 << bits)
+        self._first = np.cumsum(counts, dtype=np.int32)
+        self._first -= counts
         if (self._keys[1:] == self._keys[:-1]).any():
             raise UserError("the samples table lists a sample twice; run `omnisource ingest` again")
 
