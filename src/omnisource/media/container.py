@@ -41,6 +41,7 @@ class Video:
     deadline: float  # time.monotonic() after which reading stops
     read_errors: int = 0  # errors met by packets()
     decode_errors: int = 0  # errors met by decode()
+    orientation: npt.NDArray[np.int64] | None = None  # of the first frame that to_rgb gave; for `upright`
     _size: tuple[int, int] | None = None  # (width, height) of what to_rgb gives
     _moved: bool = False  # no longer at the beginning
     # One converter for all frames: making a new one for each halves the speed.
@@ -144,6 +145,10 @@ class Video:
             self._size = scaled_size(frame.width, frame.height, short_side)
             self.limits.check_pixels(*self._size)
         rgb = self._reformatter.reformat(frame, *self._size, format="rgb24", threads=1)
+        if self.orientation is None:
+            # Only the first frame is asked, and its small copy: PyAV's side data and its frame refer to each other, so
+            # that a frame so asked lives until Python's garbage collector comes by.
+            self.orientation = orientation(rgb)
         array = cast(U8, rgb.to_ndarray())
         return array
 
@@ -226,8 +231,10 @@ def orientation(frame: Any) -> npt.NDArray[np.int64]:
     return signs if abs(round(np.linalg.det(signs))) == 1 and np.abs(signs).sum() == 2 else identity
 
 
-def upright(pictures: U8, matrix: npt.NDArray[np.int64]) -> U8:
-    """Applies `orientation` to pictures (..., H, W, 3)."""
+def upright(pictures: U8, matrix: npt.NDArray[np.int64] | None) -> U8:
+    """Applies `orientation` to pictures (..., H, W, 3); None: they are upright."""
+    if matrix is None:
+        return pictures
     if matrix[0, 0] == 0:  # width and height change places
         pictures = np.swapaxes(pictures, -3, -2)
     if matrix[0].sum() < 0:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from omnisource.media.container import Video, is_hidden, open_video, orientation, upright
+from omnisource.media.container import Video, is_hidden, open_video, upright
 from omnisource.media.image import decode_animation, frame_times, open_image, scaled_size, to_array
 from omnisource.media.limits import DEFAULT_LIMITS, Limits, MediaError, Reason
 from omnisource.media.sniff import Kind, sniff_source
@@ -74,11 +74,8 @@ def decode_frames(
         frames = _decode_exact(video, span, sorted(set(targets)), short_side)
         if len(frames) < len(set(targets)):
             frames = _decode_nearest(video, span, sorted(set(targets)), short_side)
-        first = next(iter(frames.values()))
-        pictures = np.empty((len(wanted), *first.picture.shape), np.uint8)
-        for position, target in enumerate(targets):
-            pictures[position] = frames[target].picture
-        return upright(pictures, first.orientation)
+        pictures = np.stack([frames[target] for target in targets])
+        return upright(pictures, video.orientation)
 
 
 def iter_frames(
@@ -125,12 +122,6 @@ class _Span:
     keys: list[int]  # ordinals of key packets
     ordinal: dict[int, int]  # time stamp of a shown frame -> ordinal of its packet
     display: list[int]  # time stamps of the frames in the asked range, in order of display
-
-
-@dataclass
-class _Decoded:
-    picture: U8  # not yet upright
-    orientation: npt.NDArray[np.int64]
 
 
 def _starts(video: Video, start_s: float) -> list[float | None]:
@@ -242,9 +233,9 @@ def _ranges(span: _Span, targets: Sequence[int]) -> list[tuple[int, int]]:
     return ranges
 
 
-def _decode_exact(video: Video, span: _Span, targets: Sequence[int], short_side: int | None) -> dict[int, _Decoded]:
+def _decode_exact(video: Video, span: _Span, targets: Sequence[int], short_side: int | None) -> dict[int, U8]:
     """The targets whose own frames decode, by time stamp."""
-    wanted, found = set(targets), dict[int, _Decoded]()
+    wanted, found = set(targets), dict[int, U8]()
     places, context = {span.ordinal[target] for target in targets}, video.stream.codec_context
     # In H.264 a picture says whether others are predicted from it. Decoding those that nobody asked for and nobody
     # needs would be a quarter of the time. Other codecs have no such mark that holds for all later pictures.
@@ -253,7 +244,7 @@ def _decode_exact(video: Video, span: _Span, targets: Sequence[int], short_side:
     def keep(frames: list[Any]) -> None:
         for frame in frames:
             if frame.pts in wanted and frame.pts not in found:
-                found[frame.pts] = _Decoded(video.to_rgb(frame, short_side), orientation(frame))
+                found[frame.pts] = video.to_rgb(frame, short_side)
 
     delayed = context.has_b_frames  # it holds frames back to put them in order
     ranges = iter(_ranges(span, targets))
@@ -276,16 +267,16 @@ def _decode_exact(video: Video, span: _Span, targets: Sequence[int], short_side:
     return found
 
 
-def _decode_nearest(video: Video, span: _Span, targets: Sequence[int], short_side: int | None) -> dict[int, _Decoded]:
+def _decode_nearest(video: Video, span: _Span, targets: Sequence[int], short_side: int | None) -> dict[int, U8]:
     """For each target its own frame or, when that does not decode, the last before it, else the first after.
 
     Raises MediaError when fewer than half of the targets decode themselves.
     """
 
-    def converted(frame: Any) -> _Decoded:
-        return _Decoded(video.to_rgb(frame, short_side), orientation(frame))
+    def converted(frame: Any) -> U8:
+        return video.to_rgb(frame, short_side)
 
-    found: dict[int, _Decoded] = {}
+    found: dict[int, U8] = {}
     waiting, exact, before = deque(targets), 0, None
     video.flush()
     for frame in _span_frames(video, span):
@@ -322,7 +313,7 @@ def _decode_by_counting(
     limits: Limits,
 ) -> U8:
     """`decode_frames` for containers without time stamps: decodes all from the beginning and counts."""
-    needed, found, index, last, before = set(wanted), dict[int, _Decoded](), -1, None, None
+    needed, found, index, last, before = set(wanted), dict[int, U8](), -1, None, None
     with open_video(source, kind, limits) as video:
         for seconds, frame in _timed(video):
             if seconds < start_s - _SLACK_S:
@@ -332,15 +323,14 @@ def _decode_by_counting(
                 break
             index, last = index + 1, frame
             if index in needed:
-                found[index] = _Decoded(video.to_rgb(frame, short_side), orientation(frame))
+                found[index] = video.to_rgb(frame, short_side)
             if index == max(wanted):
                 break
         last = last or before
         if last is None:
             raise MediaError(Reason.NO_FRAMES, f"{source.url} has no frame in the asked range")
-        final = found.get(index) or _Decoded(video.to_rgb(last, short_side), orientation(last))
-    pictures = np.stack([found.get(i, final).picture for i in wanted])
-    return upright(pictures, final.orientation)
+        final = found[index] if index in found else video.to_rgb(last, short_side)
+    return upright(np.stack([found.get(i, final) for i in wanted]), video.orientation)
 
 
 def _timed(video: Video) -> Iterator[tuple[float, Any]]:
@@ -373,7 +363,7 @@ def _whole_video(
 
 
 def _render(video: Video, frame: Any, short_side: int | None) -> U8:
-    return upright(video.to_rgb(frame, short_side), orientation(frame))
+    return upright(video.to_rgb(frame, short_side), video.orientation)
 
 
 def _animation(source: Source, short_side: int | None, limits: Limits) -> Iterator[tuple[float, _Render]]:
