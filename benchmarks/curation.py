@@ -11,6 +11,7 @@ their older figures, each with its own date.
 
 import argparse
 import json
+import math
 import os
 import platform
 import subprocess
@@ -35,7 +36,7 @@ import pyarrow.compute as pc
 import torch
 from PIL import Image
 
-from omnisource.clips import segment_test
+from omnisource.clips import frame_times, segment_test
 from omnisource.curate.decide import decide
 from omnisource.curate.hamming import keep_first, near_pairs
 from omnisource.curate.pieces import Look, pieces
@@ -195,7 +196,7 @@ def bench_score(folder: Path) -> Figures:
     works: list[tuple[Unit, list[Sample], list[Path], list[list[int]]]] = [
         ("image", images, jpegs, [[0]]),
         ("window", films, videos, [window.tolist() for window in windows]),
-        ("frame", films, videos, [[second * FPS] for second in range(film_s)]),
+        ("frame", films, videos, [[math.ceil(at * FPS - 1e-6)] for at in frame_times(film_s)]),
     ]
     for kind, samples, paths, indices in works:
         ours(samples[:16], kind)  # first use of the network, start of the processes

@@ -7,12 +7,15 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from omnisource.curate.closeness import compare
 from omnisource.curate.embed import FEATURES
 from omnisource.curate.engine import LOCAL, Engine
 from omnisource.curate.hamming import I64, keep_first, near_pairs
+from omnisource.curate.motion import Motions
 from omnisource.curate.samples import Samples
+from omnisource.media import Limits
 from omnisource.recipe import Recipe
 from omnisource.tables import DUPLICATES, Journal, write_table
 from omnisource.workspace import StageRecord, Workspace
@@ -44,7 +47,7 @@ def dedupe(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> Stag
         if settings.exact:
             _exact(rows)
         if settings.phash_distance is not None:
-            _near(rows, settings.phash_distance)
+            _near(recipe, workspace, rows, settings.phash_distance, engine)
         measured: dict[str, Any] = {}
         if settings.against_test and not rows.empty:
             measured = _against_test(recipe, workspace, rows, mark, engine)
@@ -138,15 +141,23 @@ def _exact(rows: _Rows) -> None:
     rows.drop(known[copies], "duplicate_exact", "sha256", rows.ids[original[copies]], 1.0)
 
 
-def _near(rows: _Rows, distance: int) -> None:
-    """Of samples of one format with like pictures the first stays; black ones all look alike, so they are left out."""
+def _near(recipe: Recipe, workspace: Workspace, rows: _Rows, distance: int, engine: Engine) -> None:
+    """Of samples of one format with like pictures the first stays; black ones all look alike, so they are left out.
+
+    Videos must also be equally long and move alike.
+    """
+    limits = recipe.probe.limits
+    bounds = Limits(**limits.model_dump(exclude={"memory_bytes"}))
     hashed = rows.kept & ~rows.flat & _known(rows.phash)
     for format_ in ("image", "clip", "untrimmed"):
         mine = np.flatnonzero(hashed & (rows.format == format_))
         words = np.array([int(word, 16) for word in rows.phash[mine]], np.uint64)
         pairs = near_pairs(words, distance)
         if format_ != "image":
+            films = Samples(workspace, "web", [format_]).table()
+            films = films.take(pc.index_in(pa.array(rows.ids[mine], pa.string()), films["sample_id"]))
             pairs = _of_one_length(pairs, rows.duration_s[mine])
+            pairs = Motions(bounds, limits.memory_bytes, engine.workers).agreeing(pairs, films)
         twin = keep_first(len(mine), pairs)
         copies = np.flatnonzero(twin >= 0)
         differing = np.bitwise_count(words[copies] ^ words[twin[copies]])
