@@ -12,7 +12,7 @@ A kept unit is right when it shows the class under which it would train. Recall 
 import argparse
 import json
 import platform
-import sys
+import shlex
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -143,7 +143,11 @@ def main() -> None:
             f"{row.get('right', 0):6} {row.get('wanted', 0):7} {share[0]:>9} {share[1]:>7}"
         )
     result = {
-        "command": "python benchmarks/filters.py " + " ".join(sys.argv[1:]),
+        "command": shlex.join(
+            ["python", "benchmarks/filters.py", f"recipes/{arguments.recipe.name}"]
+            + [part for given in arguments.overrides if not given.startswith("data=") for part in ("--set", given)]
+            + ["--set", f"data=DATA/{recipe.data.name}", *(["--frozen"] if arguments.frozen else [])]
+        ),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{platform.machine()}, CPU, {torch.get_num_threads()} threads",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},

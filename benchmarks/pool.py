@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import resource
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -182,7 +181,7 @@ def main() -> None:
         rounds = [json.loads(subprocess.run(command, check=True, capture_output=True).stdout) for _ in range(3)]
         sizes = {path.stem: path.stat().st_size for path in sorted((root / "tables").glob("*.parquet"))}
     report = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": f"python benchmarks/pool.py --samples {given.samples} --steps {given.steps}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs",
         "versions": {

@@ -47,6 +47,19 @@ def read_features(network: torch.nn.Module, path: Path, indices: list[int], keys
     return features.reshape(len(indices), -1).numpy()
 
 
+def form_features(network: torch.nn.Module, row: Path, form: tuple[int, int] | None) -> tuple[np.ndarray, int]:
+    """Features of all frames of an original (None), or of the key frames of its prepared form; and the file's bytes."""
+    count = probe_media(row).num_frames
+    assert count is not None
+    if form is None:
+        return read_features(network, row, list(range(count))), row.stat().st_size
+    gop, crf = form
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "prepared.mp4"
+        size = prepare_video(row, target, short_side=SHORT_SIDE, gop=gop, crf=crf).bytes
+        return read_features(network, target, list(range(0, count, gop)), keys_only=True), size
+
+
 def accuracy(x: np.ndarray, y: np.ndarray, test_x: np.ndarray, test_y: np.ndarray, classes: int) -> float:
     """Top-1 accuracy of a logistic regression (L2, LBFGS) on standardised features."""
     mean, std = x.mean(0), x.std(0) + 1e-6
@@ -82,6 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "prepared.json")
+    parser.add_argument("--keep", type=Path, help="folder for features: a run that was ended goes on from there")
     parser.add_argument("--forms", nargs="*", choices=FORMS, default=list(FORMS), help="none: only the places")
     given = parser.parse_args()
     forms = {name: FORMS[name] for name in given.forms}
@@ -95,14 +109,19 @@ def main() -> None:
     prepared: dict[str, list[np.ndarray]] = {name: [] for name in forms}
     sizes = dict.fromkeys(("originals", *forms), 0)
     with tempfile.TemporaryDirectory() as folder:
+        keep = given.keep or Path(folder)
+        keep.mkdir(parents=True, exist_ok=True)
         for number, row in enumerate(track(rows, len(rows), "features")):
-            path, target = given.root / row["path"], Path(folder) / f"{number}.mp4"
-            count = probe_media(path).num_frames
-            original.append(read_features(network, path, list(range(count))))
-            sizes["originals"] += path.stat().st_size
-            for name, (gop, crf) in forms.items():
-                sizes[name] += prepare_video(path, target, short_side=SHORT_SIDE, gop=gop, crf=crf).bytes
-                prepared[name].append(read_features(network, target, list(range(0, count, gop)), keys_only=True))
+            for name, form in {"originals": None, **forms}.items():
+                kept = keep / f"{number} {name}.npz"
+                if not kept.exists():
+                    features, size = form_features(network, given.root / row["path"], form)
+                    partial = keep / "partial.npz"
+                    np.savez(partial, features=features, size=size)
+                    partial.rename(kept)
+                with np.load(kept) as found:
+                    (original if form is None else prepared[name]).append(found["features"])
+                    sizes[name] += int(found["size"])
     test = np.stack([features[segment_test(len(features), SEGMENTS)].mean(0) for features in original])
     scores: dict[str, list[float]] = {name: [] for name in ("originals", *PLACES, *forms)}
     for seed in range(SEEDS):

@@ -63,7 +63,9 @@ def test_of_films_by_one_still_camera_only_the_copy_goes(tmp_path: Path) -> None
     for seed in (1, 2, 3):
         write(web / f"{seed}.mp4", film(seed))
     write(web / "copy.mp4", np.stack([cv2.resize(p, (80, 60), interpolation=cv2.INTER_AREA) for p in film(1)]), 28)
-    (tmp_path / "target.csv").write_text("path,label,split\nweb/walk/1.mp4,walk,train\nweb/walk/2.mp4,run,train\nweb/walk/3.mp4,run,test\n")
+    (tmp_path / "target.csv").write_text(
+        "path,label,split\nweb/walk/1.mp4,walk,train\nweb/walk/2.mp4,run,train\nweb/walk/3.mp4,run,test\n"
+    )
     training = {"network": {"name": "tsn_r18"}}
     recipe = Recipe.model_validate(
         {

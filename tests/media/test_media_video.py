@@ -1,5 +1,7 @@
 """Frame-exact decoding, in every container and codec that the web has."""
 
+import gc
+
 import av
 import numpy as np
 import pytest
@@ -207,6 +209,18 @@ def test_pictures_that_nobody_needs_change_nothing(tmp_path, more):
     every = decode_frames(path, range(50))
     for indices in ([7], [3, 11, 12, 40], [49], list(range(0, 50, 7))):
         assert (decode_frames(path, indices) == every[indices]).all(), (more, indices)
+
+
+def test_no_decoded_frame_waits_for_the_garbage_collector(media):
+    gc.collect()
+    gc.disable()
+    try:
+        decode_frames(media["h264.mp4"], range(40), short_side=32)
+        left = [thing for thing in gc.get_objects() if isinstance(thing, av.VideoFrame)]
+    finally:
+        gc.enable()
+    # PyAV's side data and its frame refer to each other, so the one that was asked how it lies may stay: a small one.
+    assert len(left) <= 1 and all(frame.height <= 32 for frame in left)
 
 
 def test_keys_only_takes_the_key_frame_before(media):
