@@ -85,5 +85,5 @@ def _request(sample: Sample) -> Request:
 
 def _grey(views: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """(crops, T, H, W, 3) -> (T, crops * H, W)."""
-    grey = views.mean(-1).round().astype(np.uint8)
+    grey: npt.NDArray[np.uint8] = views.mean(-1).round().astype(np.uint8)
     return grey.transpose(1, 0, 2, 3).reshape(_FRAMES, -1, _SIDE)
