@@ -356,11 +356,10 @@ def _read(
 ) -> tuple[Columns, Rows]:
     """Like `_columns`, but the columns of `wide` become the rows of a nameless file that is mapped into memory."""
     with tempfile.NamedTemporaryFile(dir=spill, suffix=".arrow") as file:
-        with pa.ipc.new_file(file, wide) as writer:
+        with pa.OSFile(file.name, "wb") as sink, pa.ipc.new_file(sink, wide) as writer:
             columns = _gather(
                 tables, table, query, wide.names, lambda batch: writer.write_batch(batch.select(wide.names).cast(wide))
             )
-        file.flush()
         with pa.memory_map(file.name) as mapped:
             pieces = pa.ipc.open_file(mapped)
             return columns, Rows([pieces.get_batch(number) for number in range(pieces.num_record_batches)])
