@@ -25,7 +25,6 @@ from omnisource.tables import read_table, writing
 from omnisource.train.pool import (
     FACTS,
     I32,
-    I64,
     KINDS,
     NEGATIVE,
     POSITIVE,
@@ -220,7 +219,7 @@ def _join(
         del judged, at, fits
     del index
 
-    order = _order(samples["source"], sample, own["start_s"])
+    order = np.lexsort((own["start_s"], samples["place"][sample], samples["source"][sample]))
     sample = sample[order]
     label = own.pop("label")[order]
     if len(unknown := np.flatnonzero(label < 0)):
@@ -244,22 +243,6 @@ def _join(
         files=files,
         soft_labels=soft_labels,
     )
-
-
-def _order(source: I32, sample: I32, start_s: npt.NDArray[np.float64]) -> I64:
-    """The order of units by source, sample and start; `source` is that of each sample."""
-    # Numbers sort much faster than they are argsorted, so each unit's number takes the last bits of its key.
-    rank = np.empty(len(source), np.uint64)
-    rank[np.argsort(source.astype(np.int16), kind="stable")] = np.arange(len(source), dtype=np.uint64)
-    bits = np.uint64(max(len(sample).bit_length(), 1))
-    keys = rank[sample] << bits | np.arange(len(sample), dtype=np.uint64)
-    keys.sort()
-    order = (keys & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64)
-    keys >>= bits
-    starts = start_s[order]
-    if ((keys[1:] == keys[:-1]) & (starts[1:] < starts[:-1])).any():  # the pieces of a sample are not in their order
-        return np.lexsort((start_s, sample, source[sample]))
-    return order
 
 
 def _prepared(
