@@ -128,21 +128,31 @@ def test_training_in_half_precision_follows_full_precision(name: str) -> None:
     assert torch.nn.functional.cosine_similarity(full.flatten(), half.flatten(), 0) > 0.99
 
 
+@pytest.mark.parametrize("consensus", ["mean-std", "mean-std-slope"])
 @pytest.mark.parametrize("name", ["tsn_r18", "tsn_efficientnet_lite0"])
-def test_a_consensus_that_sees_change(name: str) -> None:
+def test_a_consensus_that_sees_change(name: str, consensus: str) -> None:
     options = {"base_width": 8} if name == "tsn_r18" else {}
     torch.manual_seed(0)
-    network = networks.create(name, 3, consensus="mean-std", **options).eval()
+    network = networks.create(name, 3, consensus=consensus, **options).eval()
     clips = torch.randn(2, 3, 4, 64, 64)
     with torch.no_grad():
         features = network.features(clips)
-        found = network.agree(features)
-        assert network.feature_dim == found.shape[1] == 2 * features.shape[2]
-        assert torch.equal(found[:, : features.shape[2]], features.mean(1))
-        torch.testing.assert_close(found[:, features.shape[2] :], features.std(1, correction=0), atol=4e-3, rtol=1e-3)
-        still = network.agree(features[:, :1].expand(-1, 4, -1))
-        torch.testing.assert_close(still, network.agree(features[:, :1]))  # a still clip and its frame are alike
-        assert (found[:, features.shape[2] :] > 0).all()
+        mean, spread, *slope = network.agree(features).split(features.shape[2], 1)
+        assert torch.equal(mean, features.mean(1)) and (spread > 0).all()
+        assert network.feature_dim == (2 + len(slope)) * features.shape[2]
+        torch.testing.assert_close(spread, features.std(1, correction=0), atol=4e-3, rtol=1e-3)
+        backwards = network.agree(features.flip(1)).split(features.shape[2], 1)
+        torch.testing.assert_close(backwards[1], spread)
+        assert len(slope) == (consensus == "mean-std-slope")
+        for way in slope:  # the other way round in time
+            torch.testing.assert_close(backwards[2], -way)
+            times = torch.tensor([-1.0, -1 / 3, 1 / 3, 1.0])
+            torch.testing.assert_close(way, (features * times[:, None]).mean(1))
+        # A single snippet changes as training clips usually do.
+        network.usual_change.copy_(torch.arange(len(network.usual_change)))
+        alone = network.agree(features[:, :1])
+        assert torch.equal(alone[:, : features.shape[2]], features[:, 0])
+        assert torch.equal(alone[:, features.shape[2] :], network.usual_change.expand(2, -1))
     network.train()
     network(clips[:, :, :1]).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())

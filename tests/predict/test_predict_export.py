@@ -38,7 +38,7 @@ def film(path: Path) -> Path:
     [
         ("slowonly_r18", {}, "3, 4, 40, 40"),
         ("tsn_r18", {}, "3, snippets, 40, 40"),
-        ("tsn_r18", {"consensus": "mean-std"}, "3, snippets, 40, 40"),
+        ("tsn_r18", {"consensus": "mean-std-slope"}, "3, snippets, 40, 40"),
     ],
 )
 def test_onnx_recognises_files_as_the_checkpoint_does(
@@ -58,7 +58,7 @@ def test_onnx_recognises_files_as_the_checkpoint_does(
 
 
 def test_a_2d_network_of_torch_export_takes_any_number_of_snippets(tmp_path: Path) -> None:
-    checkpoint = checkpoint_of(tmp_path, "tsn_r18", consensus="mean-std")
+    checkpoint = checkpoint_of(tmp_path, "tsn_r18", consensus="mean-std-slope")
     assert export(checkpoint, tmp_path / "n.pt2") <= TOLERANCE
     module = torch.export.load(tmp_path / "n.pt2").module()
     clip = torch.randn(2, 3, 9, 40, 40)

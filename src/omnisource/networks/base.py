@@ -12,7 +12,8 @@ from omnisource.errors import UserError
 from omnisource.networks.kernels import fold_frames, unfold_frames
 from omnisource.networks.layers import ConvNorm, free_form
 
-Consensus = Literal["mean", "mean-std"]
+Consensus = Literal["mean", "mean-std", "mean-std-slope"]
+_PARTS = {"mean": 1, "mean-std": 2, "mean-std-slope": 3}
 _LEAST_VARIANCE = 1e-5
 
 
@@ -45,10 +46,11 @@ class Network(nn.Module):
         self.consensus: Consensus = "mean"
         self.dropout = nn.Dropout(dropout)
         self.head: nn.Linear
+        self.usual_change: Tensor
 
     @property
     def feature_dim(self) -> int:
-        """Width of what the classifier sees: D, the width of `features`, or 2 D with the consensus `mean-std`."""
+        """Width of what the classifier sees: D, the width of `features`, times the parts of the consensus."""
         return self.head.in_features
 
     def finish(self, feature_dim: int, consensus: "Consensus" = "mean") -> None:
@@ -57,7 +59,10 @@ class Network(nn.Module):
         if consensus not in get_args(Consensus):
             raise UserError(f"consensus must be one of {', '.join(get_args(Consensus))}, not {consensus!r}")
         self.consensus = consensus
-        self.head = nn.Linear(feature_dim * (2 if consensus == "mean-std" else 1), self.num_classes)
+        if consensus != "mean":
+            # Spread and slope of the training clips: what a single snippet, which shows no change, is taken to have.
+            self.register_buffer("usual_change", torch.zeros(feature_dim * (_PARTS[consensus] - 1)))
+        self.head = nn.Linear(feature_dim * _PARTS[consensus], self.num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -101,16 +106,26 @@ class Network(nn.Module):
     def agree(self, features: Tensor, consensus: "Consensus | None" = None) -> Tensor:
         """`features` -> (N, feature_dim), what the classifier sees: of a spatial network the consensus of the snippets.
 
-        `mean` is TSN's. `mean-std` (ours) adds how much each feature changes from snippet to snippet: what moves is in
-        there, without any temporal kernel. `consensus`: another than the network's own.
+        `mean` is TSN's. The others are ours: `mean-std` adds how much each feature changes from snippet to snippet, so
+        what moves is in there without any temporal kernel; `mean-std-slope` also which way it changes (least squares
+        over the snippets), which tells sitting down from standing up. A single snippet tells nothing about change and
+        gets the usual one of the training clips. `consensus`: another than the network's own.
         """
         if not self.spatial:
             return features
-        mean = features.mean(1)
-        if (consensus or self.consensus) == "mean":
+        chosen, mean = consensus or self.consensus, features.mean(1)
+        if chosen == "mean":
             return mean
-        spread = (features.var(1, correction=0) + _LEAST_VARIANCE).sqrt()  # the root of zero has no gradient
-        return torch.cat([mean, spread], 1)
+        parts = [(features.var(1, correction=0) + _LEAST_VARIANCE).sqrt()]  # the root of zero has no gradient
+        ones = features.new_ones(features.shape[1])
+        if chosen == "mean-std-slope":
+            times = 2 * (ones.cumsum(0) - 1) / (ones.sum() - 1).clamp(min=1) - 1  # from -1 to 1
+            parts.append((features * times[:, None]).mean(1))
+        change = torch.cat(parts, 1)
+        if chosen == self.consensus:
+            # Chosen by a tensor, so that an exported network takes one snippet or several.
+            change = torch.where(ones.sum() == 1, self.usual_change.expand_as(change).to(change.dtype), change)
+        return torch.cat([mean, change], 1)
 
     def train(self, mode: bool = True) -> Self:
         """As in torch, but frozen norms stay in evaluation mode."""

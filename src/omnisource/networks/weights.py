@@ -11,6 +11,7 @@ from omnisource.networks.base import Network
 from omnisource.networks.layouts import LAYOUTS, Layout
 
 HEAD = ("head.weight", "head.bias")
+_OWN = ("num_batches_tracked", "usual_change")  # what files of others need not have
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def translate(
             if renamed.pop(key, None) is not None:
                 dropped[key] = "the classifier is started anew"
             renamed[key] = wanted[key]
-    missing = [key for key in wanted if key not in renamed and not key.endswith("num_batches_tracked")]
+    missing = [key for key in wanted if key not in renamed and not key.endswith(_OWN)]
     if missing == list(HEAD):
         raise UserError(f"{where}: the file has no classifier; ask for a new head to start one anew")
     if missing:

@@ -1,8 +1,8 @@
 """Training with a fixed trunk: its features of a few views of every unit are computed once, kept, and read like pixels.
 
-What a fixed trunk says of a view never changes, so only the classifier is left to train. The difference to training the
-whole network with `trunk_lr_scale: 0` is that a unit's views come from a fixed number, and that samples are mixed after
-the trunk in place of before it.
+What a fixed trunk says of a view never changes, so only the classifier is left to train. The differences to training
+the whole network with `trunk_lr_scale: 0`: a unit's views come from a fixed number, samples are mixed after the trunk
+in place of before it, and the classifier trains on standardised features (`Standard`), so that one learning rate fits.
 """
 
 import fcntl
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from omnisource.clips import augment
 from omnisource.errors import UserError
@@ -36,6 +36,8 @@ _FEATURES = pa.schema([pa.field("key", pa.string(), nullable=False), pa.field("f
 _VIEW = 7  # what a key is drawn for
 _MOST_BYTES = 8 * 2**30  # of features in memory
 _KEPT_BYTES = 2**28  # of a unit's decoded frames, for its views
+
+_LEAST_SCALE = 1e-3  # of a feature, below which it counts as constant
 
 Read = tuple[list[U8], list[F32] | None]
 
@@ -95,6 +97,7 @@ def trunk_features(
             "trunk": _digest(network),
             "input": training.input.model_dump(mode="json"),
             "views": count,
+            "form": "mean-std-slope, nan where unknown",
         }
     )
     failures: dict[int, Failure] = {}
@@ -117,8 +120,56 @@ def trunk_features(
     return features, failures
 
 
+@dataclass(frozen=True)
+class Standard:
+    """The coordinates in which a classifier on a fixed trunk trains: (feature - mean) / scale, (D,) each.
+
+    Mean and scale are those of the target's training views, so web data of another domain does not move them. What a
+    single snippet can't show (NaN) becomes the mean.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    @classmethod
+    def of(cls, features: F32, rows: npt.NDArray[np.bool_]) -> "Standard":
+        """From the features (units, views, D) of some units."""
+        seen = features[rows].reshape(-1, features.shape[2]).astype(np.float64)
+        known = np.isfinite(seen)
+        count = np.maximum(known.sum(0), 1)
+        mean = np.where(known, seen, 0).sum(0) / count
+        scale = np.sqrt((np.where(known, seen - mean, 0) ** 2).sum(0) / count)
+        scale[scale < _LEAST_SCALE] = 1.0
+        return cls(torch.from_numpy(mean).float(), torch.from_numpy(scale).float())
+
+    def apply(self, features: F32) -> None:
+        """Standardises features (units, views, D) in place."""
+        mean, scale = self.mean.numpy(), self.scale.numpy()
+        for unit in features:  # no second copy of all
+            unit -= mean
+            unit /= scale
+            np.nan_to_num(unit, copy=False, nan=0.0)
+
+    def enter(self, head: nn.Linear) -> None:
+        """Makes a classifier of features the same classifier of standardised ones."""
+        mean, scale = self.mean.to(head.weight.device), self.scale.to(head.weight.device)
+        with torch.no_grad():
+            head.bias.add_(head.weight @ mean)
+            head.weight.mul_(scale)
+
+    def leave(self, network: Network) -> None:
+        """The inverse of `enter`; the network also learns what a single snippet's change is taken for."""
+        head = network.head
+        mean, scale = self.mean.to(head.weight.device), self.scale.to(head.weight.device)
+        with torch.no_grad():
+            head.weight.div_(scale)
+            head.bias.sub_(head.weight @ mean)
+            if network.consensus != "mean":
+                network.usual_change.copy_(mean[-len(network.usual_change) :])
+
+
 class FrozenLoader:
-    """The batches of a plan for one process; what would be pixels are features (n, D)."""
+    """The batches of a plan for one process; what would be pixels are standardised features (n, D)."""
 
     def __init__(self, plan: Plan, features: F32, failures: dict[int, Failure], quarantine: Quarantine) -> None:
         self._plan, self._features, self._quarantine = plan, features, quarantine
@@ -206,15 +257,17 @@ def _look(
     )
     with torch.no_grad():
         # The longest form is kept: its first columns are the shorter one.
-        found: Tensor = network.agree(network.features(clips), "mean-std")
+        found: Tensor = network.agree(network.features(clips), "mean-std-slope")
     features: F32 = found.float().cpu().numpy()
+    if network.spatial and clips.shape[2] == 1:
+        features[:, features.shape[1] // 3 :] = np.nan  # one snippet shows no change
     return features
 
 
 def _digest(network: Network) -> str:
     whole = hashlib.blake2b(network.name.encode(), digest_size=16)
     for name, value in network.state_dict().items():
-        if not name.startswith("head."):
+        if not name.startswith(("head.", "usual_change")):
             whole.update(name.encode() + value.cpu().numpy().tobytes())
     return whole.hexdigest()
 

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from omnisource.clips import Camera
 from omnisource.errors import UserError
-from omnisource.media import Limits
+from omnisource.media import Failure, Limits
 from omnisource.networks import (
     Meta,
     Network,
@@ -37,9 +38,9 @@ from omnisource.recipe import Training
 from omnisource.tables import write_json
 from omnisource.train import keys
 from omnisource.train.board import open_board
-from omnisource.train.decode import Reading
+from omnisource.train.decode import F32, Reading
 from omnisource.train.distributed import Parallel, Ranks
-from omnisource.train.frozen import FrozenLoader, trunk_features
+from omnisource.train.frozen import FrozenLoader, Standard, trunk_features
 from omnisource.train.inputs import Inputs, make_inputs
 from omnisource.train.loader import Batch, Loader, Quarantine
 from omnisource.train.optimise import Average, build_optimiser, rate, set_rate
@@ -105,6 +106,7 @@ class Trainer:
             module = nn.Sequential(self.network.dropout, self.network.head)
         self.forward = cast(nn.Module, torch.compile(module)) if training.compile else module
         self.weights = torch.tensor([training.loss_weight.get(name, 1.0) for name in pool.sources], device=ranks.device)
+        self.standard: Standard | None = None  # of a fixed trunk's features
         self.at = Progress(0, new_tally(pool))
         self.log = Log(folder / "log.jsonl") if ranks.first else None
         self.speed = Log(folder / "speed.jsonl") if ranks.first else None
@@ -249,9 +251,12 @@ class Trainer:
                 raise UserError("trunk_views: with a fixed trunk one process does all; start it without torchrun")
             # Below the folder of all runs, which share them.
             store = self.folder.parent / ".features"
-            found = trunk_features(self.network, self.pool, self.reading, training, self.ranks.device, store)
+            features, failures = trunk_features(
+                self.network, self.pool, self.reading, training, self.ranks.device, store
+            )
             self.network.train()
-            return FrozenLoader(self.plan, *found, quarantine)
+            self._standardise(features, failures)
+            return FrozenLoader(self.plan, features, failures, quarantine)
         return Loader(
             self.plan,
             self.reading,
@@ -266,6 +271,16 @@ class Trainer:
     def _check_precision(self, batch: Batch) -> None:
         inputs = make_inputs(batch, self.pool, self.training, self.spatial, self.ranks.device)
         check_precision(self.network, inputs.clips[0], inputs.labels[inputs.rows[0]], self.training.precision)
+
+    def _standardise(self, features: F32, failures: Mapping[int, Failure]) -> None:
+        """Changes features, and the classifier with them, to the coordinates in which it trains."""
+        roles = np.array([role == "target" for role in self.pool.roles])
+        known = ~np.isin(np.arange(len(self.pool)), list(failures))
+        self.standard = Standard.of(features, roles[self.pool.source] & known)
+        self.standard.apply(features)
+        if self.at.step == 0:  # a state that was restored is already in these coordinates
+            self.standard.enter(self.network.head)
+            self.average = Average(self.network, self.training.ema) if self.training.ema else None
 
     def _steps(self, epochs: float | None) -> int:
         return max(1, round(epochs * self.plan.steps_per_epoch)) if epochs else 0
@@ -326,7 +341,7 @@ class Trainer:
 
     def _validate(self) -> None:
         assert self.validation is not None
-        with self._averaged():
+        with self._as_tested():
             # The shares of a sharded network must meet in every forward pass: all processes see all clips.
             ranks = Ranks(0, 1, self.ranks.device) if self.parallel.sharded else self.ranks
             found = validate(self.network, self.validation, self.reading, ranks, self.training.workers)
@@ -353,7 +368,7 @@ class Trainer:
                 "best": self.at.best,
             },
         )
-        with self._averaged():
+        with self._as_tested():
             weights, network = self.parallel.weights(), self.network
             if not self.ranks.first:
                 return
@@ -363,13 +378,16 @@ class Trainer:
             save_checkpoint(self.folder / name, network, meta)
 
     @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """The network with its averaged weights, while there are any."""
-        if self.average is None:
+    def _as_tested(self) -> Iterator[None]:
+        """The network in the form in which it is used: with averaged weights, for features as the trunk gives them."""
+        if self.average is None and self.standard is None:
             yield
             return
         now = {name: value.clone() for name, value in self.network.state_dict().items()}
-        self.network.load_state_dict(self.average.weights)
+        if self.average is not None:
+            self.network.load_state_dict(self.average.weights)
+        if self.standard is not None:
+            self.standard.leave(self.network)
         try:
             yield
         finally:
