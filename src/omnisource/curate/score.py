@@ -13,7 +13,7 @@ from omnisource.curate.samples import Sample, Samples
 from omnisource.curate.teacher import Teacher, load_teacher, look_settings
 from omnisource.infer import Result, infer
 from omnisource.media import Limits
-from omnisource.networks import is_spatial
+from omnisource.networks import takes_frames
 from omnisource.progress import meter, track
 from omnisource.recipe import Recipe
 from omnisource.recipe.curation import Unit
@@ -79,15 +79,15 @@ def units_by_teacher(recipe: Recipe) -> dict[str, list[Unit]]:
     """Which teacher looks at which units: those of the formats that there are and the students that are planned."""
     web = [recipe.sources[name] for name in recipe.web_sources]
     formats = {source.format for source in web}
-    students = [is_spatial(recipe.student_of(run).network.name) for run in recipe.planned_runs()] if web else []
+    frames = [takes_frames(recipe.student_of(run)) for run in recipe.planned_runs()] if web else []
     needed: list[Unit] = []
     if "image" in formats:
         needed.append("image")
     if "clip" in formats:
         needed.append("clip")
     if "untrimmed" in formats:
-        needed += ["window"] if not all(students) else []
-        needed += ["frame"] if any(students) else []
+        needed += ["window"] if not all(frames) else []
+        needed += ["frame"] if any(frames) else []
     wanted: dict[str, list[Unit]] = {}
     for unit in needed:
         for name in getattr(recipe.score, unit):

@@ -46,7 +46,7 @@ def training() -> dict[str, Any]:
             "name": "tsn_efficientnet_lite0",
             "init": {"imagenet": "package"},
             "dropout": 0.5,
-            "options": {"consensus": "mean-std"},
+            "options": {"consensus": "mean-std-slope"},
         },
         "input": {"frames": 8, "short_side": 182, "size": 160, "min_area": 0.3},
         "epochs": 20,
@@ -59,6 +59,7 @@ def training() -> dict[str, Any]:
             "clip_grad": 5,
             "trunk_lr_scale": 0,
         },
+        "snippets": {"kind": "window"},
         "trunk_views": 4,
         "threads": 1,
     }

@@ -12,6 +12,7 @@ from omnisource.networks.csn import CSN
 from omnisource.networks.efficientnet import EfficientNet
 from omnisource.networks.inception3d import InceptionI3D
 from omnisource.networks.resnet import i3d_resnet, slowonly, tsn_resnet
+from omnisource.recipe import Training
 
 _BUILDERS: dict[str, Callable[..., Network]] = {
     **{f"tsn_r{depth}": partial(tsn_resnet, depth) for depth in (18, 34, 50, 101, 152)},
@@ -32,6 +33,11 @@ def names() -> list[str]:
 def is_spatial(name: str) -> bool:
     """Whether the network of this name is 2D: sees single frames and averages over them (TSN)."""
     return name.startswith("tsn_")
+
+
+def takes_frames(training: Training) -> bool:
+    """Whether a training takes 1-FPS frames of untrimmed videos (2D networks; paper, section 3.3.2), not windows."""
+    return is_spatial(training.network.name) and training.snippets.kind != "window"
 
 
 def usual_input(name: str) -> tuple[int, int]:

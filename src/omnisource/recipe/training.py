@@ -92,9 +92,12 @@ class Camera(Section):
 
 
 class Snippets(Section):
-    """Which 1-FPS frames of an untrimmed video a 2D input takes (paper, section 3.3.2)."""
+    """Which 1-FPS frames of an untrimmed video a 2D input takes (paper, section 3.3.2).
 
-    kind: Literal["positive-negative", "positives-only", "random"] = "positive-negative"
+    `window` (ours): kept windows instead, as a 3D network does, for a consensus that sees change.
+    """
+
+    kind: Literal["positive-negative", "positives-only", "random", "window"] = "positive-negative"
 
 
 class Optimiser(Section):

@@ -136,6 +136,7 @@ class Reading:
         assert self.frames is not None, "frames are units of 2D networks"
         times, sides, labels = self.frames.of(unit.place)
         kind = self.training.snippets.kind
+        assert kind != "window", "windows are no frames"
         positive = (sides == POSITIVE) & (labels == unit.label)
         negative = ~positive if kind == "random" else sides == NEGATIVE
         drawn = snippet_times(

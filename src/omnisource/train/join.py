@@ -49,7 +49,7 @@ def build_pool(
     recipe: Recipe,
     workspace: Workspace,
     sources: Sequence[str],
-    spatial: bool,
+    by_frame: bool,
     split: str = "train",
     flow: bool = False,
     prepared: bool = False,
@@ -60,7 +60,7 @@ def build_pool(
         recipe: its sources and its selection.
         workspace: where the tables lie.
         sources: names of sources; web sources give what `select` kept.
-        spatial: True for a 2D network: of untrimmed videos it takes frames, a 3D network takes windows.
+        by_frame: of untrimmed videos take 1-FPS frames (`networks.takes_frames`), not windows.
         split: of target samples.
         flow: read the target's flow videos (stage `flow`) in place of the videos; samples without flow are left out.
         prepared: read the files of the stage `prepare`; samples without one are left out.
@@ -81,7 +81,7 @@ def build_pool(
         _declare(tables, recipe, workspace, names, classes)
         if flow:
             _turn_to_flow(tables, recipe, workspace, names)
-        pool = _join(tables, recipe, workspace, names, classes, spatial, split, prepared, spill)
+        pool = _join(tables, recipe, workspace, names, classes, by_frame, split, prepared, spill)
     _check(pool, recipe, split)
     for stage in [*(["flow"] if flow else []), *(["prepare"] if prepared else [])]:
         if made := workspace.record(stage):
@@ -167,13 +167,13 @@ def _join(
     workspace: Workspace,
     names: tuple[str, ...],
     classes: tuple[str, ...],
-    spatial: bool,
+    by_frame: bool,
     split: str,
     prepared: bool,
     spill: Path,
 ) -> Pool:
     roles = tuple(recipe.sources[name].role for name in names)
-    piece = KINDS.index("frame" if spatial else "window")
+    piece = KINDS.index("frame" if by_frame else "window")
     samples, listed = _read(
         tables, "samples", _SAMPLES.format(piece=piece, split=split.replace("'", "''")), _FILES, spill
     )
@@ -203,11 +203,11 @@ def _join(
         good &= ~samples.pop("target")
         dropped = index.find(_columns(tables, "duplicates", _DROPPED)["hash"])
         good[dropped[dropped >= 0]] = False
-        judged = _columns(tables, "decisions", _DECISIONS.format(or_frame="OR unit = 'frame'" if spatial else ""))
+        judged = _columns(tables, "decisions", _DECISIONS.format(or_frame="OR unit = 'frame'" if by_frame else ""))
         at = index.find(judged.pop("hash"))
         fits = at >= 0
         fits[fits] = good[at[fits]] & (samples["kind"][at[fits]] == judged["kind"][fits])
-        if spatial:
+        if by_frame:
             mine = fits & (judged["kind"] == piece)
             frames = _frames(samples["place"][at[mine]], {name: judged[name][mine] for name in judged})
         kept = np.flatnonzero(fits & judged["keep"])

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from omnisource.errors import UserError
-from omnisource.networks import is_spatial
+from omnisource.networks import is_spatial, takes_frames
 from omnisource.recipe import Recipe, Training
 from omnisource.tables import table_from_rows, write_table
 from omnisource.train.decode import Reading
@@ -43,7 +43,9 @@ def write_plan(recipe: Recipe, workspace: Workspace, run: str, seed: int | None,
     training, sources, seed = _training(recipe, run, seed)
     spatial = is_spatial(training.network.name)
     given = training.input
-    pool = build_pool(recipe, workspace, sources, spatial, flow=given.modality == "flow", prepared=given.prepared)
+    pool = build_pool(
+        recipe, workspace, sources, takes_frames(training), flow=given.modality == "flow", prepared=given.prepared
+    )
     plan = Plan(pool, training, seed)
     if steps.stop > plan.steps:
         raise UserError(f"--steps {steps.start}:{steps.stop}: the training '{run}' has {plan.steps} steps")

@@ -6,7 +6,7 @@ from typing import Any
 
 from omnisource.clips import Camera, camera_path, load_camera
 from omnisource.media import Limits
-from omnisource.networks import is_spatial
+from omnisource.networks import is_spatial, takes_frames
 from omnisource.recipe import Recipe, Training
 from omnisource.train.begin import Changed, train
 from omnisource.train.join import build_pool
@@ -57,10 +57,10 @@ def _stage(
     flow = training.input.modality == "flow"
 
     def work(_: str) -> Mapping[str, Any]:
-        spatial = is_spatial(training.network.name)
-        pool = build_pool(recipe, workspace, sources, spatial, flow=flow, prepared=training.input.prepared)
+        by_frame = takes_frames(training)
+        pool = build_pool(recipe, workspace, sources, by_frame, flow=flow, prepared=training.input.prepared)
         targets = [name for name in sources if recipe.sources[name].role == "target"]
-        validation = build_pool(recipe, workspace, targets, spatial, "val", flow) if training.validate_every else None
+        validation = build_pool(recipe, workspace, targets, by_frame, "val", flow) if training.validate_every else None
         result = train(
             training,
             pool,
