@@ -243,4 +243,4 @@ def test_missing_data_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="tracks are: tennis-full"):
         track_of("golf")
     with pytest.raises(UserError, match="--data names the folder that holds tennis/"):
-        run_cells(track_of("tennis-full"), tmp_path, tmp_path / "w", [], [0], [0])
+        run_cells(track_of("tennis-full"), tmp_path, tmp_path / "w", [Variant("target-only", "q", ())], [0], [0])

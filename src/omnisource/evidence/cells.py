@@ -65,14 +65,14 @@ def run_cells(
     for fold in folds:
         place = root / track.name / f"fold-{fold}"
         media = track.media(data, root, fold)
-        track.provide(media, fold, jobs)
         base = track.recipe(media, place, fold)
         kept = _Kept(place / "cells.jsonl")
         planned = [work for variant in variants for work in _works(track, fold, base, variant, seeds)]
         missing = {work.key: work for work in planned if work.key not in kept}
         with open_workspace(place / "workspace") as workspace:
-            _share_features(root / track.name, workspace)
+            _share_features(root / f"features-{track.folder or track.name}", workspace)
             if missing:
+                track.provide(media, fold, jobs)
                 _make_ready(base, workspace)
             todo = [_selected(work, workspace) for work in missing.values()]
             for number, (_, cell) in enumerate(side_by_side(_measure, todo, min(jobs, len(todo))), 1):
@@ -198,9 +198,9 @@ class _Kept:
             file.write(json.dumps(asdict(cell)) + "\n")
 
 
-def _share_features(root: Path, workspace: Workspace) -> None:
-    """Folds see the same files, so they share what the trunk says of them."""
-    shared, mine = root / "features", workspace.root / "runs" / ".features"
+def _share_features(shared: Path, workspace: Workspace) -> None:
+    """Folds and tracks see the same files, so they share what the trunk says of them."""
+    mine = workspace.root / "runs" / ".features"
     shared.mkdir(parents=True, exist_ok=True)
     if not mine.exists():
         mine.symlink_to(shared.resolve(), target_is_directory=True)

@@ -98,7 +98,7 @@ def _flat(sources: Callable[[Path, Path, int], Sections], media: Path, place: Pa
 def _deep(sources: Callable[[Path, Path, int], Sections], media: Path, place: Path, fold: int) -> dict[str, Any]:
     """The demo's 3D student from scratch. Its teachers stay 2D: on so few clips an ImageNet trunk is the better one."""
     student, test = demo()["student"], {"clips": 2, "crops": 1}
-    student["input"] |= {"stride": 3, "short_side": 80, "size": 72, "min_area": 0.5}
+    student["input"] |= {"frames": 4, "stride": 6, "short_side": 72, "size": 64, "min_area": 0.5}
     student["batch"] = {"target": 8, "web_ratio": 0.5}
     return _flat(sources, media, place, fold) | {"student": student, "test": test}
 
