@@ -15,12 +15,13 @@ from omnisource.evidence.variants import Variant
 from omnisource.ingest import ingest
 from omnisource.pipeline import needs_camera, side_by_side, train_and_test
 from omnisource.progress import console
-from omnisource.recipe import Recipe
+from omnisource.recipe import Recipe, Run
 from omnisource.recipe.load import check, set_key
 from omnisource.report.numbers import Story
 from omnisource.train import train_student, train_teacher
 from omnisource.workspace import Workspace, fingerprint, open_workspace
 
+_KINDS = ("window", "positive-negative")
 _SELECTION = "teacher's selection"  # its name among the report's filters
 
 
@@ -125,7 +126,9 @@ def _make_ready(base: Recipe, workspace: Workspace) -> None:
     dedupe(base, workspace)
     for name in base.teachers:
         train_teacher(base, workspace, name)
-    score(base, workspace)
+    # Windows and, of 2D students, frames: variants differ in which they train on.
+    kinds = {kind: Run(sources=list(base.sources), set={"snippets.kind": kind}) for kind in _KINDS}
+    score(base.model_copy(update={"runs": kinds}), workspace)
     if needs_camera(base):
         fit_camera_stage(base, workspace)
 

@@ -8,6 +8,11 @@ from omnisource.networks import is_spatial
 from omnisource.recipe import ALL, TARGET_ONLY, Recipe
 
 _CONSENSUS = "student.network.options.consensus"
+_SNIPPETS = {
+    "positive-negative": "one positive frame, the others negative",
+    "positives-only": "positives only",
+    "random": "random frames",
+}
 _INFLATION = {  # camera mode -> what the paper found (SlowOnly, ImageNet, + Google images)
     "still": "74.1; one Gaussian of homographies 74.5, without images 73.8",
     "translate-random": "73.7",
@@ -81,8 +86,9 @@ def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
     if untrimmed and spatial:
         frames, of = "which frames of untrimmed videos?", untrimmed if len(web) > 1 else web
         paper = "71.7 with negatives; positives alone worse"
-        ask(frames, "positives only", {"student.snippets": {"kind": "positives-only"}}, paper, of)
-        ask(frames, "random frames", {"student.snippets": {"kind": "random"}}, "", of)
+        for kind, name in _SNIPPETS.items():
+            if kind != recipe.student.snippets.kind:
+                ask(frames, name, {"student.snippets": {"kind": kind}}, paper if kind != "random" else "", of)
     beyond = "what goes beyond the paper?"
     witness = {evidence: True, "select.calibrate.temperature": 4.0}
     ask(beyond, "query as evidence, agree", witness)
@@ -93,7 +99,7 @@ def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
     for name in web if len(web) > 1 else ():
         soft = witness | {rule: "query", label: "soft"}
         ask(beyond, f"+{name}, query as evidence, soft, p >= 0.3", soft, of=(name,))
-    if recipe.student.network.options.get("consensus") == "mean-std":
+    if recipe.student.network.options.get("consensus", "mean") != "mean":
         found.append(Variant("target-only, mean consensus", beyond, (), {_CONSENSUS: "mean"}))
         ask(beyond, "mean consensus", {_CONSENSUS: "mean"})
     ask(beyond, "averaged weights (EMA 0.99)", {"student.ema": 0.99})
