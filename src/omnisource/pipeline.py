@@ -9,10 +9,13 @@ A stage that is current does nothing, so the same call continues a run that was 
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import nullcontext
+from functools import partial
 from multiprocessing import connection
 from pathlib import Path
+from typing import TypeVar
 
 from omnisource.errors import UserError
 from omnisource.progress import be_quiet, meter
@@ -21,6 +24,8 @@ from omnisource.workspace import StageRecord, Workspace, default_workspace, open
 
 Tell = Callable[[StageRecord], None]
 Job = tuple[str, str, int]  # what ("teacher" or "student"), its name, its seed
+Work = TypeVar("Work")
+Done = TypeVar("Done")
 
 
 def run(
@@ -95,28 +100,28 @@ def needs_camera(recipe: Recipe) -> bool:
 def _train(recipe: Recipe, workspace: Workspace, work: Sequence[Job], jobs: int | None, tell: Tell) -> None:
     """Trains (and, students, tests) each of `work`; several at a time in processes of their own when that pays."""
     trainings = [_training(recipe, job) for job in work]
-    side_by_side = min(len(work), jobs or default_jobs(trainings))
-    if side_by_side <= 1:
-        for job in work:
-            for record in train_and_test(recipe, workspace.root, job):
+    jobs = min(len(work), jobs or default_jobs(trainings))
+    # A training alone shows how far it is; several are counted.
+    with meter(f"training {work[0][0]}s", len(work)) if jobs > 1 else nullcontext() as bar:
+        for job, records in side_by_side(partial(train_and_test, recipe, workspace.root), work, jobs):
+            for record in records:
                 tell(record)
+            if bar is not None:
+                bar.advance(note=job[1])
+
+
+def side_by_side(do: Callable[[Work], Done], work: Sequence[Work], jobs: int) -> Iterator[tuple[Work, Done]]:
+    """What `do` makes of each of `work`, as it finishes: one after another here, or `jobs` at a time in processes."""
+    if jobs <= 1:
+        for one in work:
+            yield one, do(one)
         return
     context = multiprocessing.get_context("spawn")
-    with (
-        meter(f"training {work[0][0]}s", len(work)) as bar,
-        ProcessPoolExecutor(side_by_side, mp_context=context, initializer=_begin_job) as pool,
-    ):
-        pending: dict[Future[list[StageRecord]], Job] = {
-            pool.submit(train_and_test, recipe, workspace.root, job): job for job in work
-        }
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin_job) as pool:
+        pending = {pool.submit(do, one): one for one in work}
         try:
-            while pending:
-                done, _ = wait(pending, return_when=FIRST_COMPLETED)
-                for future in done:
-                    job = pending.pop(future)
-                    for record in future.result():
-                        tell(record)
-                    bar.advance(note=job[1])
+            for future in as_completed(pending):
+                yield pending[future], future.result()
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise

@@ -5,6 +5,7 @@ import json
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,23 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from omnisource.cli import app
+from omnisource.demo import WorldSize
 from omnisource.errors import UserError
-from omnisource.evidence import TRACKS, Cell, Variant, run_cells, summarise, track_of, variants_of, write_page
+from omnisource.evidence import (
+    TRACKS,
+    Cell,
+    Variant,
+    run_cells,
+    summarise,
+    track_of,
+    variants_of,
+    write_page,
+    write_results,
+)
 from omnisource.evidence.cells import recipe_of
 from omnisource.evidence.page import BEGIN, END, forest, load_rows
 from omnisource.media import write_video
+from omnisource.networks import is_spatial
 
 LABELS = {"tennis": ("backhand", "serve"), "home": ("walk", "lying")}
 
@@ -123,21 +136,80 @@ def test_what_cells_amount_to(tmp_path: Path) -> None:
     page = tmp_path / "docs/evidence.md"
     page.parent.mkdir()
     page.write_text(f"# Evidence\n\nOurs.\n\n{BEGIN}\nstale\n{END}\n\nReading.\n")
-    write_page([base, joint, other], "omnisource bench effect", tmp_path / "effect.json", page)
+    results = write_results([base, joint, other], "omnisource bench effect --track home", tmp_path)
+    write_page(tmp_path, page)
     text = page.read_text()
     assert text.startswith("# Evidence\n\nOurs.") and text.endswith("\n\nReading.\n") and "stale" not in text
     assert "| all | 56.0 | **+11.0 over target-only** | +9.2 to +12.8 |" in text
     assert "| other | 55.0 | -1.0 over all |" in text
-    assert load_rows(tmp_path / "effect.json") == [base, joint, other]
-    assert json.loads((tmp_path / "effect.json").read_text())["command"] == "omnisource bench effect"
+    assert results.name == "effect-home.json" and load_rows(results)[0] == [base, joint, other]
+    assert json.loads(results.read_text())["command"] == "omnisource bench effect --track home"
     drawn = ET.fromstring((tmp_path / "docs/images/evidence-home.svg").read_text())
     assert len(drawn.findall("{*}circle")) == 2 and forest([base]).startswith("<svg")
 
 
+def test_a_page_is_of_all_tracks_that_were_run(tmp_path: Path) -> None:
+    page = tmp_path / "evidence.md"
+    for track, top1 in (("world", 0.5), ("home", 0.4)):
+        cells = [Cell(track, 0, "target-only", 0, "", top1, top1, 20, 100, {}, {}, {})]
+        write_results(summarise(cells, [Variant("target-only", "q", ())]), f"command of {track}", tmp_path)
+    done = CliRunner().invoke(app, ["bench", "page", "--results", str(tmp_path), "--page", str(page)])
+    assert done.exit_code == 0, done.output
+    text = page.read_text()
+    assert text.index("## home:") < text.index("| target-only | 40.0") < text.index("## world:"), "in the tracks' order"
+    assert "`command of world`" in text and "| target-only | 50.0" in text
+
+
+@pytest.fixture
+def tiny_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The track `world` with few small files, and networks that are trained for a step or two."""
+    from omnisource.evidence import tracks
+
+    def tiny() -> dict[str, Any]:
+        given = plain()
+        for part in (given["student"], *given["teachers"].values()):
+            part["network"]["options"]["base_width"] = 8
+            part["input"] |= {"short_side": 36, "size": 32}
+            part["epochs"] = 1
+        given["student"]["batch"] = {"target": 4, "web_ratio": 1.0}
+        given["dedupe"]["against_test"] = False
+        return given | {"select": {"rule": "all"}, "test": {"clips": 1, "crops": 1, "bootstrap": 0}}
+
+    plain = tracks.demo
+    size = WorldSize(
+        train_clips=2, test_clips=1, train_scenes=2, test_scenes=2, images=16, clips=8, untrimmed=1, width=64,
+        height=48, untrimmed_seconds=(9.0, 10.0),
+    )  # fmt: skip
+    monkeypatch.setattr(tracks, "demo", tiny)
+    monkeypatch.setattr(tracks, "WORLD", size)
+
+
+def test_a_3d_student_on_a_drawn_world(tmp_path: Path, tiny_world: None) -> None:
+    track = track_of("world")
+    base = track.recipe(track.media(None, tmp_path, 1), tmp_path / "look", 1)
+    wanted = ("+images", "still")
+    variants = [variant for variant in variants_of(base) if variant.name in wanted]
+    cells = run_cells(track, None, tmp_path, variants, [0], [1])
+    assert sorted(cell.variant for cell in cells) == sorted(wanted)
+    assert all(cell.tested == 8 and 0 <= cell.mean_class <= 1 for cell in cells)
+    images = next(cell for cell in cells if cell.variant == "+images")
+    assert images.web_units["images"] > 4 and 0 < images.precision["images"] < 1
+    fold = tmp_path / "world/fold-1"
+    assert (tmp_path / "world/world-1/target.csv").exists() and (fold / "workspace/camera.json").exists()
+    assert not list(fold.rglob("*cell-*")), "a cell leaves its figures alone"
+    # Side by side in processes they are the same to the bit.
+    (fold / "cells.jsonl").unlink()
+    assert run_cells(track, None, tmp_path, variants, [0], [1], jobs=2) == cells
+
+
 def test_every_variant_is_a_valid_recipe(data: Path, tmp_path: Path) -> None:
-    for track in TRACKS[:2]:
-        base = track.recipe((data / "tennis").resolve(), tmp_path / track.name, 0)
+    for track in TRACKS:
+        if track.folder == "home":
+            continue
+        base = track.recipe(track.media(data, tmp_path, 0), tmp_path / track.name, 0)
+        assert base.student.trunk_views or not is_spatial(base.student.network.name)
         variants = variants_of(base)
+        assert {variant.name for variant in variants_of(base, few=True)} < {variant.name for variant in variants}
         assert len({variant.name for variant in variants}) == len(variants)
         names = {variant.name for variant in variants}
         for variant in variants:
@@ -153,8 +225,22 @@ def test_a_variant_that_is_not_there_is_named(data: Path, tmp_path: Path) -> Non
     assert "--only everything: no such variant of tennis-full; variants are: target-only;" in str(done.exception)
 
 
+def test_the_questions_fit_the_student(data: Path, tmp_path: Path) -> None:
+    def names(name: str) -> set[str]:
+        track = track_of(name)
+        return {one.name for one in variants_of(track.recipe(track.media(data, tmp_path, 0), tmp_path / name, 0))}
+
+    flat, deep, world = names("tennis-30"), names("tennis-30-3d"), names("world")
+    assert {"positives only", "mean consensus"} <= flat and not {"still", "homography-per-class"} & flat
+    assert {"still", "translate-random", "translate-constant", "homography-per-class"} <= deep & world
+    assert not {"positives only", "mean consensus", "homography"} & (deep | world)
+    assert "agree, t = 0.3" in world - flat, "it is what tennis starts from"
+
+
 def test_missing_data_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="track home: --data is missing; it names the folder that holds home/"):
+        track_of("home").media(None, tmp_path, 0)
     with pytest.raises(UserError, match="tracks are: tennis-full"):
         track_of("golf")
     with pytest.raises(UserError, match="--data names the folder that holds tennis/"):
-        run_cells(track_of("tennis-full"), tmp_path, tmp_path / "w", [], [0], [0])
+        run_cells(track_of("tennis-full"), tmp_path, tmp_path / "w", [Variant("target-only", "q", ())], [0], [0])

@@ -1,51 +1,80 @@
 """`omnisource bench`."""
 
-import sys
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from omnisource.errors import UserError
 
+if TYPE_CHECKING:
+    from omnisource.evidence import Variant
+
 app = typer.Typer(no_args_is_help=True, help="Measure whether the method works.")
+
+
+Results = Annotated[Path, typer.Option(help="Folder of the figures as JSON, effect-TRACK.json.")]
+Page = Annotated[Path, typer.Option(help="Page whose figures are replaced.")]
+_RESULTS, _PAGE = Path("benchmarks/results"), Path("docs/evidence.md")
 
 
 @app.command()
 def effect(
-    data: Annotated[Path, typer.Option(help="Folder that holds the tracks' data (tennis/, home/).")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder that holds the real tracks' data (tennis/, home/).", show_default=False)
+    ] = None,
     workspace: Annotated[Path, typer.Option(help="Where cells and their tables are kept.")] = Path("workspaces/effect"),
     track: Annotated[list[str] | None, typer.Option(help="Only this track; may be given several times.")] = None,
+    folds: Annotated[int | None, typer.Option(min=1, help="Only so many folds.", show_default=False)] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of every cell.")] = 3,
     few: Annotated[bool, typer.Option("--few", help="Without the ablations.")] = False,
     only: Annotated[
         list[str] | None, typer.Option(help="Only the variant of this name, and what it refers to; several times.")
     ] = None,
-    results: Annotated[Path, typer.Option(help="JSON with every figure.")] = Path("benchmarks/results/effect.json"),
-    page: Annotated[Path, typer.Option(help="Page whose figures are replaced.")] = Path("docs/evidence.md"),
+    jobs: Annotated[int, typer.Option(min=1, help="Cells trained side by side; no figure depends on it.")] = 1,
+    results: Results = _RESULTS,
+    page: Page = _PAGE,
 ) -> None:
     """Train every variant on every track, fold and seed; write what it amounts to. Resumable."""
-    from omnisource.evidence import TRACKS, run_cells, summarise, track_of, variants_of, write_page
+    from omnisource.evidence import TRACKS, run_cells, summarise, track_of, variants_of, write_page, write_results
     from omnisource.progress import console
 
-    rows = []
-    for name in track or [one.name for one in TRACKS]:
-        chosen = track_of(name)
-        first = chosen.recipe((data / chosen.folder).resolve(), workspace / name, chosen.folds[0])
-        variants = variants_of(first, few)
-        if only:
-            names = [variant.name for variant in variants]
-            if unknown := [one for one in only if one not in names]:
-                raise UserError(f"--only {unknown[0]}: no such variant of {name}; variants are: {'; '.join(names)}")
-            wanted = set(only)
-            for _ in range(2):  # a gain may be over a variant whose own is over target-only
-                wanted |= {variant.against for variant in variants if variant.name in wanted}
-            variants = [variant for variant in variants if variant.name in wanted]
-        cells = run_cells(chosen, data, workspace.resolve(), variants, range(seeds), chosen.folds)
-        found = summarise(cells, variants)
-        rows += found
-        for row in found:
+    root = workspace.resolve()
+    for chosen in [track_of(name) for name in track] if track else TRACKS:
+        numbers = chosen.folds[:folds]
+        first = chosen.recipe(chosen.media(data, root, numbers[0]), root / chosen.name, numbers[0])
+        variants = _wanted(variants_of(first, few), only, chosen.name)
+        cells = run_cells(chosen, data, root, variants, range(seeds), numbers, jobs)
+        rows = summarise(cells, variants)
+        for row in rows:
             gain = "" if row.gain is None else f"{row.gain:+5.1f}  {row.gain_interval}  over {row.against}"
-            console.print(f"{name}  {row.variant:32} {row.top1:5.1f}  {gain}", markup=False, soft_wrap=True)
-    write_page(rows, "omnisource " + " ".join(sys.argv[1:]), results, page)
+            line = f"{chosen.name}  {row.variant:32} {row.top1:5.1f}  {gain}"
+            console.print(line, markup=False, soft_wrap=True)
+        command = ["omnisource", "bench", "effect", *(["--data", "DATA"] if chosen.folder else [])]
+        command += ["--track", chosen.name, *(["--folds", str(folds)] if folds else []), "--seeds", str(seeds)]
+        command += ["--few"] * few + [word for name in only or () for word in ("--only", name)]
+        write_results(rows, shlex.join(command), results)
+        write_page(results, page)
     console.print(f"figures: {results}, {page}", markup=False, soft_wrap=True)
+
+
+@app.command(name="page")
+def page_again(results: Results = _RESULTS, page: Page = _PAGE) -> None:
+    """Write the page of evidence anew from the figures that are there; trains nothing."""
+    from omnisource.evidence import write_page
+
+    write_page(results, page)
+
+
+def _wanted(variants: list["Variant"], only: list[str] | None, track: str) -> list["Variant"]:
+    """The variants of the names in `only`, and those over which their gains are counted."""
+    if not only:
+        return variants
+    names = [variant.name for variant in variants]
+    if unknown := [one for one in only if one not in names]:
+        raise UserError(f"--only {unknown[0]}: no such variant of {track}; variants are: {'; '.join(names)}")
+    wanted = set(only)
+    for _ in range(2):  # a gain may be over a variant whose own is over target-only
+        wanted |= {variant.against for variant in variants if variant.name in wanted}
+    return [variant for variant in variants if variant.name in wanted]

@@ -1,7 +1,7 @@
 """Does the web help? Tracks, questions, cells (one training each), and what they amount to (paper, section 5)."""
 
 from omnisource.evidence.cells import Cell, run_cells
-from omnisource.evidence.page import write_page
+from omnisource.evidence.page import write_page, write_results
 from omnisource.evidence.summary import Row, summarise
 from omnisource.evidence.tracks import TRACKS, Track, track_of
 from omnisource.evidence.variants import Variant, variants_of
@@ -17,4 +17,5 @@ __all__ = [
     "track_of",
     "variants_of",
     "write_page",
+    "write_results",
 ]

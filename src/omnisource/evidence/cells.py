@@ -2,30 +2,26 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-import torch
-
+from omnisource.clips import fit_camera_stage
 from omnisource.curate import dedupe, probe, score, select
-from omnisource.errors import UserError
-from omnisource.evaluate import crop_size, view_request
-from omnisource.evaluate.test import test_samples
+from omnisource.evidence.features import test_on_features
 from omnisource.evidence.tracks import Track
 from omnisource.evidence.variants import Variant
-from omnisource.infer import infer
 from omnisource.ingest import ingest
-from omnisource.networks import Network, load_checkpoint
+from omnisource.pipeline import needs_camera, side_by_side, train_and_test
 from omnisource.progress import console
-from omnisource.recipe import Recipe
+from omnisource.recipe import Recipe, Run
 from omnisource.recipe.load import check, set_key
 from omnisource.report.numbers import Story
 from omnisource.train import train_student, train_teacher
 from omnisource.workspace import Workspace, fingerprint, open_workspace
 
+_KINDS = ("window", "positive-negative")
 _SELECTION = "teacher's selection"  # its name among the report's filters
 
 
@@ -48,34 +44,44 @@ class Cell:
 
 
 def run_cells(
-    track: Track, data: Path, root: Path, variants: Sequence[Variant], seeds: Sequence[int], folds: Sequence[int]
+    track: Track,
+    data: Path | None,
+    root: Path,
+    variants: Sequence[Variant],
+    seeds: Sequence[int],
+    folds: Sequence[int],
+    jobs: int = 1,
 ) -> list[Cell]:
     """Trains and tests every cell that `root` does not hold yet.
 
     Each fold has a workspace in which the ordinary stages ran: ingest, probe, dedupe, the teachers, score. A cell adds
     a selection and a student, is tested, and leaves nothing but its numbers.
+
+    Args:
+        data: folder of the real media; drawn worlds are filmed into `root`.
+        jobs: cells that are trained side by side, in processes of their own. No figure depends on it.
     """
     found: list[Cell] = []
     total = len(folds) * len(variants) * len(seeds)
     for fold in folds:
         place = root / track.name / f"fold-{fold}"
-        base = track.recipe(_folder(data, track), place, fold)
+        media = track.media(data, root, fold)
+        base = track.recipe(media, place, fold)
         kept = _Kept(place / "cells.jsonl")
+        planned = [work for variant in variants for work in _works(track, fold, base, variant, seeds)]
+        missing = {work.key: work for work in planned if work.key not in kept}
         with open_workspace(place / "workspace") as workspace:
-            _share_features(root / track.name, workspace)
-            bench: _Bench | None = None
-            for variant in variants:
-                recipe = recipe_of(base, variant)
-                for seed in seeds:
-                    key = fingerprint({"recipe": recipe.model_dump(mode="json"), "seed": seed})
-                    cell = kept.get(key)
-                    if cell is None:
-                        bench = bench or _Bench(base, workspace)
-                        cell = bench.measure(track, fold, variant, recipe, seed, key)
-                        kept.add(cell)
-                    found.append(replace(cell, variant=variant.name))
-                shown = ", ".join(f"{100 * cell.top1:.1f}" for cell in found[-len(seeds) :])
-                console.print(f"{len(found)}/{total}  {track.name}  fold {fold}  {variant.name}: {shown}", markup=False)
+            _share_features(root / f"features-{track.folder or track.name}", workspace)
+            if missing:
+                track.provide(media, fold, jobs)
+                _make_ready(base, workspace)
+            todo = [_selected(work, workspace) for work in missing.values()]
+            for number, (_, cell) in enumerate(side_by_side(_measure, todo, min(jobs, len(todo))), 1):
+                kept.add(cell)
+                told = f"{cell.variant}, seed {cell.seed}: {100 * cell.top1:.1f}"
+                console.print(f"{track.name}  fold {fold}  {number}/{len(todo)}  {told}", markup=False)
+        found += [replace(kept[work.key], variant=work.variant) for work in planned]
+        console.print(f"{track.name}: {len(found)}/{total} cells", markup=False)
     return found
 
 
@@ -90,87 +96,86 @@ def recipe_of(base: Recipe, variant: Variant) -> Recipe:
     return recipe.model_copy(update={"select": recipe.select.model_copy(update={"name": name})})
 
 
-class _Bench:
-    """The workspace of a fold, ready for cells."""
+@dataclass(frozen=True)
+class _Work:
+    """What a process needs to measure a cell."""
 
-    def __init__(self, base: Recipe, workspace: Workspace) -> None:
-        self.workspace = workspace
-        ingest(base, workspace)
-        probe(base, workspace)
-        dedupe(base, workspace)
-        for name in base.teachers:
-            train_teacher(base, workspace, name)
-        score(base, workspace)
-        self._features: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    track: str
+    fold: int
+    variant: str
+    recipe: Recipe
+    seed: int
+    key: str
+    sources: tuple[str, ...]
+    root: Path = Path()
+    precision: dict[str, float] = field(default_factory=dict)
+    recall: dict[str, float] = field(default_factory=dict)
 
-    def measure(self, track: Track, fold: int, variant: Variant, recipe: Recipe, seed: int, key: str) -> Cell:
-        workspace, web = self.workspace, list(variant.sources)
-        if web:
-            select(recipe, workspace)
-        story = Story(recipe, workspace) if web else None
-        filters = {row.source: row for row in story.filter_scores() if row.filter == _SELECTION} if story else {}
 
-        def shares(source: str) -> tuple[float | None, float | None]:
-            found = filters.get(source)
-            return (found.precision, found.recall) if found else (None, None)
+def _works(track: Track, fold: int, base: Recipe, variant: Variant, seeds: Sequence[int]) -> Iterator[_Work]:
+    recipe = recipe_of(base, variant)
+    for seed in seeds:
+        key = fingerprint({"recipe": recipe.model_dump(mode="json"), "seed": seed})
+        yield _Work(track.name, fold, variant.name, recipe, seed, key, variant.sources)
 
-        counts = train_student(recipe, workspace, "cell", seed).counts
-        folder = workspace.run_dir(f"cell-{seed}")
-        network, _ = load_checkpoint(folder / "last.safetensors")
-        top1, mean_class, tested = self._test(recipe, network)
-        shutil.rmtree(folder)
-        return Cell(
-            track=track.name,
-            fold=fold,
-            variant=variant.name,
-            seed=seed,
-            key=key,
-            top1=top1,
-            mean_class=mean_class,
-            tested=tested,
-            target_clips_seen=counts["steps"] * counts["batch"]["target"],
-            web_units={name: counts["units"][name] for name in web},
-            precision={name: share for name in web if (share := shares(name)[0]) is not None},
-            recall={name: share for name in web if (share := shares(name)[1]) is not None},
-        )
 
-    def _test(self, recipe: Recipe, network: Network) -> tuple[float, float, int]:
-        """Top-1 and mean-class accuracy by the views of `omnisource test`; the trunk looks at them once a fold."""
-        features, labels = self._views(recipe, network)
-        with torch.no_grad():
-            probs = network.head(features).softmax(2).mean(1)  # over crops, as in `omnisource test`
-            right = probs.argmax(1) == labels
-        each = [float(right[labels == label].float().mean()) for label in sorted(set(labels.tolist()))]
-        return float(right.float().mean()), float(np.mean(each)), len(labels)
+def _make_ready(base: Recipe, workspace: Workspace) -> None:
+    """What all cells of a fold share."""
+    ingest(base, workspace)
+    probe(base, workspace)
+    dedupe(base, workspace)
+    for name in base.teachers:
+        train_teacher(base, workspace, name)
+    # Windows and, of 2D students, frames: variants differ in which they train on.
+    kinds = {kind: Run(sources=list(base.sources), set={"snippets.kind": kind}) for kind in _KINDS}
+    score(base.model_copy(update={"runs": kinds}), workspace)
+    if needs_camera(base):
+        fit_camera_stage(base, workspace)
 
-    def _views(self, recipe: Recipe, network: Network) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the classifier sees of the test samples, (N, crops, D), and their classes (N,)."""
-        given, views = recipe.student.input, recipe.test
-        if recipe.student.trunk_views is None or views.average != "prob":
-            raise UserError("evidence: cells need a fixed trunk (student.trunk_views) and test.average: prob")
-        key = fingerprint(
-            {
-                "width": network.feature_dim,
-                "input": given.model_dump(mode="json"),
-                "test": views.model_dump(mode="json"),
-            }
-        )
-        if key not in self._features:
-            classes = self.workspace.classes()
-            listed, _ = test_samples(self.workspace, views.split)
-            listed = [row for row in listed if row["facts"] and row["facts"]["status"] == "ok"]
-            requests = (view_request(row, row["facts"], given, views, True) for row in listed)
-            truth = {row["sample_id"]: classes.index(row["label"]) for row in listed}
-            rows, labels = [], []
-            _, meta = load_checkpoint(self.workspace.run_dir("teacher-video") / "last.safetensors")
-            for result in infer(
-                network, meta, requests, size=crop_size(given, views), short_side=given.short_side, features=True
-            ):
-                if result.features is not None:
-                    rows.append(result.features)
-                    labels.append(truth[str(result.request.key)])
-            self._features[key] = torch.tensor(np.stack(rows)), torch.tensor(labels)
-        return self._features[key]
+
+def _selected(work: _Work, workspace: Workspace) -> _Work:
+    """Selects for a cell, which several share, and says how well."""
+    if not work.sources:
+        return replace(work, root=workspace.root)
+    select(work.recipe, workspace)
+    scores = [row for row in Story(work.recipe, workspace).filter_scores() if row.filter == _SELECTION]
+    scores = [row for row in scores if row.source in work.sources]
+    return replace(
+        work,
+        root=workspace.root,
+        precision={row.source: row.precision for row in scores if row.precision is not None},
+        recall={row.source: row.recall for row in scores if row.recall is not None},
+    )
+
+
+def _measure(work: _Work) -> Cell:
+    """Trains and tests. The run has a name of its own, for others may be under way."""
+    workspace, run = Workspace(work.root), f"cell-{work.key}"
+    recipe = work.recipe.model_copy(update={"runs": {run: work.recipe.runs["cell"]}})
+    name = f"{run}-{work.seed}"
+    if recipe.student.trunk_views and recipe.test.average == "prob":
+        trained = train_student(recipe, workspace, run, work.seed).counts
+        tested = test_on_features(recipe, workspace, workspace.run_dir(name) / "last.safetensors")
+    else:
+        trained, measured = (record.counts for record in train_and_test(recipe, work.root, ("student", run, work.seed)))
+        tested = (measured["top1"], measured["mean_class"], measured["samples"])
+    shutil.rmtree(workspace.run_dir(name))
+    for leftover in [*workspace.root.glob(f"stages/*{name}.json"), *workspace.root.glob(f"tables/*{name}.parquet")]:
+        leftover.unlink()
+    return Cell(
+        track=work.track,
+        fold=work.fold,
+        variant=work.variant,
+        seed=work.seed,
+        key=work.key,
+        top1=tested[0],
+        mean_class=tested[1],
+        tested=tested[2],
+        target_clips_seen=trained["steps"] * trained["batch"]["target"],
+        web_units={source: trained["units"][source] for source in work.sources},
+        precision=work.precision,
+        recall=work.recall,
+    )
 
 
 class _Kept:
@@ -184,8 +189,11 @@ class _Kept:
                     cell = Cell(**json.loads(line))
                     self._cells[cell.key] = cell
 
-    def get(self, key: str) -> Cell | None:
-        return self._cells.get(key)
+    def __contains__(self, key: str) -> bool:
+        return key in self._cells
+
+    def __getitem__(self, key: str) -> Cell:
+        return self._cells[key]
 
     def add(self, cell: Cell) -> None:
         self._cells[cell.key] = cell
@@ -193,16 +201,9 @@ class _Kept:
             file.write(json.dumps(asdict(cell)) + "\n")
 
 
-def _share_features(root: Path, workspace: Workspace) -> None:
-    """Folds see the same files, so they share what the trunk says of them."""
-    shared, mine = root / "features", workspace.root / "runs" / ".features"
+def _share_features(shared: Path, workspace: Workspace) -> None:
+    """Folds and tracks see the same files, so they share what the trunk says of them."""
+    mine = workspace.root / "runs" / ".features"
     shared.mkdir(parents=True, exist_ok=True)
     if not mine.exists():
         mine.symlink_to(shared.resolve(), target_is_directory=True)
-
-
-def _folder(data: Path, track: Track) -> Path:
-    folder = (data / track.folder).resolve()
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; --data names the folder that holds {track.folder}/")
-    return folder

@@ -1,67 +1,76 @@
-"""The evidence as a page: a table a question and track, a picture a track, and the figures as JSON."""
+"""The evidence as a page: figures as JSON, a file a track; of all of them the tables and pictures of one page."""
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 import torch
 
-from omnisource import __version__
 from omnisource.evaluate.metrics import Interval
 from omnisource.evidence.summary import Row
-from omnisource.evidence.tracks import track_of
+from omnisource.evidence.tracks import TRACKS, Track
 from omnisource.tables import write_atomic, write_json
+from omnisource.workspace import versions
 
 BEGIN, END = "<!-- figures: written by `omnisource bench effect` -->", "<!-- end of figures -->"
 _LINE, _LEFT, _WIDTH, _RIGHT = 22, 350, 420, 70  # of a picture, pixels
 
 
-def write_page(rows: Sequence[Row], command: str, results: Path, page: Path) -> None:
-    """Writes `results` (JSON), one picture a track, and the figures between two marks of `page`; other text stays."""
-    write_json(
-        results,
-        {
-            "command": command,
-            "date": datetime.now(UTC).date().isoformat(),
-            "machine": f"{platform.machine()}, {'GPU' if torch.cuda.is_available() else 'CPU'}",
-            "versions": {
-                "omnisource": __version__,
-                "python": platform.python_version(),
-                "torch": str(torch.__version__),
-            },
-            "rows": [asdict(row) for row in rows],
-        },
-    )
-    tracks = list(dict.fromkeys(row.track for row in rows))
-    text = [f"\nCommand: `{command}`; {datetime.now(UTC).date().isoformat()}, torch {torch.__version__}.\n"]
-    for track in tracks:
-        mine = [row for row in rows if row.track == track]
-        picture = page.parent / "images" / f"evidence-{track}.svg"
-        write_atomic(picture, forest(mine).encode())
-        text.append(_track(track, mine, f"images/{picture.name}"))
+def results_path(folder: Path, track: str) -> Path:
+    """The JSON file of a track's figures."""
+    return folder / f"effect-{track}.json"
+
+
+def write_results(rows: Sequence[Row], command: str, folder: Path) -> Path:
+    """Writes the figures of one track, and how they were made."""
+    path = results_path(folder, rows[0].track)
+    facts = {
+        "command": command,
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{platform.machine()}, {'GPU' if torch.cuda.is_available() else 'CPU'}",
+        "versions": versions(),
+    }
+    write_json(path, facts | {"rows": [asdict(row) for row in rows]})
+    return path
+
+
+def write_page(folder: Path, page: Path) -> None:
+    """Writes a picture for each track that `folder` has, and the figures between two marks of `page`."""
+    text = []
+    for track in TRACKS:
+        path = results_path(folder, track.name)
+        if not path.exists():
+            continue
+        rows, facts = load_rows(path)
+        picture = page.parent / "images" / f"evidence-{track.name}.svg"
+        write_atomic(picture, forest(rows).encode())
+        text.append(_track(track, rows, facts, f"images/{picture.name}"))
     old = page.read_text() if page.exists() else f"# Evidence\n\n{BEGIN}\n{END}\n"
     before, _, rest = old.partition(BEGIN)
     after = rest.partition(END)[2]
-    write_atomic(page, (before + BEGIN + "\n".join(text) + "\n" + END + after).encode())
+    write_atomic(page, (before + BEGIN + "\n".join(["", *text]) + "\n" + END + after).encode())
 
 
-def load_rows(results: Path) -> list[Row]:
-    """The rows of a JSON file that `write_page` wrote."""
-    found = json.loads(results.read_text())["rows"]
+def load_rows(path: Path) -> tuple[list[Row], Mapping[str, Any]]:
+    """The rows of a JSON file that `write_results` wrote, and everything else that it says."""
+    facts = json.loads(path.read_text())
+    found = facts.pop("rows")
     intervals = [name for name in Row.__annotations__ if "interval" in name]
-    return [Row(**row | {name: tuple(row[name]) if row[name] else None for name in intervals}) for row in found]
+    return [Row(**row | {name: tuple(row[name]) if row[name] else None for name in intervals}) for row in found], facts
 
 
-def _track(track: str, rows: Sequence[Row], picture: str) -> str:
+def _track(track: Track, rows: Sequence[Row], facts: Mapping[str, Any], picture: str) -> str:
     first = rows[0]
     text = [
-        f"\n## {track}: {track_of(track).about}\n",
-        f"{first.folds} folds x {first.seeds} seeds, {first.tested} test samples in all folds together.\n",
-        f"![gains on {track}]({picture})\n",
+        f"\n## {track.name}: {track.about}\n",
+        f"Command: `{facts['command']}`; {facts['date']}, torch {facts['versions']['torch']}. {first.folds} folds x "
+        f"{first.seeds} seeds, {first.tested} test samples in all folds together.\n",
+        f"![gains on {track.name}]({picture})\n",
     ]
     for question in dict.fromkeys(row.question for row in rows):
         text += [

@@ -3,15 +3,21 @@
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+from omnisource.demo import WorldSize, make_world
 from omnisource.errors import UserError
-from omnisource.recipe import Recipe
+from omnisource.recipe import Recipe, load_recipe
 
 LABELLED_SHARE = 0.3  # of the groups, in `tennis-30`
+WORLD = WorldSize(test_clips=40, images=480, clips=1200, untrimmed=32)  # as the demo's, with more web and tests
 _TENNIS = ["backhand", "forehand", "serve", "smash", "b_slice", "b_volley", "f_volley"]
 _HOME = ["walk", "standup", "sitdown", "sit", "falling", "falled", "lying", "sleeping"]
+
+Sections = Mapping[str, Any]  # of a recipe
 
 
 @dataclass(frozen=True)
@@ -20,23 +26,30 @@ class Track:
 
     name: str
     about: str
-    folder: str  # below the data folder
+    folder: str | None  # below the data folder; None: a drawn world, every fold another one
     folds: tuple[int, ...]
-    window_s: float
-    sources: Callable[[Path, Path, int], Mapping[str, Any]]  # (data, where lists may be written, fold) -> sections
+    sections: Callable[[Path, Path, int], Sections]  # (media, where lists may be written, fold) -> of the recipe
 
-    def recipe(self, data: Path, place: Path, fold: int) -> Recipe:
+    def media(self, data: Path | None, root: Path, fold: int) -> Path:
+        """The folder of a fold's media."""
+        if self.folder is None:
+            return root / self.name / f"world-{fold}"
+        if data is None:
+            raise UserError(f"track {self.name}: --data is missing; it names the folder that holds {self.folder}/")
+        return (data / self.folder).resolve()
+
+    def provide(self, media: Path, fold: int, workers: int) -> None:
+        """Films a world that is not there yet; real media must be there."""
+        if self.folder is None:
+            make_world(media, size=WORLD, seed=fold, workers=workers)
+        elif not media.is_dir():
+            raise UserError(f"{media}: no such folder; --data names the folder that holds {self.folder}/")
+
+    def recipe(self, media: Path, place: Path, fold: int) -> Recipe:
         """The recipe of a fold: target alone and web data under the settings that all variants start from."""
         place.mkdir(parents=True, exist_ok=True)
-        given = {
-            "name": f"{self.name}-{fold}",
-            "data": str(data),
-            "teachers": {"image": training(), "video": training()},
-            "student": training(),
-            "score": {"window_s": self.window_s, "hop_s": self.window_s},
-            "test": {"clips": 8, "crops": 3},
-        }
-        return Recipe.model_validate(given | dict(self.sources(data, place, fold)))
+        given = {"name": f"{self.name}-{fold}", "data": str(media)}
+        return Recipe.model_validate(dict(self.sections(media, place, fold)) | given)
 
 
 def training() -> dict[str, Any]:
@@ -63,6 +76,35 @@ def training() -> dict[str, Any]:
         "trunk_views": 4,
         "threads": 1,
     }
+
+
+def demo() -> dict[str, Any]:
+    """The recipe of `omnisource demo`: a small SlowOnly from scratch, and teachers from scratch."""
+    with as_file(files("omnisource.demo") / "recipe.yaml") as path:
+        return load_recipe(path).model_dump(mode="json")
+
+
+def _flat(sources: Callable[[Path, Path, int], Sections], media: Path, place: Path, fold: int) -> dict[str, Any]:
+    """A 2D student and its like as teachers."""
+    given = {
+        "teachers": {"image": training(), "video": training()},
+        "student": training(),
+        "score": {"window_s": 2.0, "hop_s": 2.0},
+        "test": {"clips": 8, "crops": 3},
+    }
+    return given | dict(sources(media, place, fold))
+
+
+def _deep(sources: Callable[[Path, Path, int], Sections], media: Path, place: Path, fold: int) -> dict[str, Any]:
+    """The demo's 3D student from scratch. Its teachers stay 2D: on so few clips an ImageNet trunk is the better one."""
+    student, test = demo()["student"], {"clips": 2, "crops": 1}
+    student["input"] |= {"frames": 4, "stride": 6, "short_side": 72, "size": 64, "min_area": 0.5}
+    student["batch"] = {"target": 8, "web_ratio": 0.5}
+    return _flat(sources, media, place, fold) | {"student": student, "test": test}
+
+
+def _world(media: Path, place: Path, fold: int) -> dict[str, Any]:
+    return demo()
 
 
 def _tennis(data: Path, place: Path, fold: int) -> dict[str, Any]:
@@ -134,6 +176,7 @@ def _home(data: Path, place: Path, fold: int) -> dict[str, Any]:
             },
         },
         "truth": {"segments": "segments.csv", "min_overlap": 0.5},
+        "score": {"window_s": 5.0, "hop_s": 2.5},  # about as long as the labelled clips
     }
 
 
@@ -145,24 +188,18 @@ def _rows(path: Path) -> Sequence[dict[str, str]]:
         raise UserError(f"{path}: {error.strerror}; --data names the folder that holds tennis/ and home/") from None
 
 
+_FULL = "seven tennis strokes, all training groups labelled"
+_FEW = "the same with labels for three tenths of the groups; the other training clips are web clips"
+_ROOMS = "eight household actions under a ceiling camera; web: untrimmed videos"
+_DEEP = "; 3D student"
 TRACKS = (
-    Track("tennis-full", "seven tennis strokes, all training groups labelled", "tennis", (0, 1, 2, 3, 4), 2.0, _tennis),
-    Track(
-        "tennis-30",
-        "the same with labels for three tenths of the groups; the other training clips are web clips",
-        "tennis",
-        (0, 1, 2, 3, 4),
-        2.0,
-        _tennis_30,
-    ),
-    Track(
-        "home",
-        "eight household actions under a ceiling camera; web: untrimmed videos",
-        "home",
-        (0, 1, 2, 3),
-        5.0,  # about as long as the labelled clips
-        _home,
-    ),
+    Track("tennis-full", _FULL, "tennis", (0, 1, 2, 3, 4), partial(_flat, _tennis)),
+    Track("tennis-30", _FEW, "tennis", (0, 1, 2, 3, 4), partial(_flat, _tennis_30)),
+    Track("home", _ROOMS, "home", (0, 1, 2, 3), partial(_flat, _home)),
+    Track("world", "eight drawn actions, every fold another world; 3D student", None, (0, 1, 2, 3, 4), _world),
+    Track("tennis-full-3d", _FULL + _DEEP, "tennis", (0, 1, 2, 3, 4), partial(_deep, _tennis)),
+    Track("tennis-30-3d", _FEW + _DEEP, "tennis", (0, 1, 2, 3, 4), partial(_deep, _tennis_30)),
+    Track("home-3d", _ROOMS + _DEEP, "home", (0, 1, 2, 3), partial(_deep, _home)),
 )
 
 

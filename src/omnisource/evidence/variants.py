@@ -4,9 +4,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from omnisource.networks import is_spatial
 from omnisource.recipe import ALL, TARGET_ONLY, Recipe
 
 _CONSENSUS = "student.network.options.consensus"
+_SNIPPETS = {
+    "positive-negative": "one positive frame, the others negative",
+    "positives-only": "positives only",
+    "random": "random frames",
+}
+_INFLATION = {  # camera mode -> what the paper found (SlowOnly, ImageNet, + Google images)
+    "still": "74.1; one Gaussian of homographies 74.5, without images 73.8",
+    "translate-random": "73.7",
+    "translate-constant": "73.8",
+    "homography": "74.5",
+    "homography-per-class": "74.4",
+}
 
 
 @dataclass(frozen=True)
@@ -24,14 +37,18 @@ class Variant:
 def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
     """The variants that a track's sources allow; `few`: without the ablations."""
     web = tuple(recipe.web_sources)
-    untrimmed = tuple(name for name in web if recipe.sources[name].format == "untrimmed")
+    images, untrimmed = (
+        tuple(name for name in web if recipe.sources[name].format == form) for form in ("image", "untrimmed")
+    )
+    spatial, epochs = is_spatial(recipe.student.network.name), recipe.student.epochs
     helps, filters = "does each source help, do several help more?", "what does filtering contribute?"
+    rule, least, label, evidence = "select.rule", "select.threshold", "select.label", "select.query_evidence"
     found = [
-        Variant(TARGET_ONLY, helps, (), paper="73.8 (3D, ImageNet)"),
-        Variant("target-only, 2x epochs", helps, (), {"student.epochs": 40}),
-        Variant("target-only, 3x epochs", helps, (), {"student.epochs": 60}),
+        Variant(TARGET_ONLY, helps, (), paper="73.8 (3D, ImageNet)" if spatial else "72.9 (3D, scratch)"),
+        Variant("target-only, 2x epochs", helps, (), {"student.epochs": 2 * epochs}),
         *(Variant(f"+{name}", helps, (name,)) for name in web if len(web) > 1),
-        Variant(ALL, helps, web, paper="+3.0 (2D), +2.8 (3D)"),
+        Variant(ALL, helps, web, paper="+3.0 (2D), +2.8 (3D)" if spatial else "+3.9 (3D, scratch)"),
+        Variant("unfiltered", filters, web, {rule: "all"}, ALL, "unfiltered web images hurt"),
     ]
     if few:
         return found
@@ -39,31 +56,39 @@ def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
     def ask(question: str, name: str, changes: Mapping[str, Any], paper: str = "", of: tuple[str, ...] = web) -> None:
         found.append(Variant(name, question, of, changes, ALL if of == web else f"+{of[0]}", paper))
 
-    rule, least, label, evidence = "select.rule", "select.threshold", "select.label", "select.query_evidence"
-    ask(filters, "unfiltered", {rule: "all"}, "unfiltered web images hurt")
+    found.append(Variant("target-only, 3x epochs", helps, (), {"student.epochs": 3 * epochs}))
     for name in web if len(web) > 1 else ():
         ask(filters, f"+{name}, unfiltered", {rule: "all"}, of=(name,))
-    for threshold in (0.1, 0.5, 0.7):
-        ask(filters, f"agree, t = {threshold}", {least: threshold})
+    for threshold in (0.1, 0.3, 0.5, 0.7):
+        if (recipe.select.rule, recipe.select.threshold) != ("agree", threshold):
+            ask(filters, f"agree, t = {threshold}", {rule: "agree", least: threshold})
     ask(filters, "query class's probability, t = 0.1", {rule: "query", least: 0.1})
     ask(filters, "teacher's own label, t = 0.6", {rule: "teacher", label: "teacher", least: 0.6})
     ask(filters, "soft labels", {label: "soft"})
     ask(filters, "soft labels, unfiltered", {rule: "all", label: "soft"})
     balance = "how are target and web balanced?"
     for ratio in (0.25, 0.5, 2.0):
-        ask(balance, f"web 1 : {ratio}", {"student.batch.web_ratio": ratio})
+        ask(balance, f"web 1 : {ratio}", {"student.batch.ratio": {}, "student.batch.web_ratio": ratio})
     for power in (0.5, 0.2, 0.0):
         powers = {name: {"power": power} for name in web}
         ask(balance, f"classes resampled by N^{power}", {"student.resample": powers}, "2D: none 71.5, 0.2 72.0")
     mixing = "does mixup help?"
     paper = "3D from scratch 72.9 -> 73.3; ImageNet 73.8 -> 73.6"
     ask(mixing, "cross-dataset mixup", {"student.mixup": {"kind": "cross", "alpha": 0.2}}, paper)
-    ask(mixing, "mixup within a source", {"student.mixup": {"kind": "within", "alpha": 0.2}})
-    if untrimmed:
+    within = {"student.mixup": {"kind": "within", "alpha": 0.2}}
+    ask(mixing, "mixup within a source", within)
+    found.append(Variant("target-only, mixup", mixing, (), within, paper="from scratch 72.9 -> 73.3"))
+    if images and not spatial:
+        inflating, of = "how do images become clips?", images if len(web) > 1 else web
+        for mode, paper in _INFLATION.items():
+            if mode != recipe.student.camera.mode:
+                ask(inflating, mode, {"student.camera.mode": mode}, paper, of)
+    if untrimmed and spatial:
         frames, of = "which frames of untrimmed videos?", untrimmed if len(web) > 1 else web
         paper = "71.7 with negatives; positives alone worse"
-        ask(frames, "positives only", {"student.snippets": {"kind": "positives-only"}}, paper, of)
-        ask(frames, "random frames", {"student.snippets": {"kind": "random"}}, "", of)
+        for kind, name in _SNIPPETS.items():
+            if kind != recipe.student.snippets.kind:
+                ask(frames, name, {"student.snippets": {"kind": kind}}, paper if kind != "random" else "", of)
     beyond = "what goes beyond the paper?"
     witness = {evidence: True, "select.calibrate.temperature": 4.0}
     ask(beyond, "query as evidence, agree", witness)
@@ -74,8 +99,10 @@ def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
     for name in web if len(web) > 1 else ():
         soft = witness | {rule: "query", label: "soft"}
         ask(beyond, f"+{name}, query as evidence, soft, p >= 0.3", soft, of=(name,))
-    found.append(Variant("target-only, mean consensus", beyond, (), {_CONSENSUS: "mean"}))
-    ask(beyond, "mean consensus", {_CONSENSUS: "mean"})
+    if recipe.student.network.options.get("consensus", "mean") != "mean":
+        found.append(Variant("target-only, mean consensus", beyond, (), {_CONSENSUS: "mean"}))
+        ask(beyond, "mean consensus", {_CONSENSUS: "mean"})
     ask(beyond, "averaged weights (EMA 0.99)", {"student.ema": 0.99})
-    ask(beyond, "label smoothing 0.1", {"student.label_smoothing": 0.1})
+    if not recipe.student.label_smoothing:
+        ask(beyond, "label smoothing 0.1", {"student.label_smoothing": 0.1})
     return found
