@@ -104,7 +104,10 @@ def _deep(sources: Callable[[Path, Path, int], Sections], media: Path, place: Pa
 
 
 def _world(media: Path, place: Path, fold: int) -> dict[str, Any]:
-    return demo()
+    """The demo's recipe, its student trained twice as long: the target alone goes on gaining for so long."""
+    given = demo()
+    given["student"]["epochs"] *= 2
+    return given
 
 
 def _tennis(data: Path, place: Path, fold: int) -> dict[str, Any]:
