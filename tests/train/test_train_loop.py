@@ -226,6 +226,15 @@ def test_soft_pseudo_labels_are_the_labels(small: Small, tmp_path: Path) -> None
     inputs = make_inputs(batch_of(trainer), trainer.pool, trainer.training, False, torch.device("cpu"))
     assert inputs.labels[:4].max(1).values.tolist() == [1.0] * 4
     assert inputs.labels[4:].tolist() == [[0.5, 0.25, 0.25]] * 2
+    assert inputs.sureness.tolist() == [1.0] * 6
+    # Weighted by confidence, an image whose label is half sure counts half, in the loss and so in its gradient.
+    sure = trainer_of(small, tmp_path / "sure", training_of(confidence_weighted=True), "clips", "images")
+    weighted = make_inputs(batch_of(sure), sure.pool, sure.training, False, torch.device("cpu"))
+    assert weighted.sureness.tolist() == [1.0] * 4 + [0.5] * 2 and torch.equal(weighted.labels, inputs.labels)
+    plain, halved = (one.take_step(batch_of(one))[0] for one in (trainer, sure))
+    torch.testing.assert_close(halved[0], plain[0])
+    torch.testing.assert_close(halved[1, 0], plain[1, 0] / 2)
+    assert not torch.allclose(trainer.network.head.weight, sure.network.head.weight)
 
 
 def test_low_precision_that_computes_something_else_is_refused(small_tables: Small, tmp_path: Path) -> None:

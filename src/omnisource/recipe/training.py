@@ -129,6 +129,7 @@ class Training(Section):
     snippets: Snippets = Snippets()
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     loss_weight: dict[str, NonNegative] = {}  # source -> weight of its loss; not named: 1
+    confidence_weighted: bool = False  # ours: a soft pseudo-label's loss counts as much as its largest probability
     norm_per_source: bool = False
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False

@@ -21,6 +21,7 @@ class Inputs:
     clips: list[Tensor]  # float (n, C, T, H, W), or features (n, D) of a fixed trunk
     rows: list[Tensor]  # int (n,): which rows of the arrays below they are
     labels: Tensor  # float (N, classes), mixed and smoothed
+    sureness: Tensor  # float (N,): how much each row's loss counts, 1 but for unsure pseudo-labels
     truth: Tensor  # int (N,): the class of each row itself
     source: Tensor  # int (N,): position in the pool's sources
 
@@ -40,7 +41,9 @@ def make_inputs(batch: Batch, pool: Pool, training: Training, spatial: bool, dev
     clips = [torch.cat([clip for clip, _ in parts]) if len(parts) > 1 else parts[0][0] for parts in shapes.values()]
     rows = [torch.cat([row for _, row in parts]) for parts in shapes.values()]
     truth = torch.from_numpy(pool.label[batch.unit]).long().to(device)
-    labels = _labels(batch, pool, truth, training.label_smoothing)
+    labels = _labels(batch, pool, truth)
+    sureness = labels.amax(1) if training.confidence_weighted else torch.ones(len(labels), device=device)
+    labels = smooth(labels, training.label_smoothing)
     source = torch.from_numpy(pool.source[batch.unit]).long().to(device)
     if mixes:
         # One shape: put the rows in their order, and mix by position.
@@ -54,9 +57,10 @@ def make_inputs(batch: Batch, pool: Pool, training: Training, spatial: bool, dev
         partner = torch.cat([partner, others])
         weight = torch.cat([weight, torch.ones(len(others), device=device)])
         clips = [mix(whole, partner, weight)[: batch.own]]
-        labels = mix(labels, partner, weight)
+        labels, sureness = mix(labels, partner, weight), mix(sureness, partner, weight)
         rows = [torch.arange(batch.own)]
-    return Inputs(clips, [row.to(device) for row in rows], labels[: batch.own], truth[: batch.own], source[: batch.own])
+    own = slice(batch.own)
+    return Inputs(clips, [row.to(device) for row in rows], labels[own], sureness[own], truth[own], source[own])
 
 
 def _augmented(group: Group, batch: Batch, training: Training, length: int | None, device: torch.device) -> Tensor:
@@ -80,11 +84,11 @@ def _augmented(group: Group, batch: Batch, training: Training, length: int | Non
     )
 
 
-def _labels(batch: Batch, pool: Pool, truth: Tensor, smoothing: float) -> Tensor:
+def _labels(batch: Batch, pool: Pool, truth: Tensor) -> Tensor:
     labels = soft_labels(truth, len(pool.classes))
     if pool.soft:
         for row, number in enumerate(batch.unit):
             probs = pool.unit(int(number)).probs
             if probs is not None:
                 labels[row] = torch.from_numpy(np.array(probs, np.float32)).to(labels.device)
-    return smooth(labels, smoothing)
+    return labels

@@ -187,7 +187,7 @@ class Trainer:
 
     def _loss(self, logits: Tensor, inputs: Inputs, rows: Tensor, sums: Tensor) -> Tensor:
         """This process's part of Eq. 1; adds to `sums`."""
-        each = -(inputs.labels[rows] * logits.log_softmax(1)).sum(1)
+        each = -(inputs.labels[rows] * logits.log_softmax(1)).sum(1) * inputs.sureness[rows]
         source = inputs.source[rows]
         with torch.no_grad():
             right = logits.argmax(1) == inputs.truth[rows]
