@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from omnisource.errors import UserError
 from omnisource.ingest import ingest
+from omnisource.media.write import write_video
 from omnisource.recipe import load_recipe
 from omnisource.starter import write_starter
 from omnisource.workspace import open_workspace
@@ -30,6 +32,18 @@ def test_plain_folders(tmp_path: Path) -> None:
         assert ingest(recipe, workspace).counts["classes"] == ["jump", "run: fast"]
     with pytest.raises(UserError, match="already there"):
         write_starter(tmp_path / "new project", target=tmp_path / 'my "clips"')
+
+
+def test_windows_are_as_long_as_the_clips(tmp_path: Path) -> None:
+    for number in range(3):
+        path = tmp_path / "t" / "jump" / f"{number}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frames = ((time / 10, np.full((32, 32, 3), time, np.uint8)) for time in range(32))
+        write_video(path, frames, options={"crf": "30"})
+    make(tmp_path, "t/jump/broken.mp4", "long/jump/1.mp4")
+    recipe = load_recipe(write_starter(tmp_path / "p", target=tmp_path / "t", untrimmed=tmp_path / "long"))
+    assert (recipe.score.window_s, recipe.score.hop_s) == (3.0, 1.5)
+    assert recipe.select.query_evidence and recipe.student.confidence_weighted
 
 
 def test_wrong_folders(tmp_path: Path) -> None:

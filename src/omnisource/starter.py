@@ -3,16 +3,19 @@
 import importlib.util
 import json
 import re
+import statistics
 import textwrap
 from itertools import islice
 from pathlib import Path
 
 from omnisource.errors import UserError
 from omnisource.ingest.listings import SPLITS, detect_layout
+from omnisource.media import DEFAULT_LIMITS, Failure, IsolatedPool, probe_media
 from omnisource.tables import write_atomic
 
 LITE0 = "tsn_efficientnet_lite0"
 _MANY = 128  # target clips, from which on batches are large
+_LOOKED_AT = 16  # target clips, for their length
 
 TEMPLATE = """\
 # Written by `omnisource init`. Run it:  omnisource run {recipe}
@@ -30,24 +33,28 @@ teachers:
   video:
 {video_teacher}
 
-# What a web sample needs to be kept: the teacher's best class is the query's, with at least this probability.
-select: {{rule: agree, threshold: 0.3}}
+{windows}# The query and the teacher are two witnesses of what a web sample shows: its soft label is what both together
+# say, and the surer they are the more it counts (docs/evidence.md). The paper keeps what the teacher agrees with:
+# select: {{rule: agree, threshold: 0.3}}
+select: {{rule: all, label: soft, query_evidence: true, calibrate: {{temperature: 4}}}}
 
 # The student is trained on the target alone, on the target with each kind of web data, and on all of it.
 student:
 {student}
+  confidence_weighted: true
 seeds: [0, 1, 2]
 test: {{clips: {test_clips}, crops: 1}}
 """
 
 # The trunk stays as it comes, and its features of a few views are computed once: minutes on a laptop.
 FIXED_TRUNK = """\
-network: {{name: {network}, init: {{imagenet: package}}, dropout: 0.5, options: {{consensus: mean-std}}}}
+network: {{name: {network}, init: {{imagenet: package}}, dropout: 0.5, options: {{consensus: mean-std-slope}}}}
 input: {{frames: {frames}, short_side: 182, size: 160, min_area: 0.3}}
-epochs: 20
+epochs: 40
 batch: {{target: {batch}, web_ratio: 1.0}}
-optimiser: {{kind: adamw, lr: 0.002, weight_decay: 0.1, warmup_epochs: 1, clip_grad: 5, trunk_lr_scale: 0}}
+optimiser: {{kind: adamw, lr: 0.0005, weight_decay: 0.1, warmup_epochs: 1, clip_grad: 5, trunk_lr_scale: 0}}
 trunk_views: 4
+snippets: {{kind: window}}
 """
 
 WHOLE = """\
@@ -104,6 +111,7 @@ def write_starter(
             image_teacher=_training(default_network(), batch, indent=4),
             video_teacher=_training(chosen, batch, indent=4),
             student=_training(chosen, batch, indent=2),
+            windows=_windows(target) if untrimmed is not None else "",
             test_clips=8 if spatial else 4,
         ).encode(),
     )
@@ -123,6 +131,20 @@ def has_lite0() -> bool:
 def _training(network: str, batch: int, indent: int) -> str:
     form = FIXED_TRUNK if network == LITE0 else WHOLE
     return textwrap.indent(form.format(network=network, frames=8, batch=batch).rstrip(), " " * indent)
+
+
+def _windows(target: Path) -> str:
+    """A line of the recipe: windows of untrimmed videos as long as the target's clips, each beginning in the middle of
+    the one before."""
+    files = sorted(path for path in target.rglob("*") if path.is_file())
+    some = files[:: max(1, len(files) // _LOOKED_AT)]
+    with IsolatedPool(1, DEFAULT_LIMITS.timeout_s) as pool:
+        found = [facts for _, facts in pool.map(probe_media, some) if not isinstance(facts, Failure)]
+    lengths = [facts.duration_s for facts in found if facts.duration_s]
+    if not lengths:
+        return ""
+    window = min(max(round(2 * statistics.median(lengths)) / 2, 1.0), 10.0)
+    return f"score: {{window_s: {window:g}, hop_s: {window / 2:g}}}  # windows as long as the target's clips\n\n"
 
 
 def _count(folder: Path) -> int:

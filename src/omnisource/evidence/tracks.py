@@ -62,11 +62,11 @@ def training() -> dict[str, Any]:
             "options": {"consensus": "mean-std-slope"},
         },
         "input": {"frames": 8, "short_side": 182, "size": 160, "min_area": 0.3},
-        "epochs": 20,
+        "epochs": 40,
         "batch": {"target": 32, "web_ratio": 1.0},
         "optimiser": {
             "kind": "adamw",
-            "lr": 0.002,
+            "lr": 0.0005,
             "weight_decay": 0.1,
             "warmup_epochs": 1,
             "clip_grad": 5,

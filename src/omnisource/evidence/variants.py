@@ -7,6 +7,7 @@ from typing import Any
 from omnisource.networks import is_spatial
 from omnisource.recipe import ALL, TARGET_ONLY, Recipe
 
+EVIDENCE = "query as evidence, soft, all, weighted by confidence"  # what `omnisource init` writes
 _CONSENSUS = "student.network.options.consensus"
 _SNIPPETS = {
     "positive-negative": "one positive frame, the others negative",
@@ -94,11 +95,13 @@ def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
     ask(beyond, "query as evidence, agree", witness)
     ask(beyond, "query as evidence, p >= 0.5", witness | {rule: "query", least: 0.5})
     ask(beyond, "query as evidence, soft, p >= 0.3", witness | {rule: "query", label: "soft"})
-    ask(beyond, "query as evidence, soft, all", witness | {rule: "all", label: "soft"})
+    believed = witness | {rule: "all", label: "soft"}
+    ask(beyond, "query as evidence, soft, all", believed)
+    weighted = believed | {"student.confidence_weighted": True}
+    ask(beyond, EVIDENCE, weighted)
     ask(beyond, "query as evidence without temperature, soft, p >= 0.3", {evidence: True, rule: "query", label: "soft"})
     for name in web if len(web) > 1 else ():
-        soft = witness | {rule: "query", label: "soft"}
-        ask(beyond, f"+{name}, query as evidence, soft, p >= 0.3", soft, of=(name,))
+        ask(beyond, f"+{name}, {EVIDENCE}", weighted, of=(name,))
     if recipe.student.network.options.get("consensus", "mean") != "mean":
         found.append(Variant("target-only, mean consensus", beyond, (), {_CONSENSUS: "mean"}))
         ask(beyond, "mean consensus", {_CONSENSUS: "mean"})
