@@ -135,6 +135,9 @@ def test_views_are_the_crops_of_the_clips(film: Path, crops: int) -> None:
         assert red[0] + 40 < red[2] < red[1] - 40  # left, right, centre
     if crops == 10:
         assert np.array_equal(views[0, :, :, ::-1], views[1])
+        flow = read_views(film, clips, crops=crops, size=48, short_side=64, flow=True)
+        assert np.array_equal(flow[0::2], views[0::2]) and np.array_equal(flow[1::2, ..., 1:], views[1::2, ..., 1:])
+        assert np.array_equal(flow[1::2, ..., 0], 255 - views[1::2, ..., 0])
 
 
 def test_views_of_a_small_frame_are_enlarged(tmp_path: Path) -> None:

@@ -111,14 +111,16 @@ def read_views(
     short_side: int,
     start_s: float = 0.0,
     end_s: float | None = None,
+    flow: bool = False,
     limits: Limits = DEFAULT_LIMITS,
 ) -> U8:
     """All views of the test protocol, decoding every frame once.
 
     Args:
         clips: (K, T) frame indices of K clips (temporal.dense_test; segment_test with a leading axis).
-        crops: 1, 3, 5 or 10 per clip (spatial.view_boxes). Not 10 for flow: mirroring would have to negate x.
+        crops: 1, 3, 5 or 10 per clip (spatial.view_boxes).
         size: side of a crop, taken from frames scaled to `short_side` without resizing it.
+        flow: the pixels are displacements, x first: where a crop is mirrored, x changes its sign.
 
     Returns:
         uint8 (K * crops, T, size, size, 3), all crops of the first clip first.
@@ -127,7 +129,10 @@ def read_views(
     boxes = view_boxes(frames.shape[2], frames.shape[1], size, crops)
     views = np.empty((len(clips), len(boxes), clips.shape[1], size, size, 3), np.uint8)
     for number, box in enumerate(boxes):
-        views[:, number] = _cut(frames, box, size)[place]
+        view = _cut(frames, box, size)
+        if flow and box.mirrored:
+            view = np.concatenate([255 - view[..., :1], view[..., 1:]], axis=-1)
+        views[:, number] = view[place]
     return views.reshape(-1, *views.shape[2:])
 
 

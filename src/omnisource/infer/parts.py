@@ -45,9 +45,11 @@ class Part:
     start_s: float
     end_s: float | None
     limits: Limits
+    flow: bool = False
+    """The pixels are displacements."""
 
 
-def parts_of(request: Request, size: int, short_side: int, limits: Limits) -> Iterator[Part]:
+def parts_of(request: Request, size: int, short_side: int, limits: Limits, flow: bool = False) -> Iterator[Part]:
     """Cuts a request into parts, in order."""
     if request.clips.ndim != 2 or not request.clips.size:
         raise ValueError(f"clips must be (K, T) frame indices, got {request.clips.shape}")
@@ -56,7 +58,7 @@ def parts_of(request: Request, size: int, short_side: int, limits: Limits) -> It
     for first in range(0, count, each):
         clips = request.clips[first : first + each]
         where = (request.start_s, request.end_s)
-        yield Part(request.uri, first, clips, request.crops, size, short_side, *where, limits)
+        yield Part(request.uri, first, clips, request.crops, size, short_side, *where, limits, flow)
 
 
 def read_part(part: Part) -> npt.NDArray[np.uint8]:
@@ -69,5 +71,6 @@ def read_part(part: Part) -> npt.NDArray[np.uint8]:
         short_side=part.short_side,
         start_s=part.start_s,
         end_s=part.end_s,
+        flow=part.flow,
         limits=part.limits,
     )

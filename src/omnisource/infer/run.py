@@ -86,7 +86,7 @@ def infer(
 
         def parts() -> Iterator[Part]:
             for request in requests:
-                for part in parts_of(request, size, short_side, limits):
+                for part in parts_of(request, size, short_side, limits, flow=network.in_channels == 2):
                     on_their_way.append(request)
                     yield part
 
