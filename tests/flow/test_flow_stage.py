@@ -200,6 +200,16 @@ def test_flow_that_does_not_belong_is_refused(recipe: Recipe, tmp_path: Path) ->
         _changed(workspace, "flow_frames", 2)
         with pytest.raises(UserError, match=r"2 flow frames for a video of \d"):
             use_flow(workspace, samples)
+        workspace.table("flow").unlink()
+        compute_flow(recipe, workspace)
+        shorter, gone, *_ = (Path(uri) for uri in read_table(workspace.table("flow"))["uri"].to_pylist() if uri)
+        shorter.write_bytes(shorter.read_bytes()[:-9])
+        gone.unlink()
+        with pytest.raises(UserError, match=r"2 of 6 flow videos are gone or were changed; delete .*flow.parquet"):
+            use_flow(workspace, samples)
+        workspace.table("flow").unlink()  # as the message says
+        compute_flow(recipe, workspace)
+        use_flow(workspace, samples)
         write_table(
             workspace.table("flow"), read_table(workspace.table("flow"), filters=pc.field("status") == "dropped")
         )

@@ -49,6 +49,7 @@ class FlowFacts:
 
     video_frames: int
     flow_frames: int
+    flow_bytes: int
 
 
 def compute_flow(recipe: Recipe, workspace: Workspace) -> StageRecord:
@@ -106,8 +107,8 @@ def compute_video(job: _Job) -> FlowFacts:
     origin, note = _origin(job), job.output.with_suffix(".json")
     note.unlink(missing_ok=True)  # a run that is killed here must not leave the note of another video
     written = write_flow(job.output, fields(), job.settings.quality)
-    facts = FlowFacts(len(seen), written)
-    write_json(note, origin | asdict(facts) | {"flow_bytes": job.output.stat().st_size})
+    facts = FlowFacts(len(seen), written, job.output.stat().st_size)
+    write_json(note, origin | asdict(facts))
     return facts
 
 
@@ -123,11 +124,17 @@ def _origin(job: _Job) -> dict[str, Any]:
 def _kept(job: _Job) -> FlowFacts | None:
     try:
         note = json.loads(job.output.with_suffix(".json").read_text())
-        whole = job.output.stat().st_size == note["flow_bytes"]
-        found = FlowFacts(note["video_frames"], note["flow_frames"])
-        return found if whole and _origin(job).items() <= note.items() else None
+        found = FlowFacts(note["video_frames"], note["flow_frames"], note["flow_bytes"])
+        return found if _as_written(job.output, found.flow_bytes) and _origin(job).items() <= note.items() else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # none there, or damaged: computed anew
+
+
+def _as_written(path: Path, size: int | None) -> bool:
+    try:
+        return path.stat().st_size == size
+    except OSError:
+        return False
 
 
 def use_flow(workspace: Workspace, samples: pa.Table) -> pa.Table:
@@ -136,7 +143,8 @@ def use_flow(workspace: Workspace, samples: pa.Table) -> pa.Table:
     Samples whose flow failed become `dropped`, with the reason `no_flow`.
 
     Raises:
-        UserError: flow was not computed, or lacks samples, or has another length than its video.
+        UserError: flow was not computed, or lacks samples, or has another length than its video, or is not what was
+            written: then its length is no longer known.
     """
     flow = {row["sample_id"]: row for row in read_table(workspace.table("flow")).to_pylist()}
     rows = samples.to_pylist()
@@ -145,12 +153,16 @@ def use_flow(workspace: Workspace, samples: pa.Table) -> pa.Table:
         raise UserError(
             f"{workspace.table('flow')}: no flow for {len(absent)} of {len(rows)} samples; run `omnisource flow` again"
         )
-    other = [r for r in flow.values() if r["status"] == "ok" and r["flow_frames"] != max(r["video_frames"] - 1, 1)]
+    whole = [row for row in flow.values() if row["status"] == "ok"]
+    again = f"delete {workspace.table('flow')} and run `omnisource flow` again"
+    other = [r for r in whole if r["flow_frames"] != max(r["video_frames"] - 1, 1)]
     if other:
         raise UserError(
             f"{other[0]['uri']}: {other[0]['flow_frames']} flow frames for a video of {other[0]['video_frames']} "
-            f"(and {len(other) - 1} more such); delete {workspace.table('flow')} and run `omnisource flow` again"
+            f"(and {len(other) - 1} more such); {again}"
         )
+    if changed := [r["uri"] for r in whole if not _as_written(Path(r["uri"]), r.get("flow_bytes"))]:
+        raise UserError(f"{changed[0]}: {len(changed)} of {len(whole)} flow videos are gone or were changed; {again}")
     for row in rows:
         found = flow[row["sample_id"]]
         row["uri"] = found["uri"] or row["uri"]
@@ -197,6 +209,7 @@ def _rows(job: _Job, result: FlowFacts | Failure) -> list[dict[str, Any]]:
             "uri": str(job.output),
             "video_frames": result.video_frames,
             "flow_frames": result.flow_frames,
+            "flow_bytes": result.flow_bytes,
             "status": "ok",
         }
     return [{"sample_id": sample_id, **facts} for sample_id in job.sample_ids]

@@ -148,6 +148,7 @@ FLOW = pa.schema(
         pa.field("uri", _TEXT),  # of the flow video, which has the time stamps of its RGB video
         pa.field("video_frames", pa.int64()),
         pa.field("flow_frames", pa.int64()),  # one fewer than the video has, but at least one
+        pa.field("flow_bytes", pa.int64()),  # of the flow video, as it was written
         pa.field("status", _TEXT, nullable=False),  # ok | dropped
         pa.field("reason", _TEXT),
         pa.field("message", _TEXT),
