@@ -12,6 +12,7 @@ import pytest
 from test_starter import make
 
 from omnisource import __version__
+from omnisource.networks import Meta, create, save_checkpoint
 
 
 def omnisource(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -26,6 +27,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make(folder, *(f"clips/{label}/{n}.mp4" for label in ("jump", "wave") for n in range(4)))
     assert omnisource("init", ".", "--target", "clips", cwd=folder).returncode == 0
     assert omnisource("ingest", "recipe.yaml", cwd=folder).returncode == 0
+    save_checkpoint(folder / "small.safetensors", create("slowonly_r18", 2, base_width=8), Meta(size=32))
     return folder
 
 
@@ -59,6 +61,7 @@ def test_version_and_help(tmp_path: Path) -> None:
         (["score", "recipe.yaml"], "run `omnisource"),
         (["report", "recipe.yaml"], "nothing tested yet"),
         (["init", "other", "--target", "nowhere"], "nowhere: no such folder (--target)"),
+        (["export", "small.safetensors", "recipe.yaml/n.onnx"], "Not a directory; choose another place to write to"),
     ],
 )
 def test_one_line_and_status_2(project: Path, words: list[str], expected: str) -> None:

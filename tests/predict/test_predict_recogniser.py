@@ -113,9 +113,21 @@ def test_annotated_copies(folder: Path, checkpoint: Path, tmp_path: Path) -> Non
         assert after.shape == before.shape
 
 
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves files; `cut.mp4` is announced as longer than what is sent."""
+
+    def do_GET(self) -> None:
+        if self.path != "/cut.mp4":
+            return super().do_GET()
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.wfile.write(bytes(400))
+
+
 @pytest.fixture
 def server(folder: Path) -> Iterator[str]:
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    handler = partial(Handler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as http_server:
         thread = threading.Thread(target=http_server.serve_forever, daemon=True)
         thread.start()
@@ -136,6 +148,9 @@ def test_inputs_that_are_refused(folder: Path, server: str, tmp_path: Path) -> N
         (f"{server}/nothing.mp4", Limits(), "cannot be fetched .Not Found|File not found"),
         (f"{server}/short.mp4", Limits(max_bytes=100), "more than 100 bytes"),
         ("http://127.0.0.1:1/x.mp4", Limits(), "cannot be fetched"),
+        (f"{server}/cut.mp4", Limits(), "600 bytes are missing at its end"),
+        (f"{server}/a b.mp4", Limits(), "cannot be fetched"),
+        ("http://a b/c.mp4", Limits(), "cannot be fetched"),
         (str(tmp_path), Limits(), "no files in this folder"),
         (str(tmp_path / "x"), Limits(), "no such file or folder"),
     ):
@@ -160,3 +175,15 @@ def test_the_verb_prints_json_csv_and_lines(folder: Path, checkpoint: Path, tmp_
     lines = output("--window", "3", "--annotate", str(tmp_path / "out"))
     assert "0:03.0 to 0:06.0" in lines and "not_media" in lines
     assert len(list((tmp_path / "out").glob("long-*.mp4"))) == 1
+
+
+def test_the_verb_calls_a_web_file_by_its_address(folder: Path, checkpoint: Path, server: str, tmp_path: Path) -> None:
+    def invoke(*words: str) -> tuple[int, str]:
+        done = CliRunner().invoke(app, ["predict", str(checkpoint), *words], catch_exceptions=False)
+        return done.exit_code, done.output
+
+    status, said = invoke(f"{server}/short.mp4", f"{server}/page.mp4", "--annotate", str(tmp_path / "out"))
+    assert status == 0, "one of two was recognised"
+    assert f"not_media: {server}/page.mp4 is" in said
+    assert [path.name.startswith("short-") for path in (tmp_path / "out").iterdir()] == [True]
+    assert invoke(f"{server}/page.mp4")[0] == 1, "nothing was recognised"

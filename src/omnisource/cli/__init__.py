@@ -107,6 +107,8 @@ def main() -> None:
             _fail(f"{error.filename or 'disk'}: no room left; free some space, the same command resumes", 2)
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             _fail(f"{error.filename}: {error.strerror}; mend its permissions", 2)
+        if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
+            _fail(f"{error.filename}: {error.strerror}; choose another place to write to", 2)
         raise
 
 

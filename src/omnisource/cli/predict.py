@@ -51,13 +51,25 @@ def predict(
         said: list[Prediction] = []
         for name, prediction in zip(files, found, strict=True):
             said.append(prediction)
-            _print(form, replace(prediction, uri=name), first=len(said) == 1)
+            _print(form, _named(prediction, name), first=len(said) == 1)
         if annotate is not None:
-            tasks = [Annotation(p, annotate / annotated_name(p)) for p in said if p.reason is None]
+            tasks = [
+                Annotation(p, annotate / annotated_name(_named(p, name)))
+                for name, p in zip(files, said, strict=True)
+                if p.reason is None
+            ]
             with shared_pool(None, DEFAULT_LIMITS.timeout_s) as pool:
                 for task, result in pool.map(draw, tasks):
-                    wrote = result if isinstance(result, Path) else f"{task.prediction.uri}: {result.message}"
+                    wrote = result if isinstance(result, Path) else f"{task.out}: not written: {result.message}"
                     console.print(wrote, markup=False, soft_wrap=True)
+    if all(prediction.reason for prediction in said):
+        raise typer.Exit(1)
+
+
+def _named(prediction: "Prediction", name: str) -> "Prediction":
+    """The prediction under the name that the user gave: what was fetched lies in a folder that goes away."""
+    message = prediction.message and prediction.message.replace(prediction.uri, name)
+    return replace(prediction, uri=name, message=message)
 
 
 def _print(form: Form, prediction: "Prediction", first: bool) -> None:

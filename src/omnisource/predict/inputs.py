@@ -1,5 +1,6 @@
 """What `omnisource predict` is given: files, folders, web addresses."""
 
+import http.client
 import tempfile
 import urllib.error
 import urllib.request
@@ -55,7 +56,9 @@ def _fetch(url: str, path: Path, max_bytes: int) -> Path:
                 file.write(chunk)
                 if file.tell() > max_bytes:
                     raise UserError(f"{url}: more than {max_bytes} bytes; download and cut it, or raise the limit")
-    except (urllib.error.URLError, OSError, ValueError) as error:
+            if answer.length:  # what the server had announced and did not send
+                raise OSError(f"{answer.length} bytes are missing at its end")
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise UserError(f"{url}: cannot be fetched ({reason}); download it yourself and give the file") from None
     return path

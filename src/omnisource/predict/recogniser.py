@@ -192,5 +192,7 @@ def load(path: str | Path, *, device: str = "auto", workers: int | None = None) 
         UserError: not such a file, damaged, or a network of optical flow.
     """
     path = Path(path)
+    if path.suffix == ".pt2":
+        raise UserError(f"{path}: torch.export files are for your own runtime; give the checkpoint or its .onnx")
     network, meta = load_onnx(path) if path.suffix == ".onnx" else load_checkpoint(path)
     return Recogniser(network, meta, device=device, workers=workers)
