@@ -285,7 +285,9 @@ def test_missing_and_escaping_files_can_be_dropped(tmp_path: Path) -> None:
         "../secret.mp4 jump\n../images/jump/none.jpg jump\nin.mp4 jump\nno.mp4 jump\n"
     )
     touch(tmp_path, "web/in.mp4")
-    _, rows = run(tmp_path, sources={**FOLDERS, "web": {"role": "web", "path": "web/l.txt", "missing": "drop"}})
+    record, rows = run(tmp_path, sources={**FOLDERS, "web": {"role": "web", "path": "web/l.txt", "missing": "drop"}})
+    assert (record.counts["dropped"], record.counts["reasons"]) == (3, {"missing": 1, "outside_root": 2})
+    assert record.counts["test_list"] == record.counts["list_hash"]["test"]
     reasons = {Path(row["uri"]).name: row["reason"] for row in rows if row["source"] == "web"}
     assert reasons == {"secret.mp4": "outside_root", "none.jpg": "outside_root", "in.mp4": None, "no.mp4": "missing"}
 

@@ -358,4 +358,16 @@ def _counts(table: pa.Table, classes: list[str]) -> dict[str, Any]:
         split: digest_table(usable.filter(pc.field("split") == split).select(["sample_id", "label"]))
         for split in ("train", "val", "test")
     }
-    return {"rows": table.num_rows, "classes": classes, "sources": groups, "list_hash": lists}
+    dropped = table.filter(pc.field("status") == "dropped")
+    reasons = Counter(dropped["reason"].to_pylist())
+    splits = {split: count for split, count in Counter(usable["split"].to_pylist()).items() if split}
+    return {
+        "rows": table.num_rows,
+        "dropped": dropped.num_rows,
+        "reasons": dict(sorted(reasons.items())),
+        **dict(sorted(splits.items())),
+        "test_list": lists["test"],
+        "classes": classes,
+        "sources": groups,
+        "list_hash": lists,
+    }
