@@ -35,16 +35,23 @@ def test_fuse_prints_and_writes(streams: list[str], tmp_path: Path) -> None:
     np.testing.assert_allclose(read_predictions(out).probs[0], [0.65, 0.35], atol=1e-6)
 
 
-def test_fuse_sweeps_on_held_out_tables(streams: list[str]) -> None:
-    sweep = [part for path in streams for part in ("--sweep-on", path)]
+def test_fuse_sweeps_on_held_out_tables(streams: list[str], tmp_path: Path) -> None:
+    held_out = [
+        table(tmp_path / "rgb-val.parquet", [[0.9, 0.1], [0.6, 0.4], [0.6, 0.4]], "uvw"),
+        table(tmp_path / "flow-val.parquet", [[0.4, 0.6], [0.1, 0.9], [0.45, 0.55]], "uvw"),
+    ]
+    sweep = [part for path in held_out for part in ("--sweep-on", path)]
     done = CliRunner().invoke(app, ["fuse", *streams, *sweep], catch_exceptions=False)
     assert done.output.count("held out") == 21
     assert "weights 0." in done.output
+    tested = [part for path in streams for part in ("--sweep-on", path)]
+    with pytest.raises(UserError, match=r"rgb.parquet: is not held out: 3 of its 3 samples are fused here"):
+        CliRunner().invoke(app, ["fuse", *streams, *tested], catch_exceptions=False)
 
 
 def test_fuse_refuses(streams: list[str], tmp_path: Path) -> None:
     other = table(tmp_path / "other.parquet", [[0.4, 0.6], [0.1, 0.9]], "xy")
-    with pytest.raises(UserError, match="lists 3 test samples, other 2, 0 of them in common"):
+    with pytest.raises(UserError, match=r"rgb.parquet lists 3 test samples, .*other.parquet 2, 0 of them in common"):
         CliRunner().invoke(app, ["fuse", streams[0], other], catch_exceptions=False)
     with pytest.raises(UserError, match="another name"):
         CliRunner().invoke(app, ["fuse", *streams, "--out", streams[0]], catch_exceptions=False)
@@ -57,4 +64,4 @@ def test_compare(streams: list[str]) -> None:
     found = json.loads(done.output)
     assert (found["samples"], found["only_a"], found["only_b"]) == (3, 2, 1)
     text = CliRunner().invoke(app, ["compare", *streams], catch_exceptions=False).output
-    assert "A 66.67%" in text and "B 33.33%" in text
+    assert f"A 66.67%  {streams[0]}" in text and f"B 33.33%  {streams[1]}" in text

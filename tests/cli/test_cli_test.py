@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from omnisource.errors import UserError
-from omnisource.evaluate import fold_overrides
+from omnisource.evaluate import fold_overrides, parse_folds
 from omnisource.recipe import load_recipe
 
 RECIPE = """\
@@ -27,7 +27,7 @@ student: {{network: {{name: slowonly_r18}}}}
 def test_a_fold_is_chosen_where_the_recipe_chooses_it(tmp_path: Path, choice: str, expected: str) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(RECIPE.format(choice=choice))
-    overrides = fold_overrides(load_recipe(path), "3")
+    overrides = fold_overrides(load_recipe(path), 3)
     assert overrides == [expected]
     source = load_recipe(path, overrides).sources["target"]
     assert 3 in (source.where.get("fold"), source.test.get("fold"))
@@ -37,6 +37,12 @@ def test_recipes_without_folds_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(RECIPE.format(choice="test_share: 0.3"))
     with pytest.raises(UserError, match="no target source chooses by fold"):
-        fold_overrides(load_recipe(path), "1")
-    with pytest.raises(UserError, match="--folds: 'x' is not a number"):
-        fold_overrides(load_recipe(path), "x")
+        fold_overrides(load_recipe(path), 1)
+
+
+def test_folds_are_numbers_each_once() -> None:
+    assert parse_folds("1, 2,03") == [1, 2, 3]
+    with pytest.raises(UserError, match="--folds 1,x: 'x' is not a number"):
+        parse_folds("1,x")
+    with pytest.raises(UserError, match="names a fold twice"):
+        parse_folds("1,2,01")

@@ -95,7 +95,7 @@ def test_a_table_survives_the_disk(tmp_path: Path) -> None:
     path = tmp_path / "predictions-x.parquet"
     write_predictions(path, as_table(before), CLASSES)
     after = read_predictions(path)
-    assert after.name == "x" and after.failed == [lost] and after.groups == before.groups
+    assert after.name == str(path) and after.failed == [lost] and after.groups == before.groups
     np.testing.assert_allclose(after.probs, before.probs, atol=1e-7)
     write_predictions(tmp_path / "again.parquet", as_table(after), CLASSES)
     assert read_predictions(tmp_path / "again.parquet").list_hash == after.list_hash

@@ -39,6 +39,14 @@ def test_unscored_samples_stay_unscored() -> None:
     assert [unscored.sample_id for unscored in fused.failed] == ["q"]
 
 
+def test_tables_without_a_common_sample_are_refused() -> None:
+    lost = [Unscored(name, "a", None, "missing") for name in "pqr"]
+    first = Predictions(**{**vars(RGB.take([0])), "failed": lost[1:]})
+    second = Predictions(**{**vars(FLOW.take([1, 2])), "failed": lost[:1]})
+    with pytest.raises(UserError, match=r"none of 3 test samples was scored in every table \(scored: rgb 1, flow 2\)"):
+        fuse([first, second], [1, 1])
+
+
 @pytest.mark.parametrize("text", ["1", "1:2:3", "1:x", "-1:2", "0:0", "nan:1", "inf:1", ""])
 def test_bad_weights_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="--weights"):

@@ -185,6 +185,20 @@ def test_flow_goes_through_the_same_path(media: Path, workspace: Workspace) -> N
     compute_flow(recipe, workspace)
     record = run_test(recipe, workspace, "target-only", 0, Views(clips=1, crops=1))
     assert (record.counts["listed"], record.counts["samples"], record.counts["failed"]) == (11, 10, {"no_flow": 1})
+    run_test(recipe, workspace, "target-only", 0, Views(clips=1, crops=10))
+    rows = read_table(workspace.table("predictions-target-only-0")).to_pylist()
+    first = next(row["sample_id"] for row in rows if row["status"] == "ok")
+    (uri,) = (r["uri"] for r in read_table(workspace.table("flow")).to_pylist() if r["sample_id"] == first)
+    (frames,) = (r["video_frames"] for r in read_table(workspace.table("flow")).to_pylist() if r["sample_id"] == first)
+    network, _ = load_checkpoint(workspace.run_dir("target-only-0") / "last.safetensors")
+    # Of ten crops every other one is mirrored, and what moves to the right then moves to the left.
+    plain = torch.from_numpy(read_views(uri, dense_test(frames, 4, 2, 1), crops=10, size=40, short_side=48))
+    mirrored = torch.arange(10) % 2 == 1
+    plain[mirrored, ..., 0] = 255 - plain[mirrored, ..., 0]
+    with torch.inference_mode():
+        expected = network(augment(plain, mean=(), std=(), flow=True)).softmax(1)
+    found = [row["probs"] for row in rows if row["sample_id"] == first and row["view"] >= 0]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_other_splits_have_their_own_table(media: Path, workspace: Workspace) -> None:
@@ -303,6 +317,23 @@ def test_the_verb_tests_what_is_trained_and_files_from_elsewhere(media: Path, tm
         invoke("--run", "everything")
     with pytest.raises(UserError, match="no target source chooses by fold"):
         invoke("--folds", "1,2")
+    for name in ("../other", "", ".", "a/b"):
+        with pytest.raises(UserError, match="becomes the name of a file"):
+            invoke("--checkpoint", str(checkpoint), "--name", name)
+    said = invoke("--checkpoint", str(checkpoint), "--name", "other")
+    assert "failed 1 not_media" in said and "top1 interval" in said and ours.list_hash in said
+    assert "trained on" not in said, "the table is of the recipe's own runs"
+    table = invoke()
+    assert f"test list {ours.list_hash}" in table and "10 of 11" in table
+
+
+def test_a_checkpoint_of_the_other_stream_is_refused(media: Path, workspace: Workspace) -> None:
+    given = {"frames": 4, "stride": 2, "short_side": 48, "size": 40, "modality": "flow"}
+    prepare(recipe_of(media, input=given), workspace)
+    checkpoint = workspace.run_dir("target-only-0") / "last.safetensors"
+    recipe = recipe_of(media)
+    with pytest.raises(UserError, match=r"2 input channels \(flow\), this recipe tests on rgb"):
+        evaluate.test_checkpoint(recipe, workspace, "x", checkpoint, recipe.student, recipe.test)
 
 
 def test_folds_are_tested_and_averaged(media: Path, tmp_path: Path) -> None:
@@ -326,3 +357,9 @@ def test_folds_are_tested_and_averaged(media: Path, tmp_path: Path) -> None:
         (summary,) = summarise_folds([one, two], recipe)
     assert (summary.folds, summary.samples, len(set(summary.list_hashes))) == (2, 4, 2)
     assert f"{100 * summary.top1:.1f}" in done.output
+    assert all(found in done.output for found in summary.list_hashes)
+    with pytest.raises(
+        UserError, match=r"fold-5: missing \(1 of 2 folds are\); train it .* sources.target.test.fold=5"
+    ):
+        CliRunner().invoke(app, ["test", path, "-w", str(tmp_path), "--folds", "3,5"], catch_exceptions=False)
+    assert not (tmp_path / "fold-5").exists()

@@ -36,13 +36,26 @@ def opened(path: Path, workspace: Path | None, overrides: list[str] | None) -> I
 
 def tell(record: StageRecord) -> None:
     """Prints one line about a stage that is finished."""
-    simple = {k: v for k, v in record.counts.items() if isinstance(v, int | float | str) and not isinstance(v, bool)}
-    counts = ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in simple.items())
+    shown = {name: text for name, value in record.counts.items() if (text := _shown(name, value))}
+    counts = ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in shown.items())
     state = f"done in {record.seconds:.1f} s" if record.fresh else "nothing to do"
     console.print(f"[bold]{record.stage}[/] {state}" + (f": {counts}" if counts else ""), soft_wrap=True)
 
 
-def _number(value: object) -> str:
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _shown(name: str, value: object) -> str:
+    """A number or a word, an interval, or what was left out by reason; "" for what does not fit on a line."""
+    match value:
+        case bool():
+            return ""
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:.4g}"
+        case str():
+            return value
+        case [float(low), float(high)] if name.endswith("_interval"):
+            return f"{low:.4g} to {high:.4g}"
+        case dict() if name in ("failed", "reasons"):
+            return ", ".join(f"{count:,} {reason}" for reason, count in value.items())
+        case _:
+            return ""

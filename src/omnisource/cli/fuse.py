@@ -13,7 +13,10 @@ def fuse(
     weights: Annotated[str, typer.Option(help="One weight per table, e.g. 1:1.5; default: equal.")] = "",
     sweep_on: Annotated[
         list[Path] | None,
-        typer.Option(help="Find the weights on two tables of held-out data; give it twice.", show_default=False),
+        typer.Option(
+            help="Find the weights on two tables of held-out data, in the order of TABLES; give it twice.",
+            show_default=False,
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the fused predictions here.", show_default=False)] = None,
 ) -> None:
@@ -40,7 +43,13 @@ def fuse(
     if sweep_on:
         if weights or len(read) != 2 or len(sweep_on) != 2:
             raise UserError("--sweep-on finds the weights of two tables from two held-out ones; give no --weights")
-        sweep = sweep_weights(read_predictions(sweep_on[0]), read_predictions(sweep_on[1]))
+        held_out = [read_predictions(path) for path in sweep_on]
+        if common := set(read[0].sample_ids) & set(held_out[0].sample_ids):
+            raise UserError(
+                f"{held_out[0].name}: is not held out: {len(common)} of its {len(held_out[0].sample_ids)} samples are "
+                "fused here; test both streams with --set test.split=val first"
+            )
+        sweep = sweep_weights(held_out[0], held_out[1])
         for share, top1 in sweep:
             print(f"held out  {1 - share:.2f}:{share:.2f}  top-1 {top1:.2%}")
         share = best_share(sweep)
@@ -51,7 +60,8 @@ def fuse(
         low, high = found.top1_interval
         print(
             f"{p.name}: top-1 {found.top1:.2%} ({100 * low:.2f} to {100 * high:.2f}), top-5 {found.top5:.2%}, "
-            f"mean class {found.mean_class:.2%}, {found.samples} samples, list {p.list_hash}"
+            f"mean class {found.mean_class:.2%}, {found.samples} of {found.samples + len(p.failed)} samples, "
+            f"list {p.list_hash}"
         )
     print("weights " + ":".join(f"{weight:g}" for weight in chosen))
     if out is not None:

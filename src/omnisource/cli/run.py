@@ -51,9 +51,14 @@ def results_table(summaries: Sequence["RunSummary"]) -> Table:
     """Every run's accuracy, with what the web added to it."""
     several = summaries[0].top1_t_interval is not None
     how = "t over trainings" if several else "bootstrap over samples"
-    table = Table(title=f"top-1 on {summaries[0].samples} test samples, 95 % intervals: {how}", title_justify="left")
-    for name in ("trained on", "top-1", "interval", "gain", "interval", "trainings", "list"):
-        table.add_column(name, justify="left" if name in ("trained on", "list") else "right")
+    table = Table(
+        title=f"top-1 on {summaries[0].samples} test samples, 95 % intervals: {how}",
+        caption=_lists(summaries),
+        title_justify="left",
+        caption_justify="left",
+    )
+    for name in ("trained on", "top-1", "interval", "gain", "interval", "trainings", "scored"):
+        table.add_column(name, justify="left" if name == "trained on" else "right")
     for row in summaries:
         gain = "" if row.gain is None else f"{100 * row.gain:+.1f}"
         table.add_row(
@@ -63,9 +68,17 @@ def results_table(summaries: Sequence["RunSummary"]) -> Table:
             gain,
             _span(row.gain_t_interval or row.gain_interval),
             str(row.trainings),
-            " ".join(row.list_hashes),
+            f"{row.samples} of {row.samples + row.failed}",
         )
     return table
+
+
+def _lists(summaries: Sequence["RunSummary"]) -> str:
+    """The hashes of the test lists: in one line where all runs were tested on the same, as they should be."""
+    lists = {row.run: " ".join(row.list_hashes) for row in summaries}
+    if len(set(lists.values())) == 1:
+        return f"test list {next(iter(lists.values()))}"
+    return "\n".join(f"test list of {run}: {hashes}" for run, hashes in lists.items())
 
 
 def _span(interval: tuple[float, float] | None) -> str:

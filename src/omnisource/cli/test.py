@@ -37,15 +37,13 @@ def test(
     A single view is quicker: --set test.clips=1 --set test.crops=1. With --folds, fold N is looked for in the
     workspace's folder `fold-N`, trained there with the recipe's fold set to N.
     """
-    from omnisource.evaluate import fold_overrides, summarise_folds, test_checkpoint
+    from omnisource.evaluate import summarise_folds, test_checkpoint
 
     loaded = load_recipe(recipe, overrides or [])
     root = workspace or default_workspace(loaded)
     places: list[tuple[Path, list[str]]] = [(root, list(overrides or []))]
     if folds:
-        places = [
-            (root / f"fold-{fold}", [*(overrides or []), *fold_overrides(loaded, fold)]) for fold in folds.split(",")
-        ]
+        places = [(place, [*(overrides or []), *chosen]) for place, chosen in _fold_places(loaded, root, folds)]
     with ExitStack() as stack:
         entered = [stack.enter_context(opened(recipe, place, settings)) for place, settings in places]
         for one, place in entered:
@@ -58,9 +56,25 @@ def test(
                 tested += 1
             if not tested:
                 raise UserError(f"{place.root}: nothing is trained yet; run `omnisource run` or `omnisource train`")
+        if checkpoint is not None or (teacher and not run):
+            return  # their lines say it all; the table is of the recipe's runs
         summaries = summarise_folds([place for _, place in entered], entered[0][0])
         if shown := [summary for summary in summaries if not run or summary.run in run]:
             console.print(results_table(shown))
+
+
+def _fold_places(recipe: Recipe, root: Path, folds: str) -> list[tuple[Path, list[str]]]:
+    """The workspace of each fold, and the settings that it was trained with."""
+    from omnisource.evaluate import fold_overrides, parse_folds
+
+    places = [(root / f"fold-{fold}", fold_overrides(recipe, fold)) for fold in parse_folds(folds)]
+    if absent := [(place, chosen) for place, chosen in places if not place.is_dir()]:
+        place, chosen = absent[0]
+        raise UserError(
+            f"{place}: missing ({len(absent)} of {len(places)} folds are); train it there with `omnisource run` and "
+            + " ".join(f"--set {setting}" for setting in chosen)
+        )
+    return places
 
 
 def _test_trained(

@@ -1,7 +1,14 @@
 """Testing: the protocol's views, metrics, predictions tables, paired comparison, fusion, folds."""
 
 from omnisource.evaluate.compare import Comparison, compare
-from omnisource.evaluate.folds import RunSummary, fold_overrides, predictions_name, summarise, summarise_folds
+from omnisource.evaluate.folds import (
+    RunSummary,
+    fold_overrides,
+    parse_folds,
+    predictions_name,
+    summarise,
+    summarise_folds,
+)
 from omnisource.evaluate.fusion import best_share, fuse, parse_weights, sweep_weights
 from omnisource.evaluate.metrics import Metrics, measure
 from omnisource.evaluate.predictions import Predictions, as_table, read_predictions, write_predictions
@@ -21,6 +28,7 @@ __all__ = [
     "fold_overrides",
     "fuse",
     "measure",
+    "parse_folds",
     "parse_weights",
     "predictions_name",
     "read_predictions",

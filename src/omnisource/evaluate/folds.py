@@ -94,16 +94,29 @@ def summarise_run(run: str, results: Results, baseline: str | None, base: Result
     )
 
 
-def fold_overrides(recipe: Recipe, fold: str) -> list[str]:
+def parse_folds(text: str) -> list[int]:
+    """Reads `1,2,3`.
+
+    Raises:
+        UserError: not numbers, or one of them twice.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if bad := [word for word in words if not word.isdecimal()]:
+        raise UserError(f"--folds {text}: '{bad[0]}' is not a number; write e.g. --folds 1,2,3")
+    folds = [int(word) for word in words]
+    if len(set(folds)) < len(folds):
+        raise UserError(f"--folds {text}: names a fold twice; it would count twice in the mean")
+    return folds
+
+
+def fold_overrides(recipe: Recipe, fold: int) -> list[str]:
     """The settings that make `fold` the one to test on: `fold` in the `where` or the `test` of each target source.
 
     Raises:
-        UserError: no target source chooses by fold, or the fold is no number.
+        UserError: no target source chooses by fold.
     """
-    if not fold.strip().isdigit():
-        raise UserError(f"--folds: '{fold}' is not a number; write e.g. --folds 1,2,3")
     found = [
-        f"sources.{name}.{key}.fold={int(fold)}"
+        f"sources.{name}.{key}.fold={fold}"
         for name in recipe.target_sources
         for key in ("where", "test")
         if "fold" in getattr(recipe.sources[name], key)

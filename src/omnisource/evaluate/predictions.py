@@ -33,7 +33,7 @@ class Unscored:
 class Predictions:
     """What one model says about one test list, averaged over views."""
 
-    name: str
+    name: str  # of its file, for messages
     classes: list[str]
     sample_ids: list[str]  # of the scored samples, sorted
     labels: Ints  # (N,)
@@ -78,7 +78,7 @@ def read_predictions(path: Path) -> Predictions:
     scored = table.filter(pc.equal(table["status"], "ok"))
     dropped = table.filter(pc.not_equal(table["status"], "ok"))
     return Predictions(
-        name=path.stem.removeprefix("predictions-"),
+        name=str(path),
         classes=classes,
         sample_ids=scored["sample_id"].to_pylist(),
         labels=_label_indices(scored["label"].to_pylist(), classes, path),
@@ -134,6 +134,9 @@ def align(tables: Sequence[Predictions]) -> list[Predictions]:
                 "them in common; test both on the same list"
             )
     shared = set(first.sample_ids).intersection(*(other.sample_ids for other in tables[1:]))
+    if not shared:
+        scored = ", ".join(f"{table.name} {len(table.sample_ids)}" for table in tables)
+        raise UserError(f"none of {len(_listed(first))} test samples was scored in every table (scored: {scored})")
     return [table.take([n for n, name in enumerate(table.sample_ids) if name in shared]) for table in tables]
 
 

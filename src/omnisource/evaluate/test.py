@@ -1,6 +1,7 @@
 """The `test` stage: every view of every test sample, the predictions table, the metrics."""
 
 import multiprocessing
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -63,7 +64,10 @@ def test_checkpoint(
     recipe: Recipe, workspace: Workspace, name: str, checkpoint: Path, training: Training, settings: Test
 ) -> StageRecord:
     """Tests a checkpoint from elsewhere, with the input of `training`, under a name of its own."""
-    if name in {f"{run}-{seed}" for run in recipe.planned_runs() for seed in recipe.seeds}:
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise UserError(f"--name {name}: becomes the name of a file; use letters, digits, dots and dashes")
+    trainings = {f"{run}-{seed}" for run in recipe.planned_runs() for seed in recipe.seeds}
+    if name in trainings | {f"teacher-{teacher}" for teacher in recipe.teachers}:
         raise UserError(f"--name {name}: is the name of a training of this recipe; choose another")
     try:
         facts = checkpoint.stat()
@@ -106,7 +110,9 @@ def _test(
 
     def work(mark: str) -> Mapping[str, Any]:
         classes = workspace.classes()
-        check_classes(checkpoint, *load_checkpoint(checkpoint), classes)
+        network, meta = load_checkpoint(checkpoint)
+        check_classes(checkpoint, network, meta, classes)
+        _check_modality(checkpoint, network, training)
         listed, missing = test_samples(workspace, settings.split, flow)
         folder = workspace.partial(stage)
         done = {row for old in folder.glob("share-*") for row in _journal(old, mark).done()}
@@ -196,6 +202,15 @@ def check_classes(checkpoint: Path, network: Network, meta: Meta, classes: Seque
         f"{checkpoint}: was trained for {network.num_classes} classes, this recipe has {len(classes)}, {common} of "
         f"them in common{order}; give the checkpoint's own recipe, or fine-tune it (student.network.init.checkpoint)"
     )
+
+
+def _check_modality(checkpoint: Path, network: Network, training: Training) -> None:
+    given, wanted = "flow" if network.in_channels == 2 else "rgb", training.input.modality
+    if given != wanted:
+        raise UserError(
+            f"{checkpoint}: {network.name} with {network.in_channels} input channels ({given}), this recipe tests on "
+            f"{wanted}; give the recipe of its stream (student.input.modality: {given})"
+        )
 
 
 def test_samples(workspace: Workspace, split: str, flow: bool = False) -> tuple[list[dict[str, Any]], int]:
