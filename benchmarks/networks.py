@@ -1,6 +1,7 @@
 """Times forward and training step of the networks, fast form beside plain form, in one run.
 
-The plain form is torch's own Conv3d and BatchNorm3d in the default memory format, with the same weights. The forms take
+The plain form is torch's own Conv3d and BatchNorm3d in the default memory format, with the same weights. Forward passes
+run as scoring runs them, with the kernels of the fast form made once before (networks.fused). The forms take
 turns, and the least time of each counts, so that other work on the machine harms both alike. A product of two matrices
 takes its turn with them: its rate is about the most that convolutions, computed as products, can reach there.
 
@@ -82,7 +83,10 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     for repeat in range(arguments.repeats + 1):  # the first round warms up and does not count
         product = min(product, timed(lambda: torch.mm(matrix, matrix), device, arguments.clock))
         for form, network in forms.items():
-            taken = {"forward": timed(lambda n=network: forward(n, x, amp), device, arguments.clock)}
+            network.eval()
+            with networks.fused(network):  # as scoring runs it: what can be made once is made before
+                forward(network, x, amp)
+                taken = {"forward": timed(lambda n=network: forward(n, x, amp), device, arguments.clock)}
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
             taken["step"] = timed(lambda n=network: step(n, x, y, amp), device, arguments.clock)
@@ -127,7 +131,6 @@ def build(name: str, plain: bool, device: torch.device) -> networks.Network:
 
 
 def forward(network: networks.Network, x: Tensor, amp: Callable[[], Any]) -> None:
-    network.eval()
     with torch.no_grad(), amp():
         network(x)
 

@@ -63,7 +63,7 @@ def test_temporal(n: int, c: int, o: int, tiles: int, h: int, w: int) -> None:
         ((5, 7, 7), (2, 2, 2), 1),
     ],
 )
-def test_every_route_of_convolve(kernel: layers.Triple, stride: layers.Triple, groups: int, frames: int) -> None:
+def test_every_route_of_convolve(kernel: kernels.Triple, stride: kernels.Triple, groups: int, frames: int) -> None:
     x, (weight, bias) = _clip(2, 6, frames, 8, 7), _weights(6, 6 // groups, *kernel)
     padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
     ours = layers.convolve(x, weight, bias, stride, padding, groups)

@@ -180,14 +180,15 @@ def use_plain_form(network: Network, plain: bool = True) -> None:
 
 @contextmanager
 def fused(network: nn.Module) -> Iterator[None]:
-    """Inside of it evaluation multiplies the norms into the kernels once and not in every forward pass.
+    """Inside of it evaluation multiplies the norms into the kernels, and brings these into the order of memory that
+    the CPU's library wants, once and not in every forward pass.
 
-    The results are the same bits. Weights, statistics and device must not change meanwhile.
+    The results are the same. Weights, statistics and device must not change meanwhile.
     """
     layers = [module for module in network.modules() if isinstance(module, ConvNorm)]
     with torch.no_grad():
         for layer in layers:
-            layer.fused = layer.fuse()
+            layer.fused = layer.fuse(keep=True)
     try:
         yield
     finally:

@@ -13,7 +13,6 @@ looked at by depthwise 3x3x3 convolutions alone; channels meet in the 1x1x1 ones
 
 from functools import partial
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omnisource.errors import UserError
@@ -32,7 +31,7 @@ class Bottleneck(nn.Module):
         self.conv1 = layer(in_channels, width, (1, 1, 1), act=nn.ReLU(inplace=True))
         self.interact = layer(width, width, (1, 1, 1)) if preserve else None
         self.conv2 = layer(width, width, (3, 3, 3), strides, groups=width, act=nn.ReLU(inplace=True))
-        self.conv3 = layer(width, 4 * width, (1, 1, 1))
+        self.conv3 = layer(width, 4 * width, (1, 1, 1), act=nn.ReLU(inplace=True))
         same = in_channels == 4 * width and stride == 1
         self.shortcut = None if same else layer(in_channels, 4 * width, (1, 1, 1), strides)
         nn.init.zeros_(self.conv3.norm.weight)
@@ -41,9 +40,8 @@ class Bottleneck(nn.Module):
         y = self.conv1(x)
         if self.interact is not None:
             y = self.interact(y)
-        z: Tensor = self.conv3(self.conv2(y))
-        z += x if self.shortcut is None else self.shortcut(x)
-        return F.relu(z, inplace=True)
+        z: Tensor = self.conv3(self.conv2(y), x if self.shortcut is None else self.shortcut(x))
+        return z
 
 
 class CSN(Network):

@@ -100,8 +100,8 @@ class InvertedResidual(nn.Module):
         y = self.depthwise(y)
         if self.gate is not None:
             y = self.gate(y)
-        y = self.project(y)
-        return x + y if self.residual else y
+        y = self.project(y, x if self.residual else None)
+        return y
 
 
 class EfficientNet(Network):

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omnisource.networks.base import Network
-from omnisource.networks.layers import ConvNorm, Triple, pad_same
+from omnisource.networks.kernels import Triple
+from omnisource.networks.layers import ConvNorm, pad_same
 
 Widths = tuple[int, int, int, int, int, int]
 

@@ -8,12 +8,15 @@
 Clips are channels last: (N, C, T, H, W) with C innermost in memory.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+Triple = tuple[int, int, int]
 
 
 def fold_frames(x: Tensor) -> Tensor:
@@ -28,7 +31,17 @@ def unfold_frames(x: Tensor, frames: int) -> Tensor:
     return x.reshape(-1, frames, c, h, w).transpose(1, 2)
 
 
-def _taps(frames: int, stride: int) -> list[tuple[int, slice, slice]]:
+def plane(kernel: Sequence[int], stride: Triple, padding: Triple) -> Literal["frames", "columns"] | None:
+    """How a 3D convolution (kernel kT, kH, kW) is a 2D one over a view of the same memory, if it is: frames become part
+    of the batch, or all pixels of a frame one row, so that every pixel is a column through time."""
+    if kernel[0] == 1 and stride[0] == 1 and padding[0] == 0:
+        return "frames"
+    if kernel[1] == kernel[2] == 1 and stride[1:] == (1, 1) and padding[1:] == (0, 0):
+        return "columns"
+    return None
+
+
+def taps(frames: int, stride: int) -> list[tuple[int, slice, slice]]:
     """For each of three taps along time: tap, the input frames that it reads, the output frames it adds to."""
     outputs = (frames - 1) // stride + 1
     taps = []
@@ -47,7 +60,7 @@ class _Depthwise(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         ctx.stride = stride
         y = x
-        for tap, read, write in _taps(x.shape[2], stride):
+        for tap, read, write in taps(x.shape[2], stride):
             kernel = weight[:, :, tap]
             shift = bias if tap == 1 else None
             part = F.conv2d(fold_frames(x[:, :, read]), kernel, shift, stride, 1, groups=x.shape[1])
@@ -66,7 +79,7 @@ class _Depthwise(torch.autograd.Function):
         want_x, want_weight, want_bias, _ = ctx.needs_input_grad
         dx = torch.zeros_like(x) if want_x else None
         dweight = torch.zeros_like(weight) if want_weight else None
-        for tap, read, write in _taps(x.shape[2], ctx.stride):
+        for tap, read, write in taps(x.shape[2], ctx.stride):
             grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
                 fold_frames(dy[:, :, write]),
                 fold_frames(x[:, :, read]),

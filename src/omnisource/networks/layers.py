@@ -9,10 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omnisource.networks import kernels
-from omnisource.networks.kernels import fold_frames, unfold_frames
-
-Triple = tuple[int, int, int]
+from omnisource.networks import kernels, onednn
+from omnisource.networks.kernels import Triple, fold_frames, plane, unfold_frames
 
 
 def free_form() -> bool:
@@ -22,19 +20,19 @@ def free_form() -> bool:
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple, padding: Triple, groups: int) -> Tensor:
     """A 3D convolution by the cheapest equal route; x (N, I, T, H, W), weight (O, I/groups, kT, kH, kW)."""
-    kernel_t, kernel_h, kernel_w = weight.shape[2:]
+    folded = plane(weight.shape[2:], stride, padding)
     ours = free_form()
     if ours and x.device.type == "cpu" and weight.shape[2:] == (1, 1, 1) == stride and not any(padding) and groups == 1:
         # One matrix product over all pixels; for few pictures and one thread PyTorch would take a slow kernel.
         return F.linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
-    if kernel_t == 1 and stride[0] == 1 and padding[0] == 0:
+    if folded == "frames":
         y = F.conv2d(fold_frames(x), weight.squeeze(2), bias, stride[1:], padding[1:], groups=groups)
         return unfold_frames(y, x.shape[2])
-    if kernel_h == kernel_w == 1 and stride[1:] == (1, 1) and padding[1:] == (0, 0) and groups == 1:
+    if folded == "columns" and groups == 1:
         # Winograd's method trades rounding for products: not for half precision.
         exact = x.dtype == weight.dtype and x.dtype in (torch.float32, torch.float64) and x.device.type == "cpu"
         exact = exact and not torch.is_autocast_enabled("cpu")
-        if ours and exact and (kernel_t, stride[0], padding[0]) == (3, 1, 1) and x.shape[2] % 4 == 0:
+        if ours and exact and (weight.shape[2], stride[0], padding[0]) == (3, 1, 1) and x.shape[2] % 4 == 0:
             return kernels.temporal(x, weight, bias)
         # (N, I, T, H*W): the kernel walks along T only, every pixel is a column of its own.
         y = F.conv2d(x.flatten(3), weight.squeeze(4), bias, (stride[0], 1), (padding[0], 0))
@@ -50,7 +48,8 @@ class ConvNorm(nn.Module):
 
     In training the norm uses the batch's statistics. Otherwise (evaluation, or frozen norms) it is an affine map,
     and is multiplied into the kernel: one pass over memory less, and gradients still reach kernel, scale and
-    shift. With `plain` set the layer is torch's own Conv3d and BatchNorm3d, one after the other.
+    shift. On a CPU, where no gradient is asked for, the whole layer is one operator. With `plain` set the layer is
+    torch's own Conv3d and BatchNorm3d, one after the other.
 
     Padding keeps the size for a stride of one (odd kernels); `same=True` pads as TensorFlow does: as much as the
     stride needs, the odd pixel on the far side.
@@ -74,30 +73,41 @@ class ConvNorm(nn.Module):
         self.conv = nn.Conv3d(in_channels, out_channels, kernel, stride, self.padding, groups=groups, bias=False)
         self.norm = nn.BatchNorm3d(out_channels, eps=eps, momentum=momentum)
         self.act = act
-        self.fused: tuple[Tensor, Tensor] | None = None
+        self.fused: onednn.Kernel | None = None
         """Kernel and shift of `fuse`, while nothing changes the weights (networks.fused)."""
 
-    def fuse(self) -> tuple[Tensor, Tensor]:
+    def fuse(self, keep: bool = False) -> onednn.Kernel:
         """The kernel with the norm of evaluation multiplied into it, and the shift that stays."""
         norm = self.norm
         assert norm.running_mean is not None and norm.running_var is not None
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        return self.conv.weight * scale.view(-1, 1, 1, 1, 1), norm.bias - norm.running_mean * scale
+        return onednn.Kernel(self.conv.weight * scale.view(-1, 1, 1, 1, 1), norm.bias - norm.running_mean * scale, keep)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """(N, I, T, H, W) -> (N, O, T', H', W'). A `shortcut` of the output's shape is added before the activation;
+        where no gradient is asked for, the result may take its memory."""
         y: Tensor
         if self.plain:
             x = pad_same(x, self.conv.weight.shape[2:], self.stride) if self.same else x
             y = self.norm(self.conv(x))
         elif self.norm.training:
-            y = self.norm(self._convolve(x, self.conv.weight, None))
+            x, weight, padding = self._padded(x, self.conv.weight)
+            y = self.norm(convolve(x, weight, None, self.stride, padding, self.groups))
         else:
-            y = self._convolve(x, *(self.fused if self.fused and not self.training else self.fuse()))
+            kernel = self.fused if self.fused and not self.training else self.fuse()
+            x, weight, padding = self._padded(x, kernel.weight)
+            if free_form() and onednn.usable(x, self.act):
+                kernel = kernel if weight is kernel.weight else onednn.Kernel(weight, kernel.bias)
+                return onednn.convolve(x, kernel, self.stride, padding, self.groups, shortcut, self.act)
+            y = convolve(x, weight, kernel.bias, self.stride, padding, self.groups)
+        if shortcut is not None:
+            y += shortcut
         if self.act is not None:
             y = self.act(y)
         return y
 
-    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _padded(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Triple]:
+        """Input, kernel and padding of the convolution, once the input or the kernel was padded where `same` asks."""
         padding = self.padding
         # PyTorch leaves parts of a 3D kernel's gradient unset (NaN, now and then) where padding is all that they meet.
         safe = weight.shape[2] == 1 or not torch.is_grad_enabled()
@@ -105,11 +115,12 @@ class ConvNorm(nn.Module):
             # Copying the input into a padded one takes longer than convolving it. A kernel that is wider by a zero lets
             # the convolution itself pad alike on both sides.
             pads = same_pads(x.shape[2:], weight.shape[2:], self.stride)
-            weight = F.pad(weight, [part for near, far in reversed(pads) for part in (far - near, 0)])
+            wider = [part for near, far in reversed(pads) for part in (far - near, 0)]
+            weight = F.pad(weight, wider) if any(wider) else weight
             padding = (pads[0][1], pads[1][1], pads[2][1])
         elif self.same:
             x = pad_same(x, weight.shape[2:], self.stride)
-        return convolve(x, weight, bias, self.stride, padding, self.groups)
+        return x, weight, padding
 
 
 def same_pads(sizes: torch.Size, kernel: torch.Size, stride: Triple) -> list[tuple[int, int]]:

@@ -17,12 +17,12 @@ kt is 3 where the network reaches through time, else 1.
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omnisource.errors import UserError
 from omnisource.networks.base import Consensus, Network
-from omnisource.networks.layers import ConvNorm, Triple, max_pool
+from omnisource.networks.kernels import Triple
+from omnisource.networks.layers import ConvNorm, max_pool
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
@@ -36,14 +36,13 @@ class BasicBlock(nn.Module):
         super().__init__()
         strides = (1, stride, stride)
         self.conv1 = ConvNorm(in_channels, width, (kernel_t, 3, 3), strides, act=nn.ReLU(inplace=True))
-        self.conv2 = ConvNorm(width, width, (1, 3, 3))
+        self.conv2 = ConvNorm(width, width, (1, 3, 3), act=nn.ReLU(inplace=True))
         self.shortcut = shortcut(in_channels, width, strides)
         nn.init.zeros_(self.conv2.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv2(self.conv1(x))
-        y += x if self.shortcut is None else self.shortcut(x)
-        return F.relu(y, inplace=True)
+        y: Tensor = self.conv2(self.conv1(x), x if self.shortcut is None else self.shortcut(x))
+        return y
 
 
 class Bottleneck(nn.Module):
@@ -56,14 +55,13 @@ class Bottleneck(nn.Module):
         strides = (1, stride, stride)
         self.conv1 = ConvNorm(in_channels, width, (kernel_t, 1, 1), act=nn.ReLU(inplace=True))
         self.conv2 = ConvNorm(width, width, (1, 3, 3), strides, act=nn.ReLU(inplace=True))
-        self.conv3 = ConvNorm(width, 4 * width, (1, 1, 1))
+        self.conv3 = ConvNorm(width, 4 * width, (1, 1, 1), act=nn.ReLU(inplace=True))
         self.shortcut = shortcut(in_channels, 4 * width, strides)
         nn.init.zeros_(self.conv3.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv3(self.conv2(self.conv1(x)))
-        y += x if self.shortcut is None else self.shortcut(x)
-        return F.relu(y, inplace=True)
+        y: Tensor = self.conv3(self.conv2(self.conv1(x)), x if self.shortcut is None else self.shortcut(x))
+        return y
 
 
 def shortcut(in_channels: int, out_channels: int, stride: Triple) -> ConvNorm | None:

@@ -1,0 +1,109 @@
+"""A layer of evaluation as one operator against the plain form, in float32 and bfloat16."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from omnisource.networks import create, fused, kernels, layers, use_plain_form
+
+
+def _layer(width: int, kernel: kernels.Triple, stride: kernels.Triple, groups: int, act: nn.Module | None) -> nn.Module:
+    layer = layers.ConvNorm(width, width, kernel, stride, groups=groups, act=act)
+    norm = layer.norm
+    nn.init.uniform_(norm.weight, 0.5, 1.5)
+    nn.init.normal_(norm.bias)
+    norm.running_mean, norm.running_var = torch.randn(width), torch.rand(width) + 0.5
+    return layer.to(memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
+
+
+def _plain(layer: nn.Module, x: Tensor, shortcut: Tensor | None) -> Tensor:
+    layer.plain = True
+    y: Tensor = layer(x, None if shortcut is None else shortcut.clone())
+    layer.plain = False
+    return y
+
+
+@pytest.mark.parametrize("act", [None, nn.ReLU(inplace=True), nn.ReLU6(inplace=True), nn.SiLU(inplace=True)], ids=str)
+@pytest.mark.parametrize("with_shortcut", [False, True])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "groups"),
+    [
+        ((1, 1, 1), (1, 1, 1), 1),
+        ((1, 1, 1), (2, 2, 2), 1),
+        ((1, 3, 3), (1, 2, 2), 1),
+        ((1, 5, 5), (1, 2, 2), 6),
+        ((3, 1, 1), (1, 1, 1), 1),
+        ((3, 3, 3), (1, 1, 1), 1),
+        ((3, 3, 3), (1, 1, 1), 6),
+        ((3, 3, 3), (2, 2, 2), 6),
+        ((5, 7, 7), (2, 2, 2), 1),
+    ],
+)
+def test_every_layer_equals_its_plain_form(
+    kernel: kernels.Triple, stride: kernels.Triple, groups: int, with_shortcut: bool, act: nn.Module | None
+) -> None:
+    torch.manual_seed(0)
+    layer = _layer(6, kernel, stride, groups, act)
+    with torch.no_grad():
+        for n, t in ((1, 4), (2, 3), (2, 1)):
+            x = torch.randn(n, 6, t, 8, 7)  # contiguous, as a network's input is
+            shortcut = torch.randn_like(_plain(layer, x, None)) if with_shortcut else None
+            wanted = _plain(layer, x, shortcut)
+            for like in (x, x.contiguous(memory_format=torch.channels_last_3d)):
+                torch.testing.assert_close(layer(like, None if shortcut is None else shortcut.clone()), wanted)
+                with fused(layer):  # twice: the second time with the kernel that was kept
+                    for _ in range(2):
+                        other = None if shortcut is None else shortcut.clone()
+                        torch.testing.assert_close(layer(like, other), wanted)
+
+
+@settings(max_examples=25, deadline=None)
+@given(n=st.integers(1, 3), c=st.integers(1, 6), t=st.integers(1, 9), size=st.integers(1, 6), stride=st.integers(1, 2))
+def test_depthwise_of_any_size(n: int, c: int, t: int, size: int, stride: int) -> None:
+    layer = _layer(c, (3, 3, 3), (stride, stride, stride), c, nn.ReLU(inplace=True))
+    x = torch.randn(n, c, t, size, size)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), _plain(layer, x, None))
+
+
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no bfloat16 on this CPU")
+@pytest.mark.parametrize("name", ["ircsn_r50", "slowonly_r50", "i3d_inception", "tsn_efficientnet_b0"])
+def test_bfloat16_is_near(name: str) -> None:
+    torch.manual_seed(0)
+    options = {"base_width": 8} if "_r" in name else {}
+    network = create(name, 5, **options).eval()
+    x = torch.randn(2, 3, 4, 64, 64)
+    with torch.no_grad():
+        wanted = network.features(x)
+        with torch.autocast("cpu", torch.bfloat16), fused(network):
+            found = network.features(x).float()
+    assert (found - wanted).norm() < 0.03 * wanted.norm()
+
+
+def test_gradients_still_flow_in_evaluation() -> None:
+    layer = _layer(4, (1, 1, 1), (1, 1, 1), 1, nn.ReLU(inplace=True))
+    x = torch.randn(1, 4, 2, 5, 5, requires_grad=True)
+    layer(x).sum().backward()
+    assert x.grad is not None and layer.conv.weight.grad is not None
+
+
+@pytest.mark.filterwarnings("ignore:TF32")
+def test_without_onednn_the_network_computes_the_same() -> None:
+    torch.manual_seed(0)
+    network = create("ircsn_r50", 3, base_width=8).eval()
+    x = torch.randn(1, 3, 4, 32, 32)
+    with torch.no_grad():
+        wanted = network(x)
+        with torch.backends.mkldnn.flags(enabled=False):
+            torch.testing.assert_close(network(x), wanted)
+        use_plain_form(network)
+        torch.testing.assert_close(network(x), wanted)
+
+
+def test_the_first_tap_reaches_every_output() -> None:
+    for frames in range(1, 9):
+        for stride in (1, 2):
+            tap, read, write = kernels.taps(frames, stride)[0]
+            assert (tap, read.start, write) == (1, 0, slice(0, (frames - 1) // stride + 1))
