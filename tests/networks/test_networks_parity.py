@@ -1,8 +1,9 @@
 """The eight networks of shared/parity.
 
-Their rounding in float32 is amplified by depth: computed in float64, irCSN-152 differs from the reference's own
-float32 outputs by 8.5e-4. So the reference is met in its own arithmetic (the plain form: torch's Conv3d, then
-BatchNorm3d), to 1e-4, and the fast form is then held against the plain one in float64, where rounding is no excuse.
+Depth amplifies rounding: the reference's own float32 outputs of irCSN-152 are 8.5e-4 away from what float64 gives for
+the same weights. So the reference is met in its own arithmetic (the plain form: torch's Conv3d, then BatchNorm3d), to
+1e-4 where rounding allows it, and the fast form is then held against the plain one in float64, where rounding is no
+excuse. In float32 the fast form is held to what rounding was found to make of it.
 """
 
 import pytest
@@ -18,6 +19,10 @@ def _network(case: reference.Case) -> networks.Network:
     return network
 
 
+PLAIN = {"ircsn_r152_32x2": 8.5e-4}
+"""Absolute tolerance where 1e-4 is not met on every CPU: less than 1e-4 on an AMD EPYC, 3.6e-4 on an Intel Xeon."""
+FAST = {"slowonly_r101_8x8": 2e-4, "ircsn_r152_32x2": 2e-3}
+"""The same for the fast form: the Xeon gave 1.5e-4 and 1.4e-3."""
 QUICK = ("tsn_r50_1x1x3", "slowonly_r50_4x16", "i3d_r50_flow")
 ALL = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in reference.NAMES]
 
@@ -27,12 +32,16 @@ def test_the_plain_form_gives_the_reference_outputs(name: str) -> None:
     case = reference.load(name)
     network = _network(case)
     networks.use_plain_form(network)
+    _near(network, case, PLAIN.get(name, 1e-4))
+
+
+def _near(network: networks.Network, case: reference.Case, atol: float) -> None:
     with torch.no_grad():
         for x, logits, features in zip(case.inputs, case.logits, case.features, strict=True):
             found = network.features(x.contiguous())[0]
-            torch.testing.assert_close(found, features.reshape(found.shape), rtol=0, atol=1e-4)
+            torch.testing.assert_close(found, features.reshape(found.shape), rtol=0, atol=atol)
             pooled = found.mean(0) if network.spatial else found
-            torch.testing.assert_close(network.head(pooled), logits.flatten(), rtol=0, atol=1e-4)
+            torch.testing.assert_close(network.head(pooled), logits.flatten(), rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -46,8 +55,9 @@ def test_the_fast_form_is_the_same_function(name: str) -> None:
         torch.testing.assert_close(fast, network(x.contiguous()), rtol=0, atol=1e-9)
 
 
-def test_the_fast_form_stays_near_the_reference_in_float32() -> None:
-    case = reference.load("slowonly_r50_4x16")
+@pytest.mark.parametrize("name", ALL)
+def test_the_fast_form_stays_near_the_reference_in_float32(name: str) -> None:
+    case = reference.load(name)
     network = _network(case)
-    with torch.no_grad():
-        torch.testing.assert_close(network(case.inputs[0])[0], case.logits[0].flatten(), rtol=0, atol=1e-4)
+    with networks.fused(network):
+        _near(network, case, FAST.get(name, 1e-4))

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from omnisource.clips import augment
 from omnisource.errors import UserError
 from omnisource.media import Failure, IsolatedPool, MediaError
-from omnisource.networks import Network
+from omnisource.networks import Network, fused
 from omnisource.progress import track
 from omnisource.recipe import Training
 from omnisource.tables import Journal, read_table
@@ -102,7 +102,7 @@ def trunk_features(
     )
     failures: dict[int, Failure] = {}
     network.eval()
-    with _alone(folder / mark) as place:
+    with _alone(folder / mark) as place, fused(network):
         journal = Journal(place, _FEATURES, ["key"], mark)
         known = {key: number for number, key in enumerate(view.key for view in views)}
         missing = _load(place, known, views, features)

@@ -7,7 +7,7 @@ import torch
 
 from omnisource.clips import augment
 from omnisource.media import Failure, IsolatedPool, MediaError
-from omnisource.networks import Network
+from omnisource.networks import Network, fused
 from omnisource.train.decode import F32, U8, Reading, Request, decode, decode_into
 from omnisource.train.distributed import Ranks
 from omnisource.train.pool import Pool
@@ -25,19 +25,20 @@ def validate(network: Network, pool: Pool, reading: Reading, ranks: Ranks, worke
     sums = torch.zeros(4, dtype=torch.float64, device=ranks.device)
     network.eval()
     try:
-        for numbers, pixels in _batches(mine, pool, reading, workers, sums):
-            clips = augment(
-                torch.from_numpy(pixels).to(ranks.device),
-                mean=given.mean,
-                std=given.std,
-                length=None if reading.spatial else given.frames,
-                flow=given.modality == "flow",
-            )
-            truth = torch.from_numpy(pool.label[numbers]).long().to(ranks.device)
-            with torch.no_grad():
-                logits = network(clips).float()
-                loss = torch.nn.functional.cross_entropy(logits, truth, reduction="sum")
-            sums[:3] += torch.stack([(logits.argmax(1) == truth).sum(), loss, torch.tensor(len(numbers))]).double()
+        with fused(network):
+            for numbers, pixels in _batches(mine, pool, reading, workers, sums):
+                clips = augment(
+                    torch.from_numpy(pixels).to(ranks.device),
+                    mean=given.mean,
+                    std=given.std,
+                    length=None if reading.spatial else given.frames,
+                    flow=given.modality == "flow",
+                )
+                truth = torch.from_numpy(pool.label[numbers]).long().to(ranks.device)
+                with torch.no_grad():
+                    logits = network(clips).float()
+                    loss = torch.nn.functional.cross_entropy(logits, truth, reduction="sum")
+                sums[:3] += torch.stack([(logits.argmax(1) == truth).sum(), loss, torch.tensor(len(numbers))]).double()
     finally:
         network.train()
     right, loss_sum, count, unread = ranks.sum(sums).tolist()
