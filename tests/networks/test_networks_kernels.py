@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from routes import ROUTES
 from torch import Tensor
 
 from omnisource.networks import create, fused, kernels, layers
@@ -49,20 +50,7 @@ def test_temporal(n: int, c: int, o: int, tiles: int, h: int, w: int) -> None:
 
 
 @pytest.mark.parametrize("frames", [1, 3, 4])
-@pytest.mark.parametrize(
-    ("kernel", "stride", "groups"),
-    [
-        ((1, 1, 1), (1, 1, 1), 1),
-        ((1, 1, 1), (2, 2, 2), 1),
-        ((1, 3, 3), (1, 2, 2), 1),
-        ((1, 5, 5), (1, 2, 2), 6),
-        ((3, 1, 1), (1, 1, 1), 1),
-        ((3, 1, 1), (2, 1, 1), 1),
-        ((3, 3, 3), (1, 1, 1), 1),
-        ((3, 3, 3), (2, 2, 2), 6),
-        ((5, 7, 7), (2, 2, 2), 1),
-    ],
-)
+@pytest.mark.parametrize(("kernel", "stride", "groups"), ROUTES)
 def test_every_route_of_convolve(kernel: kernels.Triple, stride: kernels.Triple, groups: int, frames: int) -> None:
     x, (weight, bias) = _clip(2, 6, frames, 8, 7), _weights(6, 6 // groups, *kernel)
     padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from routes import ROUTES
 from torch import Tensor, nn
 
 from omnisource.networks import create, fused, kernels, layers, use_plain_form
@@ -27,20 +28,7 @@ def _plain(layer: nn.Module, x: Tensor, shortcut: Tensor | None) -> Tensor:
 
 @pytest.mark.parametrize("act", [None, nn.ReLU(inplace=True), nn.ReLU6(inplace=True), nn.SiLU(inplace=True)], ids=str)
 @pytest.mark.parametrize("with_shortcut", [False, True])
-@pytest.mark.parametrize(
-    ("kernel", "stride", "groups"),
-    [
-        ((1, 1, 1), (1, 1, 1), 1),
-        ((1, 1, 1), (2, 2, 2), 1),
-        ((1, 3, 3), (1, 2, 2), 1),
-        ((1, 5, 5), (1, 2, 2), 6),
-        ((3, 1, 1), (1, 1, 1), 1),
-        ((3, 3, 3), (1, 1, 1), 1),
-        ((3, 3, 3), (1, 1, 1), 6),
-        ((3, 3, 3), (2, 2, 2), 6),
-        ((5, 7, 7), (2, 2, 2), 1),
-    ],
-)
+@pytest.mark.parametrize(("kernel", "stride", "groups"), ROUTES)
 def test_every_layer_equals_its_plain_form(
     kernel: kernels.Triple, stride: kernels.Triple, groups: int, with_shortcut: bool, act: nn.Module | None
 ) -> None:
