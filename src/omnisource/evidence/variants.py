@@ -99,6 +99,7 @@ def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
     ask(beyond, "query as evidence, soft, all", believed)
     weighted = believed | {"student.confidence_weighted": True}
     ask(beyond, EVIDENCE, weighted)
+    ask(beyond, f"{EVIDENCE}, temperature 2", weighted | {"select.calibrate.temperature": 2.0})
     ask(beyond, "query as evidence without temperature, soft, p >= 0.3", {evidence: True, rule: "query", label: "soft"})
     for name in web if len(web) > 1 else ():
         ask(beyond, f"+{name}, {EVIDENCE}", weighted, of=(name,))
