@@ -1,6 +1,6 @@
 """How close web samples come to what the target is tested on: whitened trunk features of frames (paper, 3.1)."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,17 @@ from typing import Any
 import faiss
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from omnisource.curate.embed import F16, Trunk, embed, feature_blocks, frames_of
 from omnisource.curate.engine import LOCAL, Engine
 from omnisource.curate.pieces import Piece
 from omnisource.curate.samples import Sample
+from omnisource.curate.twins import verify
 from omnisource.curate.whiten import F32, Whitening, fit_whitening
 from omnisource.infer import Request
+from omnisource.media import Limits
+from omnisource.progress import track
 from omnisource.recipe import Recipe
 from omnisource.tables import Journal
 
@@ -25,6 +29,7 @@ _UNRELATED = 200  # samples of the target's training split, which show what is m
 _ALIKE = 0.99  # of them lie below the similarity that counts as chance
 _SEARCHED = 50_000  # frames whitened at a time
 _NEIGHBOURS = 32  # frames of the test set that are found for a frame
+_VIDEOS_FROM = 0.5  # of the threshold: videos so close are looked at again
 _AGREEING = 2  # frames of a video that must resemble the same test video
 
 
@@ -34,6 +39,8 @@ class Closeness:
 
     closest: dict[str, tuple[str, float]]
     """Web sample -> the test sample whose frame is most similar to one of its own, and that similarity."""
+    copies: set[str]
+    """Web samples that are to go."""
     threshold: float
     measured: dict[str, Any]
 
@@ -53,7 +60,8 @@ def compare(
     crops share depends on the shape of the frames, so `auto` goes half the way from there to the similarity that other
     films reach by chance: the highest to any test frame, of the target's training samples (99 % of them lie below).
     Where chance reaches further than crops do, as among films of one place, it lies above the paper's. Similarities are
-    cosines of whitened features; the search is exact.
+    cosines of whitened features; the search is exact. What comes near is then compared moment by moment
+    (`dedupe.second_look`).
 
     Args:
         held_out: the target's val and test samples.
@@ -84,7 +92,44 @@ def compare(
             chance = float(np.quantile(reached, _ALIKE))
             threshold = (crops + chance) / 2
             measured |= {"unrelated": len(reached), "chance_similarity": chance}
-    return Closeness(_closest(ids, index, whitening, folder), float(threshold), measured)
+    closest = _closest(ids, index, whitening, folder)
+    copies = {name for name, (_, similarity) in closest.items() if similarity >= threshold}
+    if settings.second_look:
+        copies, again = _second_look(recipe, web, held_out, closest, float(threshold), engine)
+        measured |= {"looked_at_again": again}
+    return Closeness(closest, copies, float(threshold), measured)
+
+
+def _second_look(
+    recipe: Recipe,
+    web: pa.Table,
+    held_out: Sequence[Sample],
+    closest: Mapping[str, tuple[str, float]],
+    threshold: float,
+    engine: Engine,
+) -> tuple[set[str], int]:
+    """The samples that are copies of what they resemble most, and how many were compared moment by moment.
+
+    Pictures that are closer than the threshold, and videos that are closer than half of it: features tell pictures
+    well, while badly encoded, cropped or subtitled copies of videos lie far below. Where it can't be told, the
+    threshold decides.
+    """
+    videos = set(web.filter(pc.not_equal(web["format"], "image"))["sample_id"].to_pylist())
+    limit = {True: threshold * _VIDEOS_FROM, False: threshold}
+    near = [name for name, (_, similarity) in closest.items() if similarity >= limit[name in videos]]
+    near.sort(key=lambda name: (closest[name][0], name))  # copies of one test sample together: it is read once
+    rows = web.take(pc.index_in(pa.array(near, pa.string()), web["sample_id"]))
+    tests = {sample.sample_id: sample for sample in held_out}
+    pairs = [(Sample(**row), tests[closest[row["sample_id"]][0]]) for row in rows.to_pylist()]
+    limits = recipe.probe.limits
+    bounds = Limits(**limits.model_dump(exclude={"memory_bytes"}))
+    verdicts = verify(pairs, bounds, limits.memory_bytes, engine.workers)
+    copies = {
+        name
+        for name, copy in zip(near, track(verdicts, len(near), "second look"), strict=True)
+        if (closest[name][1] >= threshold if copy is None else copy)
+    }
+    return copies, len(near)
 
 
 def _look(trunk: Trunk, requests: Iterable[Request]) -> tuple[list[str], F16]:
