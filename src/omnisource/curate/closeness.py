@@ -30,6 +30,7 @@ _ALIKE = 0.99  # of them lie below the similarity that counts as chance
 _SEARCHED = 50_000  # frames whitened at a time
 _NEIGHBOURS = 32  # frames of the test set that are found for a frame
 _VIDEOS_FROM = 0.5  # of the threshold: videos so close are looked at again
+_TWINS = 4  # test samples that a web sample is compared with again at most
 _AGREEING = 2  # frames of a video that must resemble the same test video
 
 
@@ -38,7 +39,7 @@ class Closeness:
     """What `compare` found."""
 
     closest: dict[str, tuple[str, float]]
-    """Web sample -> the test sample whose frame is most similar to one of its own, and that similarity."""
+    """Web sample -> the test sample of which it is a copy, else the one it resembles most, and their similarity."""
     copies: set[str]
     """Web samples that are to go."""
     threshold: float
@@ -87,49 +88,54 @@ def compare(
         threshold = crops = float(similarities.mean())
         measured |= {"crop_pairs": len(similarities), "crop_similarity": crops}
         if len(others):
-            nearest = _nearest(of_others, others, ids, whitening, index)
-            reached = [nearest[name][1] if name in nearest else -1.0 for name in sorted(set(of_others))]
+            alike = _nearest(of_others, others, ids, whitening, index)
+            reached = [alike[name][0][1] if name in alike else -1.0 for name in sorted(set(of_others))]
             chance = float(np.quantile(reached, _ALIKE))
             threshold = (crops + chance) / 2
             measured |= {"unrelated": len(reached), "chance_similarity": chance}
-    closest = _closest(ids, index, whitening, folder)
-    copies = {name for name, (_, similarity) in closest.items() if similarity >= threshold}
-    if settings.second_look:
-        copies, again = _second_look(recipe, web, held_out, closest, float(threshold), engine)
-        measured |= {"looked_at_again": again}
-    return Closeness(closest, copies, float(threshold), measured)
+    nearest = _all_nearest(ids, index, whitening, folder)
+    closest = {name: twins[0] for name, twins in nearest.items()}
+    if not settings.second_look:
+        copies = {name for name, (_, similarity) in closest.items() if similarity >= threshold}
+        return Closeness(closest, copies, float(threshold), measured)
+    found, compared = _second_look(recipe, web, held_out, nearest, float(threshold), engine)
+    return Closeness(closest | found, set(found), float(threshold), measured | {"pairs_looked_at_again": compared})
 
 
 def _second_look(
     recipe: Recipe,
     web: pa.Table,
     held_out: Sequence[Sample],
-    closest: Mapping[str, tuple[str, float]],
+    nearest: Mapping[str, Sequence[tuple[str, float]]],
     threshold: float,
     engine: Engine,
-) -> tuple[set[str], int]:
-    """The samples that are copies of what they resemble most, and how many were compared moment by moment.
+) -> tuple[dict[str, tuple[str, float]], int]:
+    """The copies, each with its test sample and their similarity, and how many pairs were compared moment by moment.
 
     Pictures that are closer than the threshold, and videos that are closer than half of it: features tell pictures
     well, while badly encoded, cropped or subtitled copies of videos lie far below. Where it can't be told, the
     threshold decides.
     """
     videos = set(web.filter(pc.not_equal(web["format"], "image"))["sample_id"].to_pylist())
-    limit = {True: threshold * _VIDEOS_FROM, False: threshold}
-    near = [name for name, (_, similarity) in closest.items() if similarity >= limit[name in videos]]
-    near.sort(key=lambda name: (closest[name][0], name))  # copies of one test sample together: it is read once
-    rows = web.take(pc.index_in(pa.array(near, pa.string()), web["sample_id"]))
+    pairs = [
+        (twin, name, similarity)
+        for name, twins in nearest.items()
+        for twin, similarity in twins
+        if similarity >= threshold * (_VIDEOS_FROM if name in videos else 1)
+    ]
+    pairs.sort()  # those of one test sample together: it is read once
+    rows = web.take(pc.index_in(pa.array([name for _, name, _ in pairs], pa.string()), web["sample_id"])).to_pylist()
     tests = {sample.sample_id: sample for sample in held_out}
-    pairs = [(Sample(**row), tests[closest[row["sample_id"]][0]]) for row in rows.to_pylist()]
+    shown = [(Sample(**row), tests[twin]) for row, (twin, _, _) in zip(rows, pairs, strict=True)]
     limits = recipe.probe.limits
     bounds = Limits(**limits.model_dump(exclude={"memory_bytes"}))
-    verdicts = verify(pairs, bounds, limits.memory_bytes, engine.workers)
-    copies = {
-        name
-        for name, copy in zip(near, track(verdicts, len(near), "second look"), strict=True)
-        if (closest[name][1] >= threshold if copy is None else copy)
-    }
-    return copies, len(near)
+    verdicts = verify(shown, bounds, limits.memory_bytes, engine.workers)
+    copies: dict[str, tuple[str, float]] = {}
+    for (twin, name, similarity), copy in zip(pairs, track(verdicts, len(pairs), "second look"), strict=True):
+        is_one = similarity >= threshold if copy is None else copy
+        if is_one and similarity > copies.get(name, ("", -1.0))[1]:
+            copies[name] = twin, similarity
+    return copies, len(pairs)
 
 
 def _look(trunk: Trunk, requests: Iterable[Request]) -> tuple[list[str], F16]:
@@ -175,8 +181,8 @@ def _index(features: F16, whitening: Whitening) -> Any:
 
 def _nearest(
     samples: Sequence[str], features: F16, owners: Sequence[str], whitening: Whitening, index: Any
-) -> dict[str, tuple[str, float]]:
-    """Sample -> the test sample that it resembles most, and how much; one that resembles none is left out.
+) -> dict[str, list[tuple[str, float]]]:
+    """Sample -> the test samples that it resembles most, and how much; one that resembles none is left out.
 
     A picture is compared by its one frame. Of a video two frames must resemble the same test video, and the less
     similar one counts: a single frame among many often comes close to some frame by chance.
@@ -205,15 +211,19 @@ def _nearest(
     needed = np.minimum(np.bincount(sample), _AGREEING)[sample_of[starts]]
     enough = np.diff(np.r_[starts, len(pair)]) >= needed
     counted = (starts + needed - 1)[enough]
-    nearest: dict[str, tuple[str, float]] = {}
-    for at in counted[np.argsort(value[counted], kind="stable")].tolist():  # the most similar comes last and stays
-        nearest[str(ids[sample_of[at]])] = (str(names[test_of[at]]), float(value[at]))
+    nearest: dict[str, list[tuple[str, float]]] = {}
+    for at in counted[np.argsort(-value[counted], kind="stable")].tolist():
+        twins = nearest.setdefault(str(ids[sample_of[at]]), [])
+        if len(twins) < _TWINS:
+            twins.append((str(names[test_of[at]]), float(value[at])))
     return nearest
 
 
-def _closest(ids: Sequence[str], index: Any, whitening: Whitening, folder: Path) -> dict[str, tuple[str, float]]:
+def _all_nearest(
+    ids: Sequence[str], index: Any, whitening: Whitening, folder: Path
+) -> dict[str, list[tuple[str, float]]]:
     """As `_nearest`, for all samples whose features lie in the folder."""
-    closest: dict[str, tuple[str, float]] = {}
+    nearest: dict[str, list[tuple[str, float]]] = {}
     for samples, features in feature_blocks(folder):
-        closest |= _nearest(samples, features, ids, whitening, index)
-    return closest
+        nearest |= _nearest(samples, features, ids, whitening, index)
+    return nearest

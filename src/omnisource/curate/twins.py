@@ -88,11 +88,13 @@ def same(web: Shown, test: Shown) -> bool | None:
         return None  # features tell single pictures apart better than a correlation does
     views = [web, replace(web, frames=np.ascontiguousarray(web.frames[:, :, ::-1]))]
     compare = _motion if len(web.frames) > 1 and _moves(test).sum() > 1 else _picture
-    found = [likeness for view in views if (likeness := compare(view, test)) is not None]
-    return max(found).copy if found else None
+    found = [compare(view, test) for view in views]
+    if any(likeness is not None and likeness.copy for likeness in found):
+        return True
+    return None if None in found else False
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Likeness:
     """How alike two samples are, of which one moment, or all, are compared."""
 
@@ -105,6 +107,10 @@ class Likeness:
     @property
     def copy(self) -> bool:
         return self.picture >= _SAME_PICTURE and self.motion >= (_SAME_STILL if self.still else _SAME_MOTION)
+
+
+def _rank(likeness: Likeness) -> tuple[bool, float]:
+    return likeness.copy, likeness.motion
 
 
 def _picture(web: Shown, test: Shown) -> Likeness:
@@ -123,7 +129,7 @@ def _picture(web: Shown, test: Shown) -> Likeness:
             found.append(Likeness(motion, picture))
         else:
             found.append(Likeness(1 - _difference(part[0], there[0]), picture, still=True))
-    return max(found)
+    return max(found, key=_rank)
 
 
 def _difference(here: F32, there: F32) -> float:
@@ -154,10 +160,14 @@ def _motion(web: Shown, test: Shown) -> Likeness | None:
         mask = _moving(there - standing[box])
         motion = _correlations(here - _standing(replace(web, frames=here)), there - standing[box], mask)
         picture = _pictures(here, there)
+        most = Likeness(float(motion.max()), float(picture.max()))
+        if not most.copy:  # not even one moment of the one is like any of the other
+            found.append(most)
+            continue
         best = _at_one_offset(motion, picture, np.asarray(mask.any((1, 2))), web.times, test.times)
         if best is not None:
             found.append(best)
-    return max(found, default=None)
+    return max(found, default=None, key=_rank)
 
 
 def _moving(residual: F32) -> npt.NDArray[np.bool_]:
@@ -206,7 +216,8 @@ def _at_one_offset(
         if len(here) < 2:
             continue
         likeness = Likeness(float(np.median(motion[here, place])), float(np.median(picture[here, place])))
-        best = likeness if best is None else max(best, likeness)
+        if best is None or likeness.motion > best.motion:
+            best = likeness
     return best
 
 
