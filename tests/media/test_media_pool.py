@@ -52,6 +52,14 @@ def process_id(_: int) -> int:
     return os.getpid()
 
 
+_KEPT: list[bytes] = []
+
+
+def leak(mebibytes: int) -> int:
+    _KEPT.append(os.urandom(mebibytes * MIB))
+    return os.getpid()
+
+
 def imported_torch(_: int) -> bool:
     return "torch" in sys.modules
 
@@ -96,6 +104,15 @@ def test_a_bad_item_fails_alone() -> None:
     assert results["media"].message == "half of it is gone"
     assert "KeyError" in results["raise"].message and "test_media_pool.py" in results["raise"].message
     assert children() <= before
+
+
+def test_a_process_that_leaks_is_replaced_before_an_item_fails_of_it() -> None:
+    with IsolatedPool(1, memory_bytes=128 * MIB) as pool:
+        whole = [result for _, result in pool.map(leak, [1] * 8, ordered=True)]
+        leaking = [result for _, result in pool.map(leak, [30] * 8, ordered=True)]
+    assert len(set(whole)) == 1, "one that keeps little goes on"
+    assert not any(isinstance(result, Failure) for result in leaking), "240 MiB in all, 128 allowed"
+    assert 2 <= len(set(leaking)) <= 5
 
 
 def test_processes_are_kept_between_maps_and_do_not_import_torch() -> None:

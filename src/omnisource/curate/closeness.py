@@ -1,6 +1,6 @@
 """How close web samples come to what the target is tested on: whitened trunk features of frames (paper, 3.1)."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,17 @@ from typing import Any
 import faiss
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from omnisource.curate.embed import F16, Trunk, embed, feature_blocks, frames_of
 from omnisource.curate.engine import LOCAL, Engine
 from omnisource.curate.pieces import Piece
 from omnisource.curate.samples import Sample
+from omnisource.curate.twins import verify
 from omnisource.curate.whiten import F32, Whitening, fit_whitening
 from omnisource.infer import Request
+from omnisource.media import Limits
+from omnisource.progress import track
 from omnisource.recipe import Recipe
 from omnisource.tables import Journal
 
@@ -25,6 +29,8 @@ _UNRELATED = 200  # samples of the target's training split, which show what is m
 _ALIKE = 0.99  # of them lie below the similarity that counts as chance
 _SEARCHED = 50_000  # frames whitened at a time
 _NEIGHBOURS = 32  # frames of the test set that are found for a frame
+_VIDEOS_FROM = 0.5  # of the threshold: videos so close are looked at again
+_TWINS = 4  # test samples that a web sample is compared with again at most
 _AGREEING = 2  # frames of a video that must resemble the same test video
 
 
@@ -33,7 +39,9 @@ class Closeness:
     """What `compare` found."""
 
     closest: dict[str, tuple[str, float]]
-    """Web sample -> the test sample whose frame is most similar to one of its own, and that similarity."""
+    """Web sample -> the test sample of which it is a copy, else the one it resembles most, and their similarity."""
+    copies: set[str]
+    """Web samples that are to go."""
     threshold: float
     measured: dict[str, Any]
 
@@ -53,7 +61,8 @@ def compare(
     crops share depends on the shape of the frames, so `auto` goes half the way from there to the similarity that other
     films reach by chance: the highest to any test frame, of the target's training samples (99 % of them lie below).
     Where chance reaches further than crops do, as among films of one place, it lies above the paper's. Similarities are
-    cosines of whitened features; the search is exact.
+    cosines of whitened features; the search is exact. What comes near is then compared moment by moment
+    (`dedupe.second_look`).
 
     Args:
         held_out: the target's val and test samples.
@@ -79,12 +88,54 @@ def compare(
         threshold = crops = float(similarities.mean())
         measured |= {"crop_pairs": len(similarities), "crop_similarity": crops}
         if len(others):
-            nearest = _nearest(of_others, others, ids, whitening, index)
-            reached = [nearest[name][1] if name in nearest else -1.0 for name in sorted(set(of_others))]
+            alike = _nearest(of_others, others, ids, whitening, index)
+            reached = [alike[name][0][1] if name in alike else -1.0 for name in sorted(set(of_others))]
             chance = float(np.quantile(reached, _ALIKE))
             threshold = (crops + chance) / 2
             measured |= {"unrelated": len(reached), "chance_similarity": chance}
-    return Closeness(_closest(ids, index, whitening, folder), float(threshold), measured)
+    nearest = _all_nearest(ids, index, whitening, folder)
+    closest = {name: twins[0] for name, twins in nearest.items()}
+    if not settings.second_look:
+        copies = {name for name, (_, similarity) in closest.items() if similarity >= threshold}
+        return Closeness(closest, copies, float(threshold), measured)
+    found, compared = _second_look(recipe, web, held_out, nearest, float(threshold), engine)
+    return Closeness(closest | found, set(found), float(threshold), measured | {"pairs_looked_at_again": compared})
+
+
+def _second_look(
+    recipe: Recipe,
+    web: pa.Table,
+    held_out: Sequence[Sample],
+    nearest: Mapping[str, Sequence[tuple[str, float]]],
+    threshold: float,
+    engine: Engine,
+) -> tuple[dict[str, tuple[str, float]], int]:
+    """The copies, each with its test sample and their similarity, and how many pairs were compared moment by moment.
+
+    Pictures that are closer than the threshold, and videos that are closer than half of it: features tell pictures
+    well, while badly encoded, cropped or subtitled copies of videos lie far below. Where it can't be told, the
+    threshold decides.
+    """
+    videos = set(web.filter(pc.not_equal(web["format"], "image"))["sample_id"].to_pylist())
+    pairs = [
+        (twin, name, similarity)
+        for name, twins in nearest.items()
+        for twin, similarity in twins
+        if similarity >= threshold * (_VIDEOS_FROM if name in videos else 1)
+    ]
+    pairs.sort()  # those of one test sample together: it is read once
+    rows = web.take(pc.index_in(pa.array([name for _, name, _ in pairs], pa.string()), web["sample_id"])).to_pylist()
+    tests = {sample.sample_id: sample for sample in held_out}
+    shown = [(Sample(**row), tests[twin]) for row, (twin, _, _) in zip(rows, pairs, strict=True)]
+    limits = recipe.probe.limits
+    bounds = Limits(**limits.model_dump(exclude={"memory_bytes"}))
+    verdicts = verify(shown, bounds, limits.memory_bytes, engine.workers)
+    copies: dict[str, tuple[str, float]] = {}
+    for (twin, name, similarity), copy in zip(pairs, track(verdicts, len(pairs), "second look"), strict=True):
+        is_one = similarity >= threshold if copy is None else copy
+        if is_one and similarity > copies.get(name, ("", -1.0))[1]:
+            copies[name] = twin, similarity
+    return copies, len(pairs)
 
 
 def _look(trunk: Trunk, requests: Iterable[Request]) -> tuple[list[str], F16]:
@@ -130,8 +181,8 @@ def _index(features: F16, whitening: Whitening) -> Any:
 
 def _nearest(
     samples: Sequence[str], features: F16, owners: Sequence[str], whitening: Whitening, index: Any
-) -> dict[str, tuple[str, float]]:
-    """Sample -> the test sample that it resembles most, and how much; one that resembles none is left out.
+) -> dict[str, list[tuple[str, float]]]:
+    """Sample -> the test samples that it resembles most, and how much; one that resembles none is left out.
 
     A picture is compared by its one frame. Of a video two frames must resemble the same test video, and the less
     similar one counts: a single frame among many often comes close to some frame by chance.
@@ -160,15 +211,19 @@ def _nearest(
     needed = np.minimum(np.bincount(sample), _AGREEING)[sample_of[starts]]
     enough = np.diff(np.r_[starts, len(pair)]) >= needed
     counted = (starts + needed - 1)[enough]
-    nearest: dict[str, tuple[str, float]] = {}
-    for at in counted[np.argsort(value[counted], kind="stable")].tolist():  # the most similar comes last and stays
-        nearest[str(ids[sample_of[at]])] = (str(names[test_of[at]]), float(value[at]))
+    nearest: dict[str, list[tuple[str, float]]] = {}
+    for at in counted[np.argsort(-value[counted], kind="stable")].tolist():
+        twins = nearest.setdefault(str(ids[sample_of[at]]), [])
+        if len(twins) < _TWINS:
+            twins.append((str(names[test_of[at]]), float(value[at])))
     return nearest
 
 
-def _closest(ids: Sequence[str], index: Any, whitening: Whitening, folder: Path) -> dict[str, tuple[str, float]]:
+def _all_nearest(
+    ids: Sequence[str], index: Any, whitening: Whitening, folder: Path
+) -> dict[str, list[tuple[str, float]]]:
     """As `_nearest`, for all samples whose features lie in the folder."""
-    closest: dict[str, tuple[str, float]] = {}
+    nearest: dict[str, list[tuple[str, float]]] = {}
     for samples, features in feature_blocks(folder):
-        closest |= _nearest(samples, features, ids, whitening, index)
-    return closest
+        nearest |= _nearest(samples, features, ids, whitening, index)
+    return nearest

@@ -184,7 +184,7 @@ def _against_test(recipe: Recipe, workspace: Workspace, rows: _Rows, mark: str, 
     places = np.flatnonzero(np.isin(rows.ids.astype(str), list(found.closest)))
     for place in places:
         rows.twin[place], rows.similarity[place] = found.closest[rows.ids[place]]
-    close = places[rows.similarity[places] >= found.threshold]
+    close = places[np.isin(rows.ids[places].astype(str), list(found.copies))]
     rows.drop(close, "near_test", "feature", rows.twin[close], rows.similarity[close])
     return found.measured | {"threshold": found.threshold}
 

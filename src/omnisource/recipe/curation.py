@@ -47,6 +47,8 @@ class Dedupe(Section):
     against_test: bool = True  # by whitened trunk features
     # auto: half-way between the mean similarity of crops of the same frame (paper) and what other films reach by chance
     threshold: float | Literal["auto"] = "auto"
+    # compare what comes near moment by moment: it goes only if the same things move at the same times
+    second_look: bool = True
     frames: Annotated[int, Field(ge=1)] = 5  # compared per web video
     test_frames: Annotated[int, Field(ge=1)] = 16  # per val and test video: a copy may show any moment of it
     network: str = "tsn_efficientnet_lite0"  # trunk for the features
