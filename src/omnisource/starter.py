@@ -36,7 +36,7 @@ teachers:
 {windows}# The query and the teacher are two witnesses of what a web sample shows: its soft label is what both together
 # say, and the surer they are the more it counts (docs/evidence.md). The paper keeps what the teacher agrees with:
 # select: {{rule: agree, threshold: 0.3}}
-select: {{rule: all, label: soft, query_evidence: true, calibrate: {{temperature: 4}}}}
+select: {{rule: all, label: soft, query_evidence: true, calibrate: {{temperature: 3}}}}
 
 # The student is trained on the target alone, on the target with each kind of web data, and on all of it.
 student:

@@ -91,7 +91,7 @@ def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
             if kind != recipe.student.snippets.kind:
                 ask(frames, name, {"student.snippets": {"kind": kind}}, paper if kind != "random" else "", of)
     beyond = "what goes beyond the paper?"
-    witness = {evidence: True, "select.calibrate.temperature": 4.0}
+    witness = {evidence: True, "select.calibrate.temperature": 3.0}
     ask(beyond, "query as evidence, agree", witness)
     ask(beyond, "query as evidence, p >= 0.5", witness | {rule: "query", least: 0.5})
     ask(beyond, "query as evidence, soft, p >= 0.3", witness | {rule: "query", label: "soft"})
@@ -99,7 +99,7 @@ def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
     ask(beyond, "query as evidence, soft, all", believed)
     weighted = believed | {"student.confidence_weighted": True}
     ask(beyond, EVIDENCE, weighted)
-    ask(beyond, f"{EVIDENCE}, temperature 2", weighted | {"select.calibrate.temperature": 2.0})
+    ask(beyond, f"{EVIDENCE}, temperature 1.5", weighted | {"select.calibrate.temperature": 1.5})
     ask(beyond, "query as evidence without temperature, soft, p >= 0.3", {evidence: True, rule: "query", label: "soft"})
     for name in web if len(web) > 1 else ():
         ask(beyond, f"+{name}, {EVIDENCE}", weighted, of=(name,))
