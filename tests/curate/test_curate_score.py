@@ -162,6 +162,11 @@ def test_running_again_does_nothing_and_selections_live_side_by_side(recipe: Rec
     lenient = recipe.model_copy(update={"select": recipe.select.model_copy(update={"name": "all", "rule": "all"})})
     assert select(lenient, workspace).counts["kept"] == 42
     assert not select(recipe, workspace).fresh
+    assert "query_trust" not in first.counts
+    believing = recipe.select.model_copy(update={"name": "evidence", "query_evidence": True})
+    trust = select(recipe.model_copy(update={"select": believing}), workspace).counts["query_trust"]
+    assert set(trust) == {f"{source} ({unit})" for source, units in first.counts["sources"].items() for unit in units}
+    assert all(0 < value < 1 for value in trust.values())
     rows = read_table(workspace.table("decisions-default"))
     assert rows.num_rows == 42
     kept = {

@@ -43,7 +43,9 @@ def select(recipe: Recipe, workspace: Workspace) -> StageRecord:
             if settings.calibrate.quantile is not None:
                 found = quantile_thresholds(db, settings, settings.calibrate.quantile)
             _write(path, decide(db, settings, overrides, found))
-        return _counts(path) | fitted.measured
+            rows = db.execute("FROM trust ORDER BY ALL").fetchall() if settings.query_evidence else []
+        trust = {f"{source} ({unit})": round(value, 3) for source, unit, value in rows}  # how often queries are right
+        return _counts(path) | fitted.measured | ({"query_trust": trust} if trust else {})
 
     return workspace.run_stage(
         settings.stage,
