@@ -131,6 +131,7 @@ def test_what_cells_amount_to(tmp_path: Path) -> None:
     assert joint.gain == pytest.approx(11.0) and joint.by_fold == pytest.approx([11.0, 11.0])
     assert joint.gain_interval == pytest.approx((11 - 1.837, 11 + 1.837), abs=0.01)  # t(3) = 3.182, sd = 1.155
     assert joint.significant and joint.tested == 40 and joint.folds == 2 and joint.seeds == 2
+    assert other.over_target == pytest.approx(10.0) and joint.over_target == joint.gain
     assert other.against == "all" and other.gain == pytest.approx(-1.0) and not other.significant
 
     page = tmp_path / "docs/evidence.md"
@@ -140,8 +141,8 @@ def test_what_cells_amount_to(tmp_path: Path) -> None:
     write_page(tmp_path, page)
     text = page.read_text()
     assert text.startswith("# Evidence\n\nOurs.") and text.endswith("\n\nReading.\n") and "stale" not in text
-    assert "| all | 56.0 | **+11.0 over target-only** | +9.2 to +12.8 |" in text
-    assert "| other | 55.0 | -1.0 over all |" in text
+    assert "| all | 56.0 | **+11.0** | +9.2 to +12.8; +11.0 to +11.0 |  |  |" in text
+    assert "| other | 55.0 | **+10.0** | +10.0 to +10.0; +10.0 to +10.0 | -1.0 over all |" in text
     assert results.name == "effect-home.json" and load_rows(results)[0] == [base, joint, other]
     assert json.loads(results.read_text())["command"] == "omnisource bench effect --track home"
     drawn = ET.fromstring((tmp_path / "docs/images/evidence-home.svg").read_text())

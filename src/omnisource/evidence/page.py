@@ -12,8 +12,9 @@ from xml.sax.saxutils import escape
 import torch
 
 from omnisource.evaluate.metrics import Interval
-from omnisource.evidence.summary import Row
+from omnisource.evidence.summary import Row, is_clear
 from omnisource.evidence.tracks import TRACKS, Track
+from omnisource.recipe import TARGET_ONLY
 from omnisource.tables import write_atomic, write_json
 from omnisource.workspace import versions
 
@@ -75,8 +76,9 @@ def _track(track: Track, rows: Sequence[Row], facts: Mapping[str, Any], picture:
     for question in dict.fromkeys(row.question for row in rows):
         text += [
             f"**{question[0].upper()}{question[1:]}**\n",
-            "| trained on | top-1 | gain | 95 % (folds x seeds) | 95 % (folds) | kept a source (right) | paper |",
-            "|---|---|---|---|---|---|---|",
+            "| trained on | top-1 | over the target alone | 95 % (folds x seeds; folds) | over another row | "
+            "95 % (folds x seeds; folds) | kept a source (right) | paper |",
+            "|---|---|---|---|---|---|---|---|",
             *(_row(row) for row in rows if row.question == question),
             "",
         ]
@@ -84,19 +86,24 @@ def _track(track: Track, rows: Sequence[Row], facts: Mapping[str, Any], picture:
 
 
 def _row(row: Row) -> str:
-    gain = "" if row.gain is None else f"{row.gain:+.1f} over {row.against}"
-    if row.significant:
-        gain = f"**{gain}**"
+    target = _gain(row.over_target, row.over_target_interval, row.over_target_interval_folds)
+    other = " | "
+    if row.against != TARGET_ONLY:
+        other = _gain(row.gain, row.gain_interval, row.gain_interval_folds, f" over {row.against}")
     kept = ", ".join(
         f"{name} {count:.0f}" + (f" ({row.precision[name]:.0%})" if name in row.precision else "")
         for name, count in row.web_units.items()
     )
-    intervals = f"{_interval(row.gain_interval)} | {_interval(row.gain_interval_folds)}"
-    return f"| {row.variant} | {row.top1:.1f} | {gain} | {intervals} | {kept} | {row.paper} |"
+    return f"| {row.variant} | {row.top1:.1f} | {target} | {other} | {kept} | {row.paper} |"
 
 
-def _interval(interval: Interval | None) -> str:
-    return "" if interval is None else f"{interval[0]:+.1f} to {interval[1]:+.1f}"
+def _gain(gain: float | None, interval: Interval | None, by_folds: Interval | None, over: str = "") -> str:
+    """Two columns: the gain, bold when it is clear of zero, and both intervals."""
+    if gain is None:
+        return " | "
+    text = f"{gain:+.1f}{over}"
+    shown = "; ".join(f"{low:+.1f} to {high:+.1f}" for low, high in filter(None, (interval, by_folds)))
+    return f"{f'**{text}**' if is_clear(interval) else text} | {shown}"
 
 
 def forest(rows: Sequence[Row]) -> str:

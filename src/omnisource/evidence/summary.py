@@ -1,6 +1,6 @@
 """What the cells amount to: means over folds and seeds, paired gains, intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from omnisource.evaluate.metrics import Interval, t_interval
 from omnisource.evidence.cells import Cell
 from omnisource.evidence.variants import Variant
+from omnisource.recipe import TARGET_ONLY
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Row:
     gain_interval: Interval | None  # Student's t over folds x seeds
     gain_interval_folds: Interval | None  # Student's t over folds, seeds averaged: fewer, but independent
     by_fold: list[float]  # gains, seeds averaged
+    over_target: float | None  # mean paired difference to the target alone, whatever `against` is
+    over_target_interval: Interval | None
+    over_target_interval_folds: Interval | None
     target_clips_seen: float
     web_units: dict[str, float]
     precision: dict[str, float]
@@ -36,7 +40,12 @@ class Row:
     @property
     def significant(self) -> bool:
         """Whether the gain's interval is clear of zero."""
-        return self.gain_interval is not None and (self.gain_interval[0] > 0 or self.gain_interval[1] < 0)
+        return is_clear(self.gain_interval)
+
+
+def is_clear(interval: Interval | None) -> bool:
+    """Whether an interval is clear of zero."""
+    return interval is not None and (interval[0] > 0 or interval[1] < 0)
 
 
 def summarise(cells: Sequence[Cell], variants: Sequence[Variant]) -> list[Row]:
@@ -47,23 +56,17 @@ def summarise(cells: Sequence[Cell], variants: Sequence[Variant]) -> list[Row]:
         mine = [cell for cell in cells if cell.variant == variant.name]
         if not mine:
             continue
-        pairs = [
-            (cell.fold, top1[variant.name, cell.fold, cell.seed] - top1[variant.against, cell.fold, cell.seed])
-            for cell in mine
-            if variant.name != variant.against and (variant.against, cell.fold, cell.seed) in top1
-        ]
-        folds = sorted({cell.fold for cell in mine})
-        by_fold = [float(np.mean([gain for fold, gain in pairs if fold == one])) for one in folds] if pairs else []
-        gains = [gain for _, gain in pairs]
+        gains, by_fold = _gains(mine, variant.against, top1)
+        over_target, over_target_by_fold = _gains(mine, TARGET_ONLY, top1)
         each = [100 * cell.top1 for cell in mine]
         rows.append(
             Row(
                 track=mine[0].track,
                 variant=variant.name,
                 question=variant.question,
-                against=variant.against if pairs else "",
+                against=variant.against if gains else "",
                 paper=variant.paper,
-                folds=len(folds),
+                folds=len({cell.fold for cell in mine}),
                 seeds=len({cell.seed for cell in mine}),
                 tested=sum(cell.tested for cell in mine if cell.seed == mine[0].seed),
                 top1=float(np.mean(each)),
@@ -72,6 +75,9 @@ def summarise(cells: Sequence[Cell], variants: Sequence[Variant]) -> list[Row]:
                 gain_interval=t_interval(gains) if gains else None,
                 gain_interval_folds=t_interval(by_fold) if by_fold else None,
                 by_fold=by_fold,
+                over_target=float(np.mean(over_target)) if over_target else None,
+                over_target_interval=t_interval(over_target) if over_target else None,
+                over_target_interval_folds=t_interval(over_target_by_fold) if over_target else None,
                 target_clips_seen=float(np.mean([cell.target_clips_seen for cell in mine])),
                 web_units=_means([cell.web_units for cell in mine]),
                 precision=_means([cell.precision for cell in mine]),
@@ -79,6 +85,19 @@ def summarise(cells: Sequence[Cell], variants: Sequence[Variant]) -> list[Row]:
             )
         )
     return rows
+
+
+def _gains(
+    mine: Sequence[Cell], against: str, top1: Mapping[tuple[str, int, int], float]
+) -> tuple[list[float], list[float]]:
+    """Differences to another variant's cell of the same fold and seed, and their means over the seeds of each fold."""
+    pairs = [
+        (cell.fold, top1[cell.variant, cell.fold, cell.seed] - top1[against, cell.fold, cell.seed])
+        for cell in mine
+        if cell.variant != against and (against, cell.fold, cell.seed) in top1
+    ]
+    folds = sorted({fold for fold, _ in pairs})
+    return [gain for _, gain in pairs], [float(np.mean([gain for at, gain in pairs if at == one])) for one in folds]
 
 
 def _means(found: Sequence[dict[str, float]] | Sequence[dict[str, int]]) -> dict[str, float]:
