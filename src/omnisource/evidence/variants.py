@@ -60,7 +60,8 @@ def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
     found.append(Variant("target-only, 3x epochs", helps, (), {"student.epochs": 3 * epochs}))
     for name in web if len(web) > 1 else ():
         ask(filters, f"+{name}, unfiltered", {rule: "all"}, of=(name,))
-    for threshold in (0.1, 0.3, 0.5, 0.7):
+    queried = any(recipe.sources[name].layout != "files" for name in web)
+    for threshold in (0.1, 0.3, 0.5, 0.7) if queried else ():
         if (recipe.select.rule, recipe.select.threshold) != ("agree", threshold):
             ask(filters, f"agree, t = {threshold}", {rule: "agree", least: threshold})
     ask(filters, "query class's probability, t = 0.1", {rule: "query", least: 0.1})
