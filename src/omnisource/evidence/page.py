@@ -19,7 +19,7 @@ from omnisource.tables import write_atomic, write_json
 from omnisource.workspace import versions
 
 BEGIN, END = "<!-- figures: written by `omnisource bench effect` -->", "<!-- end of figures -->"
-_LINE, _LEFT, _WIDTH, _RIGHT = 22, 350, 420, 70  # of a picture, pixels
+_LINE, _LEFT, _WIDTH, _RIGHT = 22, 450, 420, 70  # of a picture, pixels
 
 
 def results_path(folder: Path, track: str) -> Path:
