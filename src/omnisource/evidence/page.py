@@ -19,7 +19,7 @@ from omnisource.tables import write_atomic, write_json
 from omnisource.workspace import versions
 
 BEGIN, END = "<!-- figures: written by `omnisource bench effect` -->", "<!-- end of figures -->"
-_LINE, _LEFT, _WIDTH, _RIGHT = 22, 450, 420, 70  # of a picture, pixels
+_LINE, _LETTER, _WIDTH, _RIGHT = 22, 7, 420, 70  # of a picture, pixels
 
 
 def results_path(folder: Path, track: str) -> Path:
@@ -112,11 +112,13 @@ def forest(rows: Sequence[Row]) -> str:
     ends = [0.0] + [end for row in shown for end in row.gain_interval or ()]
     low, high = min(ends) - 1, max(ends) + 1
     height = _LINE * (len(shown) + 2)
+    names = [row.variant if row.against == TARGET_ONLY else f"{row.variant}  (over {row.against})" for row in shown]
+    left = 20 + _LETTER * max(map(len, names), default=0)
 
     def x(points: float) -> float:
-        return round(_LEFT + _WIDTH * (points - low) / (high - low), 1)
+        return round(left + _WIDTH * (points - low) / (high - low), 1)
 
-    width = _LEFT + _WIDTH + _RIGHT
+    width = left + _WIDTH + _RIGHT
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         'font-family="system-ui, sans-serif" font-size="12">',
@@ -124,14 +126,13 @@ def forest(rows: Sequence[Row]) -> str:
         f'<line x1="{x(0)}" y1="8" x2="{x(0)}" y2="{height - _LINE}" stroke="#9aa5b1"/>',
         f'<text x="{x(0)}" y="{height - 6}" text-anchor="middle" fill="#52606d">gain in points of top-1, 95 %</text>',
     ]
-    for number, row in enumerate(shown):
+    for number, (row, name) in enumerate(zip(shown, names, strict=True)):
         assert row.gain is not None and row.gain_interval is not None
         y = _LINE * (number + 1)
         colour = "#9aa5b1" if not row.significant else "#2563eb" if row.gain > 0 else "#ea580c"
         start, stop = (x(end) for end in row.gain_interval)
-        name = row.variant if row.against == "target-only" else f"{row.variant}  (over {row.against})"
         parts += [
-            f'<text x="{_LEFT - 10}" y="{y + 4}" text-anchor="end" fill="#1f2933">{escape(name)}</text>',
+            f'<text x="{left - 10}" y="{y + 4}" text-anchor="end" fill="#1f2933">{escape(name)}</text>',
             f'<line x1="{start}" y1="{y}" x2="{stop}" y2="{y}" stroke="{colour}" stroke-width="2"/>',
             f'<circle cx="{x(row.gain)}" cy="{y}" r="4.5" fill="{colour}"/>',
             f'<text x="{width - 8}" y="{y + 4}" text-anchor="end" fill="#1f2933">{row.gain:+.1f}</text>',
