@@ -131,7 +131,7 @@ def measure(root: Path, steps: int) -> dict[str, Any]:
     )
     before = memory()
     wall, cpu = time.perf_counter(), time.process_time()
-    pool = build_pool(given, Workspace(root), list(given.sources), spatial=False)
+    pool = build_pool(given, Workspace(root), list(given.sources), by_frame=False)
     joined = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
     greatest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     after = memory()

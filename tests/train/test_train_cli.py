@@ -64,7 +64,7 @@ def test_plan_writes_the_slots_of_the_steps(small: Small) -> None:
     recipe, out = str(write_recipe(small)), small.workspace.root.parent / "plan.parquet"
     assert "30 slots" in omnisource(small, "plan", recipe, "--steps", "2:5", "--out", str(out), "--seed", "7")
     table = read_table(out)
-    pool = build_pool(small.recipe, small.workspace, list(small.recipe.sources), spatial=False)
+    pool = build_pool(small.recipe, small.workspace, list(small.recipe.sources), by_frame=False)
     plan = Plan(pool, small.recipe.student, 7)
     for number, step in enumerate((2, 3, 4)):
         slots, rows = plan.step(step), table.slice(10 * number, 10).to_pylist()

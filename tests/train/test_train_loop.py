@@ -15,7 +15,7 @@ from omnisource.clips import Camera
 from omnisource.clips.camera import Gaussian
 from omnisource.errors import UserError
 from omnisource.media import DEFAULT_LIMITS
-from omnisource.networks import load_checkpoint
+from omnisource.networks import load_checkpoint, takes_frames
 from omnisource.recipe import Training
 from omnisource.train import Pool, build_pool, train
 from omnisource.train.begin import identity_of
@@ -34,7 +34,7 @@ def training_of(network: str = "slowonly_r18", **changes: Any) -> Training:
 
 def pool_of(small: Small, training: Training, *sources: str) -> Pool:
     names = sources or tuple(small.recipe.sources)
-    return build_pool(small.recipe, small.workspace, names, training.network.name.startswith("tsn"))
+    return build_pool(small.recipe, small.workspace, names, takes_frames(training))
 
 
 def trainer_of(small: Small, folder: Path, training: Training, *sources: str) -> Trainer:
@@ -118,6 +118,7 @@ def log_of(folder: Path, kind: str = "train") -> list[dict[str, Any]]:
         ("tsn_r18", {"optimiser": {"trunk_lr_scale": 0.0}}),
         ("tsn_r18", {"snippets": {"kind": "random"}, "accumulate": True}),
         ("tsn_r18", {"snippets": {"kind": "positives-only"}, "mixup": {"kind": "cross"}}),
+        ("tsn_r18", {"snippets": {"kind": "window"}, "mixup": {"kind": "cross"}}),
     ],
 )
 def test_options_train(small_tables: Small, tmp_path: Path, network: str, changes: dict[str, Any]) -> None:

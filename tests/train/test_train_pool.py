@@ -3,15 +3,17 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from train_small import CLASSES, Small
+from train_small import CLASSES, Small, settings
 
 from omnisource.errors import UserError
+from omnisource.networks import takes_frames
+from omnisource.recipe import Training
 from omnisource.tables import DUPLICATES, read_table, table_from_rows, write_table
 from omnisource.train import Pool, build_pool
 
 
-def pool_of(small: Small, *sources: str, spatial: bool = False, split: str = "train") -> Pool:
-    return build_pool(small.recipe, small.workspace, sources or list(small.recipe.sources), spatial, split)
+def pool_of(small: Small, *sources: str, by_frame: bool = False, split: str = "train") -> Pool:
+    return build_pool(small.recipe, small.workspace, sources or list(small.recipe.sources), by_frame, split)
 
 
 def units(pool: Pool, source: str) -> list[tuple[str, str, float, float | None]]:
@@ -20,7 +22,7 @@ def units(pool: Pool, source: str) -> list[tuple[str, str, float, float | None]]
 
 
 def test_a_3d_network_gets_windows_and_a_2d_network_frames(small_tables: Small) -> None:
-    deep, flat = pool_of(small_tables), pool_of(small_tables, spatial=True)
+    deep, flat = pool_of(small_tables), pool_of(small_tables, by_frame=True)
     assert deep.counts() == {"clips": 16, "images": 12, "shorts": 9, "films": 9}
     assert flat.counts() == {"clips": 16, "images": 12, "shorts": 9, "films": 9}
     assert units(deep, "films")[:3] == [
@@ -35,6 +37,13 @@ def test_a_3d_network_gets_windows_and_a_2d_network_frames(small_tables: Small) 
     times, sides, labels = flat.frames.of(flat.unit(len(flat) - 1).place)
     assert times.tolist() == [0.5, 1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5]
     assert sides.tolist() == [1, 0, -1, 1, 0, -1, 1, 0] and set(labels.tolist()) == {2}
+
+
+def test_a_2d_network_may_ask_for_windows() -> None:
+    plain = settings("tsn_r18")
+    assert takes_frames(Training.model_validate(plain))
+    assert not takes_frames(Training.model_validate(plain | {"snippets": {"kind": "window"}}))
+    assert not takes_frames(Training.model_validate(settings("slowonly_r18")))
 
 
 def test_only_the_split_that_is_asked_for(small_tables: Small) -> None:

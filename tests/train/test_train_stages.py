@@ -40,7 +40,7 @@ def test_a_student_trains_under_a_fitted_camera(small: Small, tmp_path: Path) ->
         assert record.fresh == (workers == 0) and record.counts["steps"] == 4
         run = small.workspace.run_dir("all-2")
         if workers:
-            pool = build_pool(recipe, small.workspace, list(recipe.sources), spatial=False)
+            pool = build_pool(recipe, small.workspace, list(recipe.sources), by_frame=False)
             run = tmp_path / "workers"
             train(recipe.student, pool, run, 2, camera=load_camera(tmp_path / "camera.json"))
         logs[workers, bool(changes)] = (run / "log.jsonl").read_bytes()
@@ -52,7 +52,7 @@ def test_a_student_trains_on_prepared_media(small: Small) -> None:
     with pytest.raises(UserError, match="omnisource prepare"):
         train_student(recipe, small.workspace, "all", 1)
     prepare(recipe, small.workspace)
-    pool = build_pool(recipe, small.workspace, list(recipe.sources), spatial=False, prepared=True)
+    pool = build_pool(recipe, small.workspace, list(recipe.sources), by_frame=False, prepared=True)
     folder = small.workspace.media_dir("prepared")
     assert all(Path(pool.unit(number).uri).is_relative_to(folder) for number in range(len(pool)))
     student = train_student(recipe, small.workspace, "all", 1)
