@@ -133,12 +133,16 @@ class Standard:
 
     @classmethod
     def of(cls, features: F32, rows: npt.NDArray[np.bool_]) -> "Standard":
-        """From the features (units, views, D) of some units."""
-        seen = features[rows].reshape(-1, features.shape[2]).astype(np.float64)
-        known = np.isfinite(seen)
-        count = np.maximum(known.sum(0), 1)
-        mean = np.where(known, seen, 0).sum(0) / count
-        scale = np.sqrt((np.where(known, seen - mean, 0) ** 2).sum(0) / count)
+        """From the features (units, views, D) of the units where `rows`; one at a time, for all may be gigabytes."""
+        count, total, squares = (np.zeros(features.shape[2]) for _ in range(3))
+        for number in np.flatnonzero(rows):
+            known = np.isfinite(features[number])
+            seen = np.where(known, features[number], 0).astype(np.float64)
+            count += known.sum(0)
+            total += seen.sum(0)
+            squares += (seen**2).sum(0)
+        mean = total / np.maximum(count, 1)
+        scale = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0))
         scale[scale < _LEAST_SCALE] = 1.0
         return cls(torch.from_numpy(mean).float(), torch.from_numpy(scale).float())
 
