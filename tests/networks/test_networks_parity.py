@@ -2,8 +2,9 @@
 
 Depth amplifies rounding: the reference's own float32 outputs of irCSN-152 are 8.5e-4 away from what float64 gives for
 the same weights. So the reference is met in its own arithmetic (the plain form: torch's Conv3d, then BatchNorm3d), to
-1e-4 (an AMD EPYC meets it for all eight, an Intel Xeon gives 3.6e-4 for irCSN-152), and the fast form is then held against the plain one in float64, where rounding is no
-excuse. In float32 the fast form is held to what rounding was found to make of it.
+1e-4 (an AMD EPYC does so for all eight, an Intel Xeon gives 3.6e-4 for irCSN-152), and the fast form is then held
+against the plain one in float64, where rounding is no excuse. In float32 the fast form is held to what rounding was
+found to make of it.
 """
 
 import pytest
