@@ -21,6 +21,7 @@ from omnisource.train.frozen import FrozenLoader, Standard, trunk_features
 from omnisource.train.loader import Quarantine
 from omnisource.train.loop import Trainer
 from omnisource.train.plan import Plan
+from omnisource.train.record import load_state
 
 
 @pytest.fixture
@@ -141,6 +142,27 @@ def test_the_checkpoint_judges_features_as_the_trunk_gives_them(small: Small, st
     trainer.standard.apply(features)
     torch.testing.assert_close(trainer.network.head(torch.from_numpy(features)), plain, atol=1e-3, rtol=1e-3)
     assert not torch.allclose(trainer.network.head.weight, saved.head.weight)
+
+
+def test_a_restored_classifier_keeps_its_coordinates(small: Small, start: Path, tmp_path: Path) -> None:
+    """Where the pool has changed meanwhile, its features have another mean; the classifier was trained with the old."""
+    training, pool = training_of(start, ema=0.5), pool_of(small)
+    ranks, features = Ranks(0, 1, torch.device("cpu")), np.ones((len(pool), 2, 64), np.float32)
+    features[:, :, 0] = np.arange(len(pool))[:, None]
+    made = dict(validation=None, camera=None, limits=Limits())
+    first = Trainer(training, pool, tmp_path / "run", 5, ranks, **made)  # type: ignore[arg-type]
+    first._standardise(features.copy(), {})
+    first.checkpoint()
+    second = Trainer(training, pool, tmp_path / "run", 5, ranks, **made)  # type: ignore[arg-type]
+    state = load_state(tmp_path / "run")
+    assert state is not None
+    second.restore(state)
+    second._standardise(features + 3, {})
+    assert first.standard is not None and second.standard is not None
+    assert torch.equal(second.standard.mean, first.standard.mean)
+    assert torch.equal(second.network.head.weight, first.network.head.weight)
+    assert first.average is not None and second.average is not None
+    assert torch.equal(second.average.weights["head.weight"], first.average.weights["head.weight"])
 
 
 def test_a_unit_that_cannot_be_read_is_replaced(small: Small, start: Path, tmp_path: Path) -> None:

@@ -274,13 +274,13 @@ class Trainer:
 
     def _standardise(self, features: F32, failures: Mapping[int, Failure]) -> None:
         """Changes features, and the classifier with them, to the coordinates in which it trains."""
-        roles = np.array([role == "target" for role in self.pool.roles])
-        known = ~np.isin(np.arange(len(self.pool)), list(failures))
-        self.standard = Standard.of(features, roles[self.pool.source] & known)
-        self.standard.apply(features)
-        if self.at.step == 0:  # a state that was restored is already in these coordinates
+        if self.standard is None:  # else the classifier was restored in its coordinates, whatever the pool is now
+            roles = np.array([role == "target" for role in self.pool.roles])
+            known = ~np.isin(np.arange(len(self.pool)), list(failures))
+            self.standard = Standard.of(features, roles[self.pool.source] & known)
             self.standard.enter(self.network.head)
             self.average = Average(self.network, self.training.ema) if self.training.ema else None
+        self.standard.apply(features)
 
     def _steps(self, epochs: float | None) -> int:
         return max(1, round(epochs * self.plan.steps_per_epoch)) if epochs else 0
@@ -407,6 +407,7 @@ class Trainer:
                 "network": weights,
                 "optimiser": optimiser,
                 "average": self.average.weights if self.average is not None else None,
+                "standard": vars(self.standard) if self.standard is not None else None,
                 "scaler": self.scaler.state_dict(),
                 "log": self.log.mark(),
                 "tally": {"sums": at.tally.sums, "steps": at.tally.steps, "loss": at.tally.loss, "norm": at.tally.norm},
@@ -420,6 +421,8 @@ class Trainer:
         self.parallel.load(state["network"], self.optimiser, state["optimiser"])
         if self.average is not None:
             self.average.load(state["average"])
+        if state["standard"] is not None:
+            self.standard = Standard(**state["standard"])
         self.scaler.load_state_dict(state["scaler"])
         if self.log is not None:
             self.log.cut(state["log"])
