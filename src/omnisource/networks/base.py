@@ -109,8 +109,8 @@ class Network(nn.Module):
         `mean` is TSN's. The others are ours: `mean-std` adds how much each feature changes from snippet to snippet, so
         what moves is in there without any temporal kernel; `mean-std-slope` also which way it changes (least squares
         over the snippets), which tells sitting down from standing up. A single snippet tells nothing about change and
-        gets `usual_change`: that of the training clips where the trunk was fixed, else none. `consensus`: another than the
-        network's own.
+        gets `usual_change`: that of the training clips where the trunk was fixed, else none. `consensus`: another than
+        the network's own.
         """
         if not self.spatial:
             return features
