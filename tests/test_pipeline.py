@@ -34,7 +34,8 @@ SMALL = [
     "teachers.video.epochs=1",
     "select.threshold=0.0",
     "select.rule=teacher",
-    "runs={target-only: {sources: [target]}, all: {sources: [target, images, clips, untrimmed]}}",
+    "runs={target-only: {sources: [target]}, all: {sources: [target, images, clips, untrimmed]},"
+    " again: {sources: [target, images, clips, untrimmed], teacher: all}}",
     "test={clips: 1, crops: 1, bootstrap: 50}",
     *(f"{part}.network.options.base_width=8" for part in ("student", "teachers.image", "teachers.video")),
     *(
@@ -111,6 +112,18 @@ def test_accuracies_stand_in_the_records_and_the_report(finished: Workspace) -> 
     assert page.count("data:image/jpeg;base64,") > 10
 
 
+def test_students_teach_the_next_round(finished: Workspace) -> None:
+    scores, first = rows(finished, "scores-all"), rows(finished, "scores")
+    assert {row["teacher"] for row in scores} == {"all-0"}
+    assert {(row["sample_id"], row["unit"]) for row in scores} == {(row["sample_id"], row["unit"]) for row in first}
+    assert [row["entropy"] for row in scores] != [row["entropy"] for row in first]
+    kept = [row for row in rows(finished, "decisions-default.all") if row["keep"]]
+    record = finished.record("train-again-0")
+    assert record is not None
+    assert sum(record.counts["units"].values()) == 8 * 4 + len(kept)
+    assert "selection by the students of all" in finished.report_path.read_text()
+
+
 def test_again_does_nothing(world: Path, finished: Workspace) -> None:
     again: list[StageRecord] = []
     run(recipe_for(world), finished.root, jobs=1, tell=again.append)
@@ -124,7 +137,8 @@ def test_a_deleted_output_redoes_its_stage_and_what_follows(world: Path, finishe
     again: list[StageRecord] = []
     run(recipe_for(world), finished.root, jobs=1, tell=again.append)
     fresh = [record.stage for record in again if record.fresh]
-    assert fresh == ["select", "train-all-0", "test-all-0", "report"]
+    again_from_all = ["score-all", "select-default.all", "train-again-0", "test-again-0"]
+    assert fresh == ["select", "train-all-0", "test-all-0", *again_from_all, "report"]
     assert state(finished) == before
 
 

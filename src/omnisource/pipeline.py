@@ -1,7 +1,7 @@
 """`run`: the stages of a recipe in order, and independent trainings side by side.
 
     ingest -> probe -> dedupe -> teachers -> score (-> calibrate) -> select -> camera -> flow -> students -> tests
-    -> report
+    (-> students as teachers: score -> select -> students -> tests, for runs with a `teacher`) -> report
 
 A stage that is current does nothing, so the same call continues a run that was interrupted anywhere.
 """
@@ -52,7 +52,7 @@ def run(
 def run_in(recipe: Recipe, workspace: Workspace, *, jobs: int | None, tell: Tell) -> Path:
     """`run` in a workspace that is already open."""
     from omnisource.clips import fit_camera_stage
-    from omnisource.curate import calibrate, dedupe, probe, score, select
+    from omnisource.curate import dedupe, probe
     from omnisource.flow import compute_flow
     from omnisource.ingest import ingest
     from omnisource.report import write_report
@@ -62,18 +62,28 @@ def run_in(recipe: Recipe, workspace: Workspace, *, jobs: int | None, tell: Tell
     if recipe.web_sources:
         tell(dedupe(recipe, workspace))
         _train(recipe, workspace, [("teacher", name, recipe.seed) for name in used_teachers(recipe)], jobs, tell)
-        tell(score(recipe, workspace))
-        if recipe.select.calibrate.held_out:
-            tell(calibrate(recipe, workspace))
-        tell(select(recipe, workspace))
+        _look(recipe, workspace, tell)
         if needs_camera(recipe):
             tell(fit_camera_stage(recipe, workspace))
     if any(recipe.student_of(name).input.modality == "flow" for name in recipe.planned_runs()):
         tell(compute_flow(recipe, workspace))
-    students = [("student", name, seed) for name in recipe.planned_runs() for seed in recipe.seeds]
-    _train(recipe, workspace, students, jobs, tell)
+    for teacher, names in recipe.rounds().items():
+        if teacher is not None:
+            _look(recipe.seen_by(names[0]), workspace, tell)
+        students = [("student", name, seed) for name in names for seed in recipe.seeds]
+        _train(recipe, workspace, students, jobs, tell)
     tell(write_report(recipe, workspace))
     return workspace.report_path
+
+
+def _look(recipe: Recipe, workspace: Workspace, tell: Tell) -> None:
+    """Teachers score the web samples; select."""
+    from omnisource.curate import calibrate, score, select
+
+    tell(score(recipe, workspace))
+    if recipe.select.calibrate.held_out:
+        tell(calibrate(recipe, workspace))
+    tell(select(recipe, workspace))
 
 
 def used_teachers(recipe: Recipe) -> list[str]:

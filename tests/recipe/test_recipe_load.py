@@ -87,6 +87,31 @@ def test_a_missing_or_binary_recipe(tmp_path: Path) -> None:
         load_recipe(write(tmp_path, "a: " + "[" * 5000 + "]" * 5000))
 
 
+def test_students_of_a_run_as_teachers(tmp_path: Path) -> None:
+    runs = "runs:\n  all: {sources: [target, images]}\n  again: {sources: [target, images], teacher: all}\n"
+    recipe = load_recipe(write(tmp_path, GOOD + runs), ["seeds=[0, 1]"])
+    assert recipe.rounds() == {None: ["all"], "all": ["again"]}
+    assert recipe.seen_by("all") is recipe
+    seen = recipe.seen_by("again")
+    assert seen.score.image == seen.score.window == ["all-0", "all-1"]
+    assert [seen.training_of(name) for name in seen.teachers] == ["all-0", "all-1"]
+    assert (seen.scored_by("scores"), seen.select.stage) == ("scores-all", "select-default.all")
+    assert recipe.scored_by("scores") == "scores"
+    assert recipe.training_of("image") == "teacher-image"
+    for wrong, why in (
+        (("teacher: all", "teacher: none"), "no run above"),
+        (("[target, images], t", "[target], t"), "no web source"),
+    ):
+        with pytest.raises(UserError, match=why):
+            load_recipe(write(tmp_path, GOOD + runs.replace(*wrong)))
+
+
+def test_names_lead_nowhere(tmp_path: Path) -> None:
+    for name in ("../x", "a/b", "", ".hidden", "x" * 99):
+        with pytest.raises(UserError, match="is no name"):
+            load_recipe(write(tmp_path, GOOD + f"runs:\n  '{name}': {{sources: [target]}}\n"))
+
+
 def test_a_run_changes_the_student(tmp_path: Path) -> None:
     runs = "runs:\n  mixed: {sources: [target], set: {mixup.kind: cross}}\n"
     assert load_recipe(write(tmp_path, GOOD + runs)).student_of("mixed").mixup.kind == "cross"

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from omnisource.errors import UserError
 from omnisource.progress import console
 from omnisource.recipe import Recipe, load_recipe
 from omnisource.workspace import StageRecord, Workspace, default_workspace, open_workspace
@@ -25,6 +26,11 @@ Overrides = Annotated[
     ),
 ]
 
+RunName = Annotated[
+    str | None,
+    typer.Option(help="For a run whose teacher is another run: let that run's students score.", show_default=False),
+]
+
 
 @contextmanager
 def opened(path: Path, workspace: Path | None, overrides: list[str] | None) -> Iterator[tuple[Recipe, Workspace]]:
@@ -32,6 +38,15 @@ def opened(path: Path, workspace: Path | None, overrides: list[str] | None) -> I
     recipe = load_recipe(path, overrides or [])
     with open_workspace(workspace or default_workspace(recipe)) as opened_workspace:
         yield recipe, opened_workspace
+
+
+def seen_by(recipe: Recipe, run: str | None) -> Recipe:
+    """The recipe as a run sees it; as it stands where none is given."""
+    if run is None:
+        return recipe
+    if run not in recipe.planned_runs():
+        raise UserError(f"recipe {recipe.name}: no run '{run}'; runs are: {', '.join(recipe.planned_runs())}")
+    return recipe.seen_by(run)
 
 
 def tell(record: StageRecord) -> None:

@@ -1,6 +1,6 @@
 """`omnisource score`."""
 
-from omnisource.cli.common import Overrides, RecipePath, WorkspaceDir, opened, tell
+from omnisource.cli.common import Overrides, RecipePath, RunName, WorkspaceDir, opened, seen_by, tell
 from omnisource.cli.engine import Address, EngineKind, Gpus, Workers
 
 
@@ -8,6 +8,7 @@ def score(
     recipe: RecipePath,
     workspace: WorkspaceDir = None,
     overrides: Overrides = None,
+    run: RunName = None,
     engine: EngineKind = "local",
     address: Address = None,
     workers: Workers = None,
@@ -18,4 +19,5 @@ def score(
     from omnisource.curate import score as stage
 
     with opened(recipe, workspace, overrides) as (loaded, place):
+        loaded = seen_by(loaded, run)
         tell(stage(loaded, place, Engine(engine, address, workers, gpus=gpus)))

@@ -3,7 +3,7 @@
 import typer
 from rich.table import Table
 
-from omnisource.cli.common import Overrides, RecipePath, WorkspaceDir, opened, tell
+from omnisource.cli.common import Overrides, RecipePath, RunName, WorkspaceDir, opened, seen_by, tell
 from omnisource.progress import console
 
 
@@ -11,6 +11,7 @@ def select(
     recipe: RecipePath,
     workspace: WorkspaceDir = None,
     overrides: Overrides = None,
+    run: RunName = None,
     what_if: bool = typer.Option(False, "--what-if", help="Show what a grid of thresholds would keep; write nothing."),
 ) -> None:
     """Decide from the scores which web samples train, and under which label."""
@@ -18,6 +19,7 @@ def select(
     from omnisource.curate import what_if as grid
 
     with opened(recipe, workspace, overrides) as (loaded, place):
+        loaded = seen_by(loaded, run)
         if not what_if:
             tell(stage(loaded, place))
             return

@@ -64,10 +64,9 @@ def train(
 
 def _possible(recipe: Recipe, workspace: Workspace) -> Sequence[str]:
     """The teachers, and the runs whose web data are selected."""
-    runs = recipe.planned_runs()
-    selected = workspace.record("select") is not None
-    web = set(recipe.web_sources)
-    return [*recipe.teachers, *(name for name in runs if selected or not web & set(runs[name].sources))]
+    runs, web = recipe.planned_runs(), set(recipe.web_sources)
+    selected = {name for name in runs if workspace.record(recipe.seen_by(name).select.stage)}
+    return [*recipe.teachers, *(name for name in runs if name in selected or not web & set(runs[name].sources))]
 
 
 @contextmanager

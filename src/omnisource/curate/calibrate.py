@@ -51,7 +51,7 @@ def calibrate(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> S
     wanted, classes = units_by_teacher(recipe), workspace.classes()
     split = recipe.select.calibrate.split
     fully = recipe.model_copy(update={"score": recipe.score.model_copy(update={"probs": True, "features": False})})
-    path = workspace.table("calibration")
+    stage, path = recipe.scored_by("calibrate"), workspace.table(recipe.scored_by("calibration"))
 
     def work(mark: str) -> Mapping[str, Any]:
         samples = list(Samples(workspace, "target", splits=[split]))
@@ -60,7 +60,7 @@ def calibrate(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> S
                 f"select.calibrate needs held-out target samples, but none is in the split '{split}'; "
                 "give a target source `split` or `val` conditions"
             )
-        journal = Journal(workspace.partial("calibrate"), SCORES, ["sample_id", "teacher", "unit", "start_s"], mark)
+        journal = Journal(workspace.partial(stage), SCORES, ["sample_id", "teacher", "unit", "start_s"], mark)
         done = journal.done("teacher")
         for name, kinds in wanted.items():
             if name not in done:
@@ -82,7 +82,7 @@ def calibrate(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> S
         return {"samples": len(samples), "rows": table.num_rows, "split": split}
 
     return workspace.run_stage(
-        "calibrate",
+        stage,
         settings=score_settings(fully, wanted) | {"split": split},
         after=["ingest", "probe", *trained_here(recipe, wanted)],
         outputs=[path],
@@ -118,7 +118,7 @@ def fit(recipe: Recipe, workspace: Workspace) -> Fitted:
         }
     if not settings.held_out:
         return Fitted(given, [], {})
-    scores, samples = workspace.table("calibration"), workspace.table("samples")
+    scores, samples = workspace.table(recipe.scored_by("calibration")), workspace.table("samples")
     measured: dict[str, Any] = {}
     temperatures = given
     if settings.temperature is True:

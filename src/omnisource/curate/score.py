@@ -1,7 +1,7 @@
 """`score`: teachers look at web samples (paper, section 3.2); one row of the scores table a unit and teacher."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,7 @@ from omnisource.media import Limits
 from omnisource.networks import takes_frames
 from omnisource.progress import meter, track
 from omnisource.recipe import Recipe
-from omnisource.recipe.curation import Unit
+from omnisource.recipe.curation import UNITS, Unit
 from omnisource.tables import SCORES, Journal, table_from_rows, write_table
 from omnisource.workspace import StageRecord, Workspace
 
@@ -39,13 +39,13 @@ def score(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> Stage
     """
     classes = workspace.classes()
     wanted = units_by_teacher(recipe)
-    path = workspace.table("scores")
+    stage, path = recipe.scored_by("score"), workspace.table(recipe.scored_by("scores"))
 
     def work(mark: str) -> Mapping[str, Any]:
         tables = []
         for name, units in wanted.items():
             teacher = load_teacher(recipe, workspace, name, classes)
-            journal = Journal(workspace.partial("score") / name, SCORES, _KEYS, mark)
+            journal = Journal(workspace.partial(stage) / name, SCORES, _KEYS, mark)
             _score_all(recipe, workspace, teacher, units, journal, engine)
             tables.append(journal.table())
         table = pa.concat_tables(tables) if tables else SCORES.empty_table()
@@ -54,7 +54,7 @@ def score(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> Stage
         return _counts(table)
 
     return workspace.run_stage(
-        "score",
+        stage,
         settings=score_settings(recipe, wanted),
         after=["ingest", "probe", "dedupe", *trained_here(recipe, wanted)],
         outputs=[path],
@@ -64,7 +64,7 @@ def score(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> Stage
 
 def score_settings(recipe: Recipe, wanted: Mapping[str, Sequence[Unit]]) -> dict[str, Any]:
     """What the scores by these teachers depend on, beside the trainings."""
-    settings = recipe.score.model_dump(mode="json", exclude={"batch", *get_args(Unit)})
+    settings = recipe.score.model_dump(mode="json", exclude={"batch", *UNITS})
     return settings | {
         "teachers": {name: {"units": units} | look_settings(recipe, name) for name, units in wanted.items()}
     }
@@ -72,7 +72,7 @@ def score_settings(recipe: Recipe, wanted: Mapping[str, Sequence[Unit]]) -> dict
 
 def trained_here(recipe: Recipe, names: Iterable[str]) -> list[str]:
     """The stages that train those of the teachers that are trained here."""
-    return [f"train-teacher-{name}" for name in names if name in recipe.teachers]
+    return [f"train-{recipe.training_of(name)}" for name in names if name in recipe.teachers]
 
 
 def units_by_teacher(recipe: Recipe) -> dict[str, list[Unit]]:

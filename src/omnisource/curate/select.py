@@ -37,8 +37,10 @@ def select(recipe: Recipe, workspace: Workspace) -> StageRecord:
 
     def work(_: str) -> Mapping[str, Any]:
         fitted = fit(recipe, workspace)
-        scores, samples, soft = workspace.table("scores"), workspace.table("samples"), settings.label == "soft"
-        with units(scores, samples, classes, soft, fitted.temperatures, settings.query_evidence) as db:
+        scores, samples = workspace.table(recipe.scored_by("scores")), workspace.table("samples")
+        with units(
+            scores, samples, classes, settings.label == "soft", fitted.temperatures, settings.query_evidence
+        ) as db:
             found = fitted.thresholds
             if settings.calibrate.quantile is not None:
                 found = quantile_thresholds(db, settings, settings.calibrate.quantile)
@@ -54,7 +56,7 @@ def select(recipe: Recipe, workspace: Workspace) -> StageRecord:
             "classes": classes,
             "overrides": overrides.to_pylist() if overrides is not None else None,
         },
-        after=["ingest", "score", *(["calibrate"] if settings.calibrate.held_out else [])],
+        after=["ingest", *map(recipe.scored_by, ["score", *(["calibrate"] if settings.calibrate.held_out else [])])],
         outputs=[path],
         work=work,
     )
@@ -86,7 +88,7 @@ def what_if(
     classes = workspace.classes()
     temperatures = fit(recipe, workspace).temperatures if recipe.select.calibrate.temperature is not False else {}
     with units(
-        workspace.table("scores"),
+        workspace.table(recipe.scored_by("scores")),
         workspace.table("samples"),
         classes,
         False,

@@ -36,7 +36,7 @@ def load_teacher(recipe: Recipe, workspace: Workspace, name: str, classes: Seque
     if name in recipe.foreign_teachers:
         return _foreign(recipe, name, classes)
     training = recipe.teachers[name]
-    path = workspace.run_dir(f"teacher-{name}") / "last.safetensors"
+    path = workspace.run_dir(recipe.training_of(name)) / "last.safetensors"
     if not path.exists():
         raise UserError(f"{path}: teacher '{name}' is not trained yet; run `omnisource train`")
     network, meta = load_checkpoint(path)

@@ -22,7 +22,6 @@ from omnisource.train import train_student, train_teacher
 from omnisource.workspace import Workspace, fingerprint, open_workspace
 
 _KINDS = ("window", "positive-negative")
-_SELECTION = "teacher's selection"  # its name among the report's filters
 
 
 @dataclass(frozen=True)
@@ -138,8 +137,7 @@ def _selected(work: _Work, workspace: Workspace) -> _Work:
     if not work.sources:
         return replace(work, root=workspace.root)
     select(work.recipe, workspace)
-    scores = [row for row in Story(work.recipe, workspace).filter_scores() if row.filter == _SELECTION]
-    scores = [row for row in scores if row.source in work.sources]
+    scores = [row for row in Story(work.recipe, workspace).selection_scores() if row.source in work.sources]
     return replace(
         work,
         root=workspace.root,

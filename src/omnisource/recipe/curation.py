@@ -1,6 +1,6 @@
 """`probe:`, `dedupe:`, `score:`, `select:` how web data becomes training data (paper, sections 3.1 to 3.3)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -9,6 +9,7 @@ from omnisource.recipe.base import Section
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Unit = Literal["image", "clip", "window", "frame"]
+UNITS: tuple[Unit, ...] = get_args(Unit)
 
 
 class Limits(Section):

@@ -1,14 +1,15 @@
 """The recipe: everything that decides a result, in one typed file."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from omnisource.errors import UserError
 from omnisource.recipe.base import Section
 from omnisource.recipe.collect import Collect
-from omnisource.recipe.curation import Dedupe, ForeignTeacher, Prepare, Probe, Score, Select
+from omnisource.recipe.curation import UNITS, Dedupe, ForeignTeacher, Prepare, Probe, Score, Select
 from omnisource.recipe.flow import Flow
 from omnisource.recipe.sources import Source
 from omnisource.recipe.testing import Run, Test, Truth
@@ -16,6 +17,7 @@ from omnisource.recipe.training import Training
 
 TARGET_ONLY = "target-only"
 ALL = "all"
+_NAME = re.compile(r"[\w+][\w.+ -]{0,80}")  # of what gets a folder or a file in the workspace: no way out of it
 
 
 class Recipe(Section):
@@ -42,6 +44,7 @@ class Recipe(Section):
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
     test: Test = Test()
     truth: Truth | None = None
+    _students: str | None = PrivateAttr(None)  # the run whose students are the teachers here
 
     @field_validator("sources")
     @classmethod
@@ -52,10 +55,14 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Recipe":
+        for section in ("sources", "teachers", "foreign_teachers", "runs"):
+            for name in getattr(self, section):
+                if not _NAME.fullmatch(name):
+                    raise ValueError(f"{section}: '{name}' is no name; use letters, digits, spaces and . _ + -")
         names = [*self.teachers, *self.foreign_teachers]
         for name in sorted(set(self.teachers) & set(self.foreign_teachers)):
             raise ValueError(f"'{name}' is a teacher and a foreign teacher; give one of them another name")
-        for unit in ("image", "frame", "clip", "window"):
+        for unit in UNITS:
             for teacher in getattr(self.score, unit):
                 if teacher not in names:
                     raise ValueError(f"score.{unit} names the teacher '{teacher}', teachers are: {', '.join(names)}")
@@ -65,6 +72,13 @@ class Recipe(Section):
             for source in run.sources:
                 if source not in self.sources:
                     raise ValueError(f"runs.{name} names the source '{source}', sources are: {', '.join(self.sources)}")
+        earlier: list[str] = []
+        for name, run in self.runs.items():
+            if run.teacher is not None and run.teacher not in earlier:
+                raise ValueError(f"runs.{name}.teacher is '{run.teacher}', but no run above it is called so")
+            if run.teacher is not None and not set(run.sources) & set(self.web_sources):
+                raise ValueError(f"runs.{name} has a teacher but no web source for it to score; add one to its sources")
+            earlier.append(name)
         for what, training in {
             "student": self.student,
             **{f"teachers.{n}": t for n, t in self.teachers.items()},
@@ -106,6 +120,48 @@ class Recipe(Section):
         for key, value in self.planned_runs()[run].set.items():
             set_key(changed, key, value, f"runs.{run}.set")
         return check(Training, changed, {}, f"runs.{run}.set")
+
+    def seen_by(self, run: str) -> "Recipe":
+        """The recipe as a run sees it: itself, or with another run's students as its teachers (`runs.NAME.teacher`).
+
+        These students score every kind of unit, their scores and selection have names of their own, and the runs are
+        those that share them.
+        """
+        teacher = self.planned_runs()[run].teacher
+        if teacher is None:
+            return self
+        students = {f"{teacher}-{seed}": self.student_of(teacher) for seed in self.seeds}
+        seen = self.model_copy(
+            update={
+                "teachers": students,
+                "foreign_teachers": {},
+                "score": self.score.model_copy(update={unit: list(students) for unit in UNITS}),
+                "select": self.select.model_copy(update={"name": f"{self.select.name}.{teacher}"}),
+                "runs": {name: one for name, one in self.runs.items() if one.teacher == teacher},
+            }
+        )
+        seen._students = teacher
+        return seen
+
+    def rounds(self) -> dict[str | None, list[str]]:
+        """Run whose students are the teachers (None: the recipe's teachers) -> runs that they teach, in order."""
+        found: dict[str | None, list[str]] = {None: []}
+        for name, planned in self.planned_runs().items():
+            found.setdefault(planned.teacher, []).append(name)
+        return found
+
+    @property
+    def students(self) -> str | None:
+        """The run whose students are the teachers here (`seen_by`), or None."""
+        return self._students
+
+    def training_of(self, teacher: str) -> str:
+        """The name of the training behind a teacher."""
+        return f"teacher-{teacher}" if self._students is None else teacher
+
+    def scored_by(self, name: str) -> str:
+        """The name of a stage or table about scores; those by students stand beside those by teachers."""
+        return name if self._students is None else f"{name}-{self._students}"
 
     def resolve(self, path: str) -> Path:
         """A path of the recipe as an absolute one."""

@@ -26,6 +26,8 @@ class Run(Section):
     """One trained student per seed: from these sources, with these settings of `student` changed."""
 
     sources: list[str]
+    # Ours: an earlier run whose students (of all seeds, averaged) score and select the web data anew for this one.
+    teacher: str | None = None
     set: dict[str, Any] = {}  # dotted key of the student's training -> value
 
 

@@ -122,6 +122,16 @@ class Story:
         scores = [score for name in self.recipe.web_sources for score in self._scores_of(name, truth)]
         return [score for score in scores if score.wanted + score.chosen]
 
+    def selection_scores(self) -> list[FilterScore]:
+        """The selection alone against the recipe's `truth`; empty when the recipe gives none."""
+        return [score for score in self.filter_scores() if score.filter == self.selection]
+
+    @property
+    def selection(self) -> str:
+        """What the selection is called among the filters."""
+        students = self.recipe.students
+        return "teacher's selection" if students is None else f"selection by the students of {students}"
+
     def shown(self, sample_id: str, unit: Row) -> set[str] | None:
         """The classes that a unit shows by the recipe's truth; None: not known."""
         return self._truth.shown(sample_id, unit) if self._truth else None
@@ -153,7 +163,7 @@ class Story:
                 chosen += unit["keep"]
                 right += unit["keep"] and unit["label"] in shown
                 wanted += sample["query_label"] in shown
-        return FilterScore("teacher's selection", source, "kept with the right label", right, chosen, wanted)
+        return FilterScore(self.selection, source, "kept with the right label", right, chosen, wanted)
 
 
 @dataclass(frozen=True)

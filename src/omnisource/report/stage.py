@@ -46,6 +46,8 @@ def render(recipe: Recipe, workspace: Workspace, summaries: Sequence[RunSummary]
     """The page as HTML."""
     story = Story(recipe, workspace) if recipe.web_sources else None
     filters = story.filter_scores() if story else []
+    for names in (names for teacher, names in recipe.rounds().items() if teacher is not None):
+        filters += Story(recipe.seen_by(names[0]), workspace).selection_scores()
     records = [record for record in workspace.records() if record.stage != "report"]
     page = Environment(autoescape=True).from_string(
         resources.files("omnisource.report").joinpath("page.html").read_text(encoding="utf-8")

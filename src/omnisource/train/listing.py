@@ -41,6 +41,7 @@ def write_plan(recipe: Recipe, workspace: Workspace, run: str, seed: int | None,
     Returns the number of rows. Raises UserError for an unknown run or steps beyond its end.
     """
     training, sources, seed = _training(recipe, run, seed)
+    recipe = recipe.seen_by(run) if run in recipe.planned_runs() else recipe
     spatial = is_spatial(training.network.name)
     given = training.input
     pool = build_pool(

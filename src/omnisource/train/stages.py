@@ -31,6 +31,7 @@ def train_teacher(recipe: Recipe, workspace: Workspace, name: str, changed: Chan
 
 def train_student(recipe: Recipe, workspace: Workspace, run: str, seed: int, changed: Changed = "anew") -> StageRecord:
     """Trains the student of one of the recipe's runs, on the target and on the run's web sources. Run: `RUN-SEED`."""
+    recipe = recipe.seen_by(run)
     training, sources = recipe.student_of(run), recipe.planned_runs()[run].sources
     after = ["ingest", "probe"]
     if any(recipe.sources[name].role == "web" for name in sources):
