@@ -106,6 +106,7 @@ class _Work:
     seed: int
     key: str
     sources: tuple[str, ...]
+    again: bool
     root: Path = Path()
     precision: dict[str, float] = field(default_factory=dict)
     recall: dict[str, float] = field(default_factory=dict)
@@ -114,8 +115,9 @@ class _Work:
 def _works(track: Track, fold: int, base: Recipe, variant: Variant, seeds: Sequence[int]) -> Iterator[_Work]:
     recipe = recipe_of(base, variant)
     for seed in seeds:
-        key = fingerprint({"recipe": recipe.model_dump(mode="json"), "seed": seed})
-        yield _Work(track.name, fold, variant.name, recipe, seed, key, variant.sources)
+        again = {"again": True} if variant.again else {}
+        key = fingerprint({"recipe": recipe.model_dump(mode="json"), "seed": seed} | again)
+        yield _Work(track.name, fold, variant.name, recipe, seed, key, variant.sources, variant.again)
 
 
 def _make_ready(base: Recipe, workspace: Workspace) -> None:
@@ -137,19 +139,31 @@ def _selected(work: _Work, workspace: Workspace) -> _Work:
     if not work.sources:
         return replace(work, root=workspace.root)
     select(work.recipe, workspace)
-    scores = [row for row in Story(work.recipe, workspace).selection_scores() if row.source in work.sources]
+    return replace(_judged(work, work.recipe, workspace), root=workspace.root)
+
+
+def _judged(work: _Work, recipe: Recipe, workspace: Workspace) -> _Work:
+    scores = [row for row in Story(recipe, workspace).selection_scores() if row.source in work.sources]
     return replace(
         work,
-        root=workspace.root,
         precision={row.source: row.precision for row in scores if row.precision is not None},
         recall={row.source: row.recall for row in scores if row.recall is not None},
     )
 
 
 def _measure(work: _Work) -> Cell:
-    """Trains and tests. The run has a name of its own, for others may be under way."""
-    workspace, run = Workspace(work.root), f"cell-{work.key}"
-    recipe = work.recipe.model_copy(update={"runs": {run: work.recipe.runs["cell"]}})
+    """Trains and tests. The runs have names of their own, for others may be under way."""
+    workspace, run, first = Workspace(work.root), f"cell-{work.key}", f"first-{work.key}"
+    planned = {run: work.recipe.runs["cell"]}
+    if work.again:
+        planned = {first: planned[run], run: planned[run].model_copy(update={"teacher": first})}
+    recipe = work.recipe.model_copy(update={"runs": planned, "seeds": [work.seed]})
+    if work.again:
+        train_student(recipe, workspace, first, work.seed)
+        seen = recipe.seen_by(run)
+        score(seen, workspace)
+        select(seen, workspace)
+        work = _judged(work, seen, workspace)
     name = f"{run}-{work.seed}"
     if recipe.student.trunk_views and recipe.test.average == "prob":
         trained = train_student(recipe, workspace, run, work.seed).counts
@@ -157,8 +171,11 @@ def _measure(work: _Work) -> Cell:
     else:
         trained, measured = (record.counts for record in train_and_test(recipe, work.root, ("student", run, work.seed)))
         tested = (measured["top1"], measured["mean_class"], measured["samples"])
-    shutil.rmtree(workspace.run_dir(name))
-    for leftover in [*workspace.root.glob(f"stages/*{name}.json"), *workspace.root.glob(f"tables/*{name}.parquet")]:
+    for training in (name, f"{first}-{work.seed}"):
+        shutil.rmtree(workspace.run_dir(training), ignore_errors=True)
+    for leftover in [
+        path for folder in ("stages", "tables") for path in (workspace.root / folder).glob(f"*{work.key}*")
+    ]:
         leftover.unlink()
     return Cell(
         track=work.track,

@@ -33,6 +33,7 @@ class Variant:
     set: Mapping[str, Any] = field(default_factory=dict)
     against: str = TARGET_ONLY  # the variant from which its gain is counted
     paper: str = ""  # what the paper found for the same question
+    again: bool = False  # the student teaches another one, which is tested
 
 
 def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
@@ -102,6 +103,8 @@ def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
     ask(beyond, EVIDENCE, weighted)
     ask(beyond, f"{EVIDENCE}, temperature 1.5", weighted | {"select.calibrate.temperature": 1.5})
     ask(beyond, "query as evidence without temperature, soft, p >= 0.3", {evidence: True, rule: "query", label: "soft"})
+    found.append(Variant("students as teachers", beyond, web, against=ALL, again=True))
+    found.append(Variant(f"{EVIDENCE}, students as teachers", beyond, web, weighted, EVIDENCE, again=True))
     for name in web if len(web) > 1 else ():
         ask(beyond, f"+{name}, {EVIDENCE}", weighted, of=(name,))
     if recipe.student.network.options.get("consensus", "mean") != "mean":
