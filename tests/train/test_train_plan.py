@@ -210,8 +210,17 @@ def test_batches_that_cannot_be_filled_are_refused(batch: dict[str, Any], messag
 
 
 def test_a_share_beyond_a_small_source_is_all_of_it() -> None:
-    plan = Plan(pool_of([[0] * 30, [1] * 3]), training(batch={"target": 16, "web_ratio": 1.0}), seed=0)
+    plan = Plan(pool_of([[0] * 30, [1] * 3]), training(batch={"target": 16, "ratio": {"images": 1.0}}), seed=0)
     assert plan.sizes == [16, 3]
+
+
+@pytest.mark.parametrize(("kept", "share"), [(1, 1), (3, 1), (8, 4), (12, 6), (31, 15), (32, 16), (400, 16)])
+def test_no_source_is_seen_more_often_than_the_target(kept: int, share: int) -> None:
+    plan = Plan(pool_of([[0] * 32, [1] * kept]), training(batch={"target": 16, "web_ratio": 1.0}), seed=0)
+    assert plan.sizes == [16, share]
+    seen = np.bincount(np.concatenate([plan.step(step).unit for step in range(plan.steps)]), minlength=32 + kept)
+    assert seen[32:].max() <= seen[:32].max() or kept == 1
+
 
 
 def test_ten_million_units_open_fast_and_step_fast() -> None:

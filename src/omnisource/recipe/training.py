@@ -62,7 +62,8 @@ class Batch(Section):
 
     target: Count = 8
     ratio: dict[str, Positive] = {}  # web source -> its batch relative to the target's 1.0
-    web_ratio: Positive = 0.5  # of web sources that `ratio` does not name
+    # Of web sources that `ratio` does not name; less of one so small that it would be seen more often than the target.
+    web_ratio: Positive = 0.5
     sizes: dict[str, Count] = {}  # web source -> samples per step
 
 

@@ -171,9 +171,13 @@ def _sizes(training: Training, decks: Sequence[Deck], pool: Pool) -> list[int]:
     sizes = []
     for deck in decks:
         fixed = batch.target if deck.name == TARGET else batch.sizes.get(deck.name)
-        if fixed is None:
+        if fixed is None and deck.name in batch.ratio:
             # A source smaller than its share is seen once a step at most: more would only repeat it.
-            fixed = min(max(1, round(batch.target * batch.ratio.get(deck.name, batch.web_ratio))), deck.length)
+            fixed = min(max(1, round(batch.target * batch.ratio[deck.name])), deck.length)
+        elif fixed is None:
+            # Nor, unless its share is given, more often than the target: a handful of samples would be learned by heart.
+            passes = batch.target / decks[0].length  # of the target, in a step
+            fixed = max(1, min(round(batch.target * batch.web_ratio), int(deck.length * passes + 1e-9)))
         if fixed > deck.length:
             where = "batch.target" if deck.name == TARGET else f"batch.sizes.{deck.name}"
             raise UserError(f"{where} is {fixed}, but only {deck.length} units are there to fill it; lower it")
