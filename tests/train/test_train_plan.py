@@ -222,7 +222,6 @@ def test_no_source_is_seen_more_often_than_the_target(kept: int, share: int) -> 
     assert seen[32:].max() <= seen[:32].max() or kept == 1
 
 
-
 def test_ten_million_units_open_fast_and_step_fast() -> None:
     rng = np.random.default_rng(0)
     label = np.minimum(rng.pareto(1.0, 10_000_000) * 3, 399).astype(np.int32)

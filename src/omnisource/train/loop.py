@@ -23,16 +23,7 @@ from torch.distributed.tensor import DTensor
 from omnisource.clips import Camera
 from omnisource.errors import UserError
 from omnisource.media import Failure, Limits
-from omnisource.networks import (
-    Meta,
-    Network,
-    create,
-    freeze_norm,
-    initialise,
-    is_spatial,
-    running_statistics_kept,
-    save_checkpoint,
-)
+from omnisource.networks import Meta, create, is_spatial, running_statistics_kept, save_checkpoint
 from omnisource.progress import meter
 from omnisource.recipe import Training
 from omnisource.tables import write_json
@@ -48,6 +39,7 @@ from omnisource.train.plan import Plan
 from omnisource.train.pool import Pool
 from omnisource.train.precision import autocast, check_precision
 from omnisource.train.record import Log, State, save_state
+from omnisource.train.start import start_network
 from omnisource.train.stop import stop_signals
 from omnisource.train.tally import Progress, Tally, new_tally, replaced_row, speed_row, train_row
 from omnisource.train.validate import validate
@@ -94,7 +86,7 @@ class Trainer:
         if self.plan.sizes and sum(self.plan.sizes) < ranks.world:
             raise UserError(f"{ranks.world} processes can't share a batch of {sum(self.plan.sizes)}; start fewer")
         self.reading = Reading(training, self.spatial, camera, pool.frames, pool.classes, limits)
-        self.network = self._network()
+        self.network = start_network(training, len(pool.classes), _torch_seed(seed, _WEIGHTS), ranks)
         self.parallel = Parallel(self.network, ranks, training.parallel)
         if self.parallel.sharded and training.ema:
             raise UserError("ema needs the whole network in every process; use `parallel: ddp` or `ema: 0`")
@@ -111,24 +103,6 @@ class Trainer:
         self.log = Log(folder / "log.jsonl") if ranks.first else None
         self.speed = Log(folder / "speed.jsonl") if ranks.first else None
         self.board = open_board(folder) if ranks.first else None
-
-    def _network(self) -> Network:
-        settings = self.training.network
-        torch.manual_seed(_torch_seed(self.seed, _WEIGHTS))
-        channels = 2 if self.training.input.modality == "flow" else 3
-        network = create(settings.name, len(self.pool.classes), channels, settings.dropout, **settings.options)
-        if settings.init.imagenet:
-            packaged = settings.init.imagenet == "package"
-            initialise(network, "imagenet", None if packaged else Path(settings.init.imagenet))
-        elif settings.init.checkpoint:
-            initialise(network, "checkpoint", Path(settings.init.checkpoint))
-        network.recompute = self.training.checkpointing
-        network.to(self.ranks.device)
-        if settings.norm == "frozen":
-            freeze_norm(network)
-        elif settings.norm == "sync" and self.ranks.world > 1:
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-        return network.train()
 
     # One step.
 

@@ -175,7 +175,7 @@ def _sizes(training: Training, decks: Sequence[Deck], pool: Pool) -> list[int]:
             # A source smaller than its share is seen once a step at most: more would only repeat it.
             fixed = min(max(1, round(batch.target * batch.ratio[deck.name])), deck.length)
         elif fixed is None:
-            # Nor, unless its share is given, more often than the target: a handful of samples would be learned by heart.
+            # Nor, unless its share is given, more often than the target: a handful would be learned by heart.
             passes = batch.target / decks[0].length  # of the target, in a step
             fixed = max(1, min(round(batch.target * batch.web_ratio), int(deck.length * passes + 1e-9)))
         if fixed > deck.length:

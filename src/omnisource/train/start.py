@@ -1,0 +1,33 @@
+"""The network with which a training starts."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from omnisource.networks import Network, create, freeze_norm, initialise
+from omnisource.recipe import Training
+from omnisource.train.distributed import Ranks
+
+
+def start_network(training: Training, classes: int, seed: int, ranks: Ranks) -> Network:
+    """The training's network in training mode on its device, its weights drawn from `seed` or as `init` says.
+
+    Raises:
+        UserError: no such network, or weights that do not fit it.
+    """
+    settings, init = training.network, training.network.init
+    torch.manual_seed(seed)
+    channels = 2 if training.input.modality == "flow" else 3
+    network = create(settings.name, classes, channels, settings.dropout, **settings.options)
+    if init.imagenet:
+        initialise(network, "imagenet", None if init.imagenet == "package" else Path(init.imagenet))
+    elif init.checkpoint:
+        initialise(network, "checkpoint", Path(init.checkpoint))
+    network.recompute = training.checkpointing
+    network.to(ranks.device)
+    if settings.norm == "frozen":
+        freeze_norm(network)
+    elif settings.norm == "sync" and ranks.world > 1:
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    return network.train()

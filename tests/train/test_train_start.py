@@ -1,0 +1,45 @@
+"""The network with which a training starts."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from omnisource.errors import UserError
+from omnisource.recipe import Training
+from omnisource.train.distributed import Ranks
+from omnisource.train.start import start_network
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
+
+
+def training(name: str = "slowonly_r18", **network: object) -> Training:
+    options = {"base_width": 8} if name.startswith("slowonly") else {}
+    return Training.model_validate({"network": {"name": name, "options": options} | network})
+
+
+def test_the_seed_draws_the_weights() -> None:
+    first, again, other = (start_network(training(), 5, seed, ALONE).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
+    assert not torch.equal(first["head.weight"], other["head.weight"])
+    assert first["head.weight"].shape[0] == 5
+
+
+def test_frozen_norms_do_not_learn() -> None:
+    network = start_network(training(norm="frozen"), 5, 0, ALONE)
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm3d)]
+    assert network.training and norms
+    assert not any(norm.training or norm.weight.requires_grad for norm in norms)
+
+
+def test_imagenet_weights_are_the_packages() -> None:
+    lite = "tsn_efficientnet_lite0"
+    first, other = (start_network(training(lite, init={"imagenet": "package"}), 3, seed, ALONE) for seed in (1, 2))
+    trunk = [name for name in first.state_dict() if not name.startswith("head.")]
+    assert all(torch.equal(first.state_dict()[name], other.state_dict()[name]) for name in trunk)
+
+
+def test_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.safetensors"):
+        start_network(training(init={"checkpoint": str(tmp_path / "none.safetensors")}), 3, 0, ALONE)
