@@ -105,11 +105,16 @@ def test_standardised_features_have_the_target_as_their_measure() -> None:
     features[..., 4] = 2.0  # constant
     features[4:, :, 3:] = np.nan  # two images: no change to be seen
     raw, target = features.copy(), np.arange(6) < 4
-    standard = Standard.of(features, target)
+    features[..., 7] = raw[..., 7] = features[..., 7] / 1000  # hardly moves
+    spread = np.nanstd(raw[target].reshape(-1, 9), axis=0)
+    standard = Standard.of(features, target, 3)
     standard.apply(features)
     seen = features[target].reshape(-1, 9)
     assert np.allclose(seen.mean(0), 0, atol=1e-5)
-    assert np.allclose(np.delete(seen.std(0), 4), 1, atol=1e-4) and np.all(seen[:, 4] == 0)
+    usual = np.repeat(np.median(spread.reshape(3, 3), axis=1), 3)
+    expected = spread / np.sqrt(spread**2 + (0.5 * usual) ** 2)
+    assert np.allclose(seen.std(0), expected, atol=1e-4) and np.all(seen[:, 4] == 0)
+    assert seen[:, 7].std() < 0.01, "what hardly moves on the target is not blown up"
     assert np.all(features[4:, :, 3:] == 0) and np.isfinite(features).all()
     # A classifier says the same of both, there and back.
     network = create("tsn_r18", 2, consensus="mean-std-slope", base_width=8)

@@ -53,6 +53,11 @@ class Network(nn.Module):
         """Width of what the classifier sees: D, the width of `features`, times the parts of the consensus."""
         return self.head.in_features
 
+    @property
+    def consensus_parts(self) -> int:
+        """How many equally wide parts lie side by side in what the classifier sees: mean, spread, slope."""
+        return _PARTS[self.consensus]
+
     def finish(self, feature_dim: int, consensus: "Consensus" = "mean") -> None:
         """Adds the classifier and draws the first weights: He et al. for kernels, N(0, 0.01) for the
         classifier."""

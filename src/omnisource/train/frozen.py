@@ -38,6 +38,7 @@ _MOST_BYTES = 8 * 2**30  # of features in memory
 _KEPT_BYTES = 2**28  # of a unit's decoded frames, for its views
 
 _LEAST_SCALE = 1e-3  # of a feature, below which it counts as constant
+_USUAL = 0.5  # share of the usual deviation by which every feature's is raised
 
 Read = tuple[list[U8], list[F32] | None]
 
@@ -125,15 +126,20 @@ class Standard:
     """The coordinates in which a classifier on a fixed trunk trains: (feature - mean) / scale, (D,) each.
 
     Mean and scale are those of the target's training views, so web data of another domain does not move them. What a
-    single snippet can't show (NaN) becomes the mean.
+    single snippet can't show (NaN) becomes the mean. Features that hardly move on the target are scaled as if they
+    moved a little: web data in which they do would else be hundreds of deviations away, and decide everything.
     """
 
     mean: Tensor
     scale: Tensor
 
     @classmethod
-    def of(cls, features: F32, rows: npt.NDArray[np.bool_]) -> "Standard":
-        """From the features (units, views, D) of the units where `rows`; one at a time, for all may be gigabytes."""
+    def of(cls, features: F32, rows: npt.NDArray[np.bool_], parts: int) -> "Standard":
+        """From the features (units, views, D) of the units where `rows`; one at a time, for all may be gigabytes.
+
+        Args:
+            parts: of a consensus (mean, spread, slope), equally wide; each has its own usual deviation.
+        """
         count, total, squares = (np.zeros(features.shape[2]) for _ in range(3))
         for number in np.flatnonzero(rows):
             known = np.isfinite(features[number])
@@ -142,7 +148,9 @@ class Standard:
             total += seen.sum(0)
             squares += (seen**2).sum(0)
         mean = total / np.maximum(count, 1)
-        scale = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0))
+        variance = np.maximum(squares / np.maximum(count, 1) - mean**2, 0).reshape(parts, -1)
+        usual = np.median(np.sqrt(variance), axis=1, keepdims=True)
+        scale = np.sqrt(variance + (_USUAL * usual) ** 2).reshape(-1)
         scale[scale < _LEAST_SCALE] = 1.0
         return cls(torch.from_numpy(mean).float(), torch.from_numpy(scale).float())
 

@@ -251,7 +251,7 @@ class Trainer:
         if self.standard is None:  # else the classifier was restored in its coordinates, whatever the pool is now
             roles = np.array([role == "target" for role in self.pool.roles])
             known = ~np.isin(np.arange(len(self.pool)), list(failures))
-            self.standard = Standard.of(features, roles[self.pool.source] & known)
+            self.standard = Standard.of(features, roles[self.pool.source] & known, self.network.consensus_parts)
             self.standard.enter(self.network.head)
             self.average = Average(self.network, self.training.ema) if self.training.ema else None
         self.standard.apply(features)
