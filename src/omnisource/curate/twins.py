@@ -32,6 +32,9 @@ _FLAT = 2.0  # grey levels; a tile that varies less shows nothing
 _NOISE = 1.0  # grey levels that encoding changes
 _OVERLAP = 0.7  # of the shorter of two films must be compared
 _SAME_MOTION, _SAME_PICTURE = 0.7, 0.8  # correlations
+_SAME_MOMENT = 0.8  # correlation of what moves, of a picture and of one frame: there is no second frame to confirm it
+_BANDS = ((0.0, 1.0), (0.0, 0.8), (0.2, 1.0))  # of a picture's height: all, and without lines of text below or above
+_BAND_MOTION = 0.5  # of what moves in a frame must lie in a band that is to tell
 _SAME_STILL = 0.94  # 1 less the largest local difference of two like pictures, in standard deviations
 
 
@@ -102,11 +105,12 @@ class Likeness:
     """Correlation of what moves; where nothing moves, 1 less the largest local difference in standard deviations."""
     picture: float
     """Correlation of whole frames, as `_pictures` has it."""
-    still: bool = False
+    least: float = _SAME_MOTION
+    """The `motion` from which it is a copy."""
 
     @property
     def copy(self) -> bool:
-        return self.picture >= _SAME_PICTURE and self.motion >= (_SAME_STILL if self.still else _SAME_MOTION)
+        return self.picture >= _SAME_PICTURE and self.motion >= self.least
 
 
 def _rank(likeness: Likeness) -> tuple[bool, float]:
@@ -123,13 +127,28 @@ def _picture(web: Shown, test: Shown) -> Likeness:
     for box in (_whole(standing), fits[best][1]):
         part, there = _resized(here, standing[box].shape)[None], frames[best : best + 1, *box]
         picture = float(_pictures(part, there)[0, 0])
-        mask = _moving(there - standing[box])
-        if mask.any():
-            motion = float(_correlations(part - standing[box], there - standing[box], mask)[0, 0])
-            found.append(Likeness(motion, picture))
+        moment = _moment(part - standing[box], there - standing[box])
+        if moment is None:
+            found.append(Likeness(1 - _difference(part[0], there[0]), picture, _SAME_STILL))
         else:
-            found.append(Likeness(1 - _difference(part[0], there[0]), picture, still=True))
+            found.append(Likeness(moment, picture, _SAME_MOMENT))
     return max(found, key=_rank)
+
+
+def _moment(here: F32, there: F32) -> float | None:
+    """Correlation of what moves in either of two frames, (1, H, W) less a standing picture; None: nothing in the second.
+
+    Two-sided: who shows an empty room and somebody in its corner is no copy of the empty room. Text that was added
+    moves too, so the best of the bands counts.
+    """
+    moving = _moving(there)
+    if not moving.any():
+        return None
+    either, energy = moving | _moving(here), there * there * moving
+    height = there.shape[1]
+    rows = [slice(round(top * height), round(bottom * height)) for top, bottom in _BANDS]
+    telling = [at for at in rows if energy[:, at].sum() >= _BAND_MOTION * energy.sum()]
+    return max(float(_correlations(here[:, at], there[:, at], either[:, at])[0, 0]) for at in telling)
 
 
 def _difference(here: F32, there: F32) -> float:
