@@ -127,9 +127,10 @@ def _second_look(
     shown = [(Sample(**row), tests[twin]) for row, (twin, _, _) in zip(rows, pairs, strict=True)]
     limits = recipe.probe.limits
     bounds = Limits(**limits.model_dump(exclude={"memory_bytes"}))
-    verdicts = verify(shown, bounds, limits.memory_bytes, engine.workers)
+    verdicts = dict(track(verify(shown, bounds, limits.memory_bytes, engine), len(pairs), "second look"))
     copies: dict[str, tuple[str, float]] = {}
-    for (twin, name, similarity), copy in zip(pairs, track(verdicts, len(pairs), "second look"), strict=True):
+    for place, (twin, name, similarity) in enumerate(pairs):
+        copy = verdicts[place]
         is_one = similarity >= threshold if copy is None else copy
         if is_one and similarity > copies.get(name, ("", -1.0))[1]:
             copies[name] = twin, similarity

@@ -5,16 +5,18 @@ that were cropped or encoded badly. A copy shows the same things moving at the s
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from omnisource.clips.glimpse import Glimpse, read_glimpse
 from omnisource.clips.temporal import segment_test
-from omnisource.curate.samples import Sample, frames_between
+from omnisource.curate.engine import LOCAL, Engine, on_ray
+from omnisource.curate.samples import SAMPLE, Sample, frames_between
 from omnisource.media import Failure, Limits, shared_pool
 
 F32 = npt.NDArray[np.float32]
@@ -47,15 +49,48 @@ class Shown:
 
 
 def verify(
-    pairs: Sequence[tuple[Sample, Sample]], limits: Limits, memory_bytes: int | None, workers: int | None
-) -> Iterator[bool | None]:
-    """For each pair of a web and a test sample whether the first is a copy of the second, as it is or mirrored.
+    pairs: Sequence[tuple[Sample, Sample]], limits: Limits, memory_bytes: int | None, engine: Engine = LOCAL
+) -> Iterator[tuple[int, bool | None]]:
+    """For each pair of a web and a test sample its place, and whether the first is a copy of the second or of its mirror
+    image; on a cluster in any order.
 
     None: can't be told, because a file does not decode or the films do not overlap where they were looked at.
 
     Args:
-        limits, memory_bytes, workers: as for `infer`.
+        limits, memory_bytes: as for `infer`.
+        engine: where to work.
     """
+    if engine.kind == "local":
+        yield from enumerate(_verdicts(pairs, limits, memory_bytes, engine.workers))
+        return
+    work = pa.table(
+        {
+            "place": pa.array(range(len(pairs)), pa.int64()),
+            "web": pa.array([asdict(web) for web, _ in pairs], SAMPLE),
+            "test": pa.array([asdict(test) for _, test in pairs], SAMPLE),
+        }
+    )
+    workers = engine.workers or max(1, round(engine.cpus))  # an actor for each share of a machine
+    for found in on_ray(engine, work, _BlockVerifier, limits, memory_bytes, workers):
+        yield from zip(found["place"].to_pylist(), found["copy"].to_pylist(), strict=True)
+
+
+class _BlockVerifier:
+    """Compares blocks of pairs in an actor of a cluster."""
+
+    def __init__(self, limits: Limits, memory_bytes: int | None, workers: int) -> None:
+        self._how = limits, memory_bytes, workers
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        columns = (block[name].to_pylist() for name in ("web", "test"))
+        pairs = [(Sample(**web), Sample(**test)) for web, test in zip(*columns, strict=True)]
+        return pa.table({"place": block["place"], "copy": pa.array(list(_verdicts(pairs, *self._how)), pa.bool_())})
+
+
+def _verdicts(
+    pairs: Sequence[tuple[Sample, Sample]], limits: Limits, memory_bytes: int | None, workers: int | None
+) -> Iterator[bool | None]:
+    """The verdict of each pair; few files are in memory at a time."""
     with shared_pool(workers, limits.timeout_s, memory_bytes) as pool:
         for block in (pairs[first : first + _BLOCK] for first in range(0, len(pairs), _BLOCK)):
             samples = {sample.sample_id: sample for pair in block for sample in pair}
