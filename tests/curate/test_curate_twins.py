@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from omnisource.curate.engine import Engine
 from omnisource.curate.samples import Sample
 from omnisource.curate.twins import Shown, same, verify
 from omnisource.media import DEFAULT_LIMITS, write_video
@@ -95,4 +96,4 @@ def test_what_does_not_overlap_or_decode_can_not_be_told(tmp_path: Path) -> None
     whole = Sample("a", "web", "clip", str(path), None, None, None, 64, 48, FPS, False, 40, 4.0)
     gone = replace(whole, sample_id="b", uri=str(tmp_path / "gone.mp4"))
     pairs = [(whole, whole), (gone, whole), (whole, gone)]
-    assert list(verify(pairs, DEFAULT_LIMITS, None, 1)) == [True, None, None]
+    assert list(verify(pairs, DEFAULT_LIMITS, None, Engine(workers=1))) == [(0, True), (1, None), (2, None)]

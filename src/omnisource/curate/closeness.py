@@ -29,7 +29,7 @@ _UNRELATED = 200  # samples of the target's training split, which show what is m
 _ALIKE = 0.99  # of them lie below the similarity that counts as chance
 _SEARCHED = 50_000  # frames whitened at a time
 _NEIGHBOURS = 32  # frames of the test set that are found for a frame
-_VIDEOS_FROM = 0.5  # of the threshold: videos so close are looked at again
+_AGAIN_FROM = 0.5  # of the threshold: what is so close is looked at again
 _TWINS = 4  # test samples that a web sample is compared with again at most
 _AGREEING = 2  # frames of a video that must resemble the same test video
 
@@ -112,16 +112,14 @@ def _second_look(
 ) -> tuple[dict[str, tuple[str, float]], int]:
     """The copies, each with its test sample and their similarity, and how many pairs were compared moment by moment.
 
-    Pictures that are closer than the threshold, and videos that are closer than half of it: features tell pictures
-    well, while badly encoded, cropped or subtitled copies of videos lie far below. Where it can't be told, the
-    threshold decides.
+    Pairs that are closer than half the threshold, as badly encoded, cropped or subtitled copies lie far below it. Where
+    it can't be told, the threshold decides.
     """
-    videos = set(web.filter(pc.not_equal(web["format"], "image"))["sample_id"].to_pylist())
     pairs = [
         (twin, name, similarity)
         for name, twins in nearest.items()
         for twin, similarity in twins
-        if similarity >= threshold * (_VIDEOS_FROM if name in videos else 1)
+        if similarity >= threshold * _AGAIN_FROM
     ]
     pairs.sort()  # those of one test sample together: it is read once
     rows = web.take(pc.index_in(pa.array([name for _, name, _ in pairs], pa.string()), web["sample_id"])).to_pylist()
@@ -129,9 +127,10 @@ def _second_look(
     shown = [(Sample(**row), tests[twin]) for row, (twin, _, _) in zip(rows, pairs, strict=True)]
     limits = recipe.probe.limits
     bounds = Limits(**limits.model_dump(exclude={"memory_bytes"}))
-    verdicts = verify(shown, bounds, limits.memory_bytes, engine.workers)
+    verdicts = dict(track(verify(shown, bounds, limits.memory_bytes, engine), len(pairs), "second look"))
     copies: dict[str, tuple[str, float]] = {}
-    for (twin, name, similarity), copy in zip(pairs, track(verdicts, len(pairs), "second look"), strict=True):
+    for place, (twin, name, similarity) in enumerate(pairs):
+        copy = verdicts[place]
         is_one = similarity >= threshold if copy is None else copy
         if is_one and similarity > copies.get(name, ("", -1.0))[1]:
             copies[name] = twin, similarity

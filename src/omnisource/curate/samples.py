@@ -34,6 +34,26 @@ class Sample:
     duration_s: float | None
 
 
+SAMPLE = pa.struct(
+    [
+        ("sample_id", pa.string()),
+        ("source", pa.string()),
+        ("format", pa.string()),
+        ("uri", pa.string()),
+        ("query", pa.int64()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("fps", pa.float64()),
+        ("variable_fps", pa.bool_()),
+        ("num_frames", pa.int64()),
+        ("duration_s", pa.float64()),
+    ]
+)
+"""A Sample in a table."""
+
+
 class Samples:
     """Samples of a workspace by role, in the order of source and id; read from disk as they are asked for.
 

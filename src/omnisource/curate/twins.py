@@ -5,16 +5,18 @@ that were cropped or encoded badly. A copy shows the same things moving at the s
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from omnisource.clips.glimpse import Glimpse, read_glimpse
 from omnisource.clips.temporal import segment_test
-from omnisource.curate.samples import Sample, frames_between
+from omnisource.curate.engine import LOCAL, Engine, on_ray
+from omnisource.curate.samples import SAMPLE, Sample, frames_between
 from omnisource.media import Failure, Limits, shared_pool
 
 F32 = npt.NDArray[np.float32]
@@ -32,6 +34,9 @@ _FLAT = 2.0  # grey levels; a tile that varies less shows nothing
 _NOISE = 1.0  # grey levels that encoding changes
 _OVERLAP = 0.7  # of the shorter of two films must be compared
 _SAME_MOTION, _SAME_PICTURE = 0.7, 0.8  # correlations
+_SAME_MOMENT = 0.8  # correlation of what moves, of a picture and of one frame: there is no second frame to confirm it
+_BANDS = ((0.0, 1.0), (0.0, 0.8), (0.2, 1.0))  # of a picture's height: all, and without lines of text below or above
+_BAND_MOTION = 0.5  # of what moves in a frame must lie in a band that is to tell
 _SAME_STILL = 0.94  # 1 less the largest local difference of two like pictures, in standard deviations
 
 
@@ -44,15 +49,48 @@ class Shown:
 
 
 def verify(
-    pairs: Sequence[tuple[Sample, Sample]], limits: Limits, memory_bytes: int | None, workers: int | None
-) -> Iterator[bool | None]:
-    """For each pair of a web and a test sample whether the first is a copy of the second, as it is or mirrored.
+    pairs: Sequence[tuple[Sample, Sample]], limits: Limits, memory_bytes: int | None, engine: Engine = LOCAL
+) -> Iterator[tuple[int, bool | None]]:
+    """For each pair of a web and a test sample its place, and whether the first is a copy of the second or of its mirror
+    image; on a cluster in any order.
 
     None: can't be told, because a file does not decode or the films do not overlap where they were looked at.
 
     Args:
-        limits, memory_bytes, workers: as for `infer`.
+        limits, memory_bytes: as for `infer`.
+        engine: where to work.
     """
+    if engine.kind == "local":
+        yield from enumerate(_verdicts(pairs, limits, memory_bytes, engine.workers))
+        return
+    work = pa.table(
+        {
+            "place": pa.array(range(len(pairs)), pa.int64()),
+            "web": pa.array([asdict(web) for web, _ in pairs], SAMPLE),
+            "test": pa.array([asdict(test) for _, test in pairs], SAMPLE),
+        }
+    )
+    workers = engine.workers or max(1, round(engine.cpus))  # an actor for each share of a machine
+    for found in on_ray(engine, work, _BlockVerifier, limits, memory_bytes, workers):
+        yield from zip(found["place"].to_pylist(), found["copy"].to_pylist(), strict=True)
+
+
+class _BlockVerifier:
+    """Compares blocks of pairs in an actor of a cluster."""
+
+    def __init__(self, limits: Limits, memory_bytes: int | None, workers: int) -> None:
+        self._how = limits, memory_bytes, workers
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        columns = (block[name].to_pylist() for name in ("web", "test"))
+        pairs = [(Sample(**web), Sample(**test)) for web, test in zip(*columns, strict=True)]
+        return pa.table({"place": block["place"], "copy": pa.array(list(_verdicts(pairs, *self._how)), pa.bool_())})
+
+
+def _verdicts(
+    pairs: Sequence[tuple[Sample, Sample]], limits: Limits, memory_bytes: int | None, workers: int | None
+) -> Iterator[bool | None]:
+    """The verdict of each pair; few files are in memory at a time."""
     with shared_pool(workers, limits.timeout_s, memory_bytes) as pool:
         for block in (pairs[first : first + _BLOCK] for first in range(0, len(pairs), _BLOCK)):
             samples = {sample.sample_id: sample for pair in block for sample in pair}
@@ -102,11 +140,12 @@ class Likeness:
     """Correlation of what moves; where nothing moves, 1 less the largest local difference in standard deviations."""
     picture: float
     """Correlation of whole frames, as `_pictures` has it."""
-    still: bool = False
+    least: float = _SAME_MOTION
+    """The `motion` from which it is a copy."""
 
     @property
     def copy(self) -> bool:
-        return self.picture >= _SAME_PICTURE and self.motion >= (_SAME_STILL if self.still else _SAME_MOTION)
+        return self.picture >= _SAME_PICTURE and self.motion >= self.least
 
 
 def _rank(likeness: Likeness) -> tuple[bool, float]:
@@ -123,13 +162,28 @@ def _picture(web: Shown, test: Shown) -> Likeness:
     for box in (_whole(standing), fits[best][1]):
         part, there = _resized(here, standing[box].shape)[None], frames[best : best + 1, *box]
         picture = float(_pictures(part, there)[0, 0])
-        mask = _moving(there - standing[box])
-        if mask.any():
-            motion = float(_correlations(part - standing[box], there - standing[box], mask)[0, 0])
-            found.append(Likeness(motion, picture))
+        moment = _moment(part - standing[box], there - standing[box])
+        if moment is None:
+            found.append(Likeness(1 - _difference(part[0], there[0]), picture, _SAME_STILL))
         else:
-            found.append(Likeness(1 - _difference(part[0], there[0]), picture, still=True))
+            found.append(Likeness(moment, picture, _SAME_MOMENT))
     return max(found, key=_rank)
+
+
+def _moment(here: F32, there: F32) -> float | None:
+    """Correlation of what moves in either of two frames, (1, H, W) less a standing picture; None: nothing in the second.
+
+    Two-sided: who shows an empty room and somebody in its corner is no copy of the empty room. Text that was added
+    moves too, so the best of the bands counts.
+    """
+    moving = _moving(there)
+    if not moving.any():
+        return None
+    either, energy = moving | _moving(here), there * there * moving
+    height = there.shape[1]
+    rows = [slice(round(top * height), round(bottom * height)) for top, bottom in _BANDS]
+    telling = [at for at in rows if energy[:, at].sum() >= _BAND_MOTION * energy.sum()]
+    return max(float(_correlations(here[:, at], there[:, at], either[:, at])[0, 0]) for at in telling)
 
 
 def _difference(here: F32, there: F32) -> float:
