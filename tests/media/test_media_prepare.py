@@ -31,7 +31,7 @@ def test_a_video_keeps_its_frames_and_times(tmp_path, gop):
     with av.open(str(target)) as container:
         keys = [packet.is_keyframe for packet in container.demux(video=0) if packet.size]
     assert [place for place, is_key in enumerate(keys) if is_key] == list(range(0, len(times), gop))
-    wanted = [0, 7, 8, 9, 17, 35]
+    wanted = [7, 8, 17, 35]
     assert numbers(decode_frames(target, wanted, keys_only=True)) == [index // gop * gop for index in wanted]
     assert [path.name for path in target.parent.iterdir()] == ["a.mp4"]
     facts = probe_media(target, thorough=True)

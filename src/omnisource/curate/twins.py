@@ -51,8 +51,8 @@ class Shown:
 def verify(
     pairs: Sequence[tuple[Sample, Sample]], limits: Limits, memory_bytes: int | None, engine: Engine = LOCAL
 ) -> Iterator[tuple[int, bool | None]]:
-    """For each pair of a web and a test sample its place, and whether the first is a copy of the second or of its mirror
-    image; on a cluster in any order.
+    """For each pair of a web and a test sample its place and whether the first is a copy of the second, as it is or
+    mirrored; on a cluster in any order.
 
     None: can't be told, because a file does not decode or the films do not overlap where they were looked at.
 
@@ -171,7 +171,7 @@ def _picture(web: Shown, test: Shown) -> Likeness:
 
 
 def _moment(here: F32, there: F32) -> float | None:
-    """Correlation of what moves in either of two frames, (1, H, W) less a standing picture; None: nothing in the second.
+    """Correlation of what moves in either of two frames, (1, H, W) less a standing picture; None if nothing in `there`.
 
     Two-sided: who shows an empty room and somebody in its corner is no copy of the empty room. Text that was added
     moves too, so the best of the bands counts.

@@ -50,7 +50,8 @@ def decode_frames(
     one frame.
 
     `keys_only` takes, instead of each asked frame, the last key frame at or before it (the first frame of the range
-    where there is none): in prepared media at most one group of pictures away, and many times faster.
+    where there is none): in prepared media at most one group of pictures away, and many times faster. Of several asked
+    frames with one key frame the first takes it and the others stay themselves: different frames stay different.
 
     A frame that does not decode is replaced by the nearest that does, but when more than half of the asked
     frames do not decode the file raises MediaError. So does everything else that is wrong with it.
@@ -212,10 +213,19 @@ def _replay(video: Video, span: _Span) -> Iterator[Any]:
 
 
 def _key_frames(span: _Span, targets: Sequence[int]) -> list[int]:
-    """For each target the last key frame of the range at or before it, else the first frame of the range."""
+    """For each target the last key frame of the range at or before it, else the first frame of the range.
+
+    A target whose key frame an earlier one has taken stays itself.
+    """
     keys = sorted(span.pts[ordinal] for ordinal in span.keys if span.ordinal.get(span.pts[ordinal]) == ordinal)
-    places = [bisect_right(keys, target) - 1 for target in targets]
-    return [keys[place] if place >= 0 else span.display[0] for place in places]
+    moved: dict[int, int] = {}
+    taken: set[int] = set()
+    for target in sorted(set(targets)):
+        place = bisect_right(keys, target) - 1
+        key = keys[place] if place >= 0 else span.display[0]
+        moved[target] = target if key in taken else key
+        taken.add(key)
+    return [moved[target] for target in targets]
 
 
 def _ranges(span: _Span, targets: Sequence[int]) -> list[tuple[int, int]]:
