@@ -166,6 +166,29 @@ def test_several_teachers_are_averaged_and_one_failure_drops_the_unit(tmp_path: 
         run(tmp_path, samples, scores, Select())
 
 
+@pytest.mark.parametrize("rule", ["agree", "query", "teacher", "all"])
+def test_unanimous_teachers_have_the_same_best_class(tmp_path: Path, rule: Any) -> None:
+    samples = [sample(name, "jump") for name in "abc"]
+    scores = [
+        score("a", [0.9, 0.1, 0.0], "jump", teacher="s"),
+        score("a", [0.6, 0.4, 0.0], "jump", teacher="t"),
+        score("b", [0.9, 0.1, 0.0], "jump", teacher="s"),
+        score("b", [0.4, 0.6, 0.0], "jump", teacher="t"),
+        score("c", [0.9, 0.1, 0.0], "jump", teacher="s"),
+    ]
+    open_, strict = (Select(rule=rule, threshold=0.5, unanimous=unanimous) for unanimous in (False, True))
+    assert [row["keep"] for row in run(tmp_path, samples, scores, open_)] == [True, True, True]
+    file = tmp_path / "human.csv"
+    file.write_text("sample_id,start_s,keep,label\nb,,yes,wave\n")
+    for label in ("query", "soft"):
+        given = strict.model_copy(update={"label": label})
+        a, b, c = run(tmp_path, samples, scores, given)
+        assert a["keep"] and a["confidence"] == pytest.approx(0.75)
+        assert (b["keep"], b["reason"]) == (False, "teachers_divided")
+        assert c["keep"], "one teacher alone agrees with itself"
+        assert run(tmp_path, samples, scores, given, read_overrides(file, CLASSES))[1]["keep"], "humans win"
+
+
 def test_humans_win_and_the_most_specific_of_them(tmp_path: Path) -> None:
     samples = [sample("a", "jump"), sample("b", "jump"), sample("v", "jump", "untrimmed")]
     scores = [score("a", [0.1, 0.8, 0.1], "jump"), score("b", [0.8, 0.1, 0.1], "jump")]

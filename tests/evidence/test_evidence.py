@@ -30,6 +30,7 @@ from omnisource.evidence.cells import recipe_of
 from omnisource.evidence.page import BEGIN, END, forest, load_rows
 from omnisource.media import write_video
 from omnisource.networks import is_spatial
+from omnisource.tables import read_table
 
 LABELS = {"tennis": ("backhand", "serve"), "home": ("walk", "lying")}
 
@@ -202,6 +203,24 @@ def test_a_3d_student_on_a_drawn_world(tmp_path: Path, tiny_world: None) -> None
     # Side by side in processes they are the same to the bit.
     (fold / "cells.jsonl").unlink()
     assert run_cells(track, None, tmp_path, variants, [0], [1], jobs=2) == cells
+
+
+def test_other_teachers_score_in_a_workspace_of_their_own(tmp_path: Path, tiny_world: None) -> None:
+    track = track_of("world")
+    base = track.recipe(track.media(None, tmp_path, 1), tmp_path / "look", 1)
+    wanted = ("+clips", "2D and 3D teachers averaged", "2D and 3D teachers agree")
+    variants = [variant for variant in variants_of(base) if variant.name in wanted]
+    # With the rule `all` of the tiny world both keep everything, but where the teachers are divided.
+    alone, averaged, agree = run_cells(track, None, tmp_path, variants, [0], [1])
+    assert agree.web_units["clips"] < averaged.web_units["clips"] == alone.web_units["clips"]
+    assert agree.web_units["images"] == averaged.web_units["images"], "one teacher scores images"
+    fold = tmp_path / "world/fold-1"
+    assert len(list(fold.glob("workspace*"))) == 2
+    teachers = {place.name: set(read_table(place / "tables/scores.parquet")["teacher"].to_pylist())
+                for place in fold.glob("workspace*")}  # fmt: skip
+    assert all(found == {"image", "video"} for found in teachers.values())
+    (fold / "cells.jsonl").unlink()
+    assert run_cells(track, None, tmp_path, variants[:1], [0], [1]) == [alone], "the fold's own scores stay"
 
 
 def test_every_variant_is_a_valid_recipe(data: Path, tmp_path: Path) -> None:

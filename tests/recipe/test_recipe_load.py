@@ -106,6 +106,13 @@ def test_students_of_a_run_as_teachers(tmp_path: Path) -> None:
             load_recipe(write(tmp_path, GOOD + runs.replace(*wrong)))
 
 
+def test_unanimous_teachers_are_several(tmp_path: Path) -> None:
+    alone = write(tmp_path, GOOD)
+    with pytest.raises(UserError, match=r"select.unanimous: no unit has several teachers"):
+        load_recipe(alone, ["select.unanimous=true"])
+    assert load_recipe(alone, ["select.unanimous=true", "score.clip=[image, video]"]).select.unanimous
+
+
 def test_names_lead_nowhere(tmp_path: Path) -> None:
     for name in ("../x", "a/b", "", ".hidden", "x" * 99):
         with pytest.raises(UserError, match="is no name"):

@@ -191,9 +191,10 @@ def _precise(db: duckdb.DuckDBPyConnection, select: Select, classes: Sequence[st
     """Thresholds of every class in units of every kind."""
     settings = select.calibrate
     assert settings.precision is not None
+    heard = "AND unanimous" if select.unanimous else ""
     rows = db.sql(
-        """SELECT unit, top, top_prob, probs, truth.place AS truth FROM units JOIN samples USING (sample_id)
-        JOIN classes AS truth ON truth.name = samples.label WHERE units.status = 'ok'"""
+        f"""SELECT unit, top, top_prob, probs, truth.place AS truth FROM units JOIN samples USING (sample_id)
+        JOIN classes AS truth ON truth.name = samples.label WHERE units.status = 'ok' {heard}"""
     ).to_arrow_table()
     kinds = rows["unit"].to_numpy(zero_copy_only=False)
     probs = rows["probs"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, len(classes))

@@ -83,8 +83,9 @@ def what_if(
         "query": "query_prob >= {t}",
         "teacher": "top_prob >= {t}",
     }
+    heard = " AND unanimous" if recipe.select.unanimous else ""
     grid = [(rule, float(threshold)) for rule in rules for threshold in thresholds]
-    columns = ", ".join(f"count(*) FILTER (WHERE {conditions[rule].format(t=t)})" for rule, t in grid)
+    columns = ", ".join(f"count(*) FILTER (WHERE {conditions[rule].format(t=t)}{heard})" for rule, t in grid)
     classes = workspace.classes()
     temperatures = fit(recipe, workspace).temperatures if recipe.select.calibrate.temperature is not False else {}
     with units(

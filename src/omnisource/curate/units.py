@@ -32,8 +32,9 @@ def units(
     """Opens a database whose view `units` has one row a scored unit, and whose table `classes` lists (place, name).
 
     Columns of `units`: sample_id, source, unit, start_s, end_s, query and top (places in the class list), query_prob,
-    top_prob, probs (null unless `need_probs` or several teachers), status, reason. A unit that one of its teachers
-    could not score is dropped. Inside `in_ranges` the view is a part of itself.
+    top_prob, probs (null unless `need_probs` or several teachers), unanimous (all its teachers' best class is the same
+    one), status, reason. A unit that one of its teachers could not score is dropped. Inside `in_ranges` the view is a
+    part of itself.
 
     Args:
         temperatures: probabilities p become p^(1/T), scaled to their old sum, before teachers are averaged.
@@ -126,15 +127,16 @@ _TEMPERED = """
 
 _SINGLE = """
     SELECT sample_id, unit, start_s, end_s, top_classes[1] AS top, top_probs[1] AS top_prob, query_prob,
-           {probs} AS probs, status, reason
+           {probs} AS probs, true AS unanimous, status, reason
     FROM {scores}"""
 
 # Averages class by class; lists are in the order of the class list.
 _SEVERAL = """
     SELECT sample_id, unit, start_s, end_s, list_position(probs, list_max(probs)) - 1 AS top,
-           list_max(probs) AS top_prob, query_prob, probs, status, reason
+           list_max(probs) AS top_prob, query_prob, probs, unanimous, status, reason
     FROM (
         SELECT sample_id, unit, start_s, any_value(end_s) AS end_s, avg(query_prob)::FLOAT AS query_prob,
+               coalesce(min(top_classes[1]) = max(top_classes[1]), false) AS unanimous,
                CASE WHEN bool_and(status = 'ok') THEN list_transform(
                    range(1, len(any_value(probs)) + 1),
                    lambda i: list_avg(list_transform(list(probs), lambda p: p[i]))::FLOAT
@@ -145,5 +147,6 @@ _SEVERAL = """
 
 _UNITS = """
     SELECT scored.sample_id, samples.source, scored.unit, scored.start_s, scored.end_s, classes.place AS query,
-           scored.top, scored.query_prob, scored.top_prob, scored.probs, scored.status, scored.reason
+           scored.top, scored.query_prob, scored.top_prob, scored.probs, scored.unanimous,
+           scored.status, scored.reason
     FROM ({scored}) AS scored JOIN samples USING (sample_id) LEFT JOIN classes ON classes.name = samples.query_label"""

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -74,7 +74,7 @@ def run_cells(
             if missing:
                 track.provide(media, fold, jobs)
                 _make_ready(base, workspace)
-            todo = [_selected(work, workspace) for work in missing.values()]
+            todo = list(_ready(missing.values(), base, workspace))
             for number, (_, cell) in enumerate(side_by_side(_measure, todo, min(jobs, len(todo))), 1):
                 kept.add(cell)
                 told = f"{cell.variant}, seed {cell.seed}: {100 * cell.top1:.1f}"
@@ -132,6 +132,26 @@ def _make_ready(base: Recipe, workspace: Workspace) -> None:
     score(base.model_copy(update={"runs": kinds}), workspace)
     if needs_camera(base):
         fit_camera_stage(base, workspace)
+
+
+def _ready(works: Iterable[_Work], base: Recipe, workspace: Workspace) -> Iterator[_Work]:
+    """Selects for every cell. Where other teachers score than the fold's, that is done in a copy of its workspace."""
+    others: dict[str, list[_Work]] = {}
+    for work in works:
+        if not work.sources or work.recipe.score == base.score:
+            yield _selected(work, workspace)
+        else:
+            others.setdefault(fingerprint(work.recipe.score.model_dump(mode="json"))[:12], []).append(work)
+    for mark, mine in others.items():
+        place = workspace.root.with_name(f"{workspace.root.name}-{mark}")
+        if not place.exists():
+            half = place.with_name(f"{place.name}.half")
+            shutil.rmtree(half, ignore_errors=True)
+            shutil.copytree(workspace.root, half, symlinks=True)
+            half.rename(place)
+        with open_workspace(place) as copy:
+            _make_ready(base.model_copy(update={"score": mine[0].recipe.score}), copy)
+            yield from [_selected(work, copy) for work in mine]
 
 
 def _selected(work: _Work, workspace: Workspace) -> _Work:

@@ -103,6 +103,11 @@ def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
     ask(beyond, EVIDENCE, weighted)
     ask(beyond, f"{EVIDENCE}, temperature 1.5", weighted | {"select.calibrate.temperature": 1.5})
     ask(beyond, "query as evidence without temperature, soft, p >= 0.3", {evidence: True, rule: "query", label: "soft"})
+    kinds = {is_spatial(teacher.network.name): name for name, teacher in recipe.teachers.items()}
+    if len(kinds) > 1:
+        both = {f"score.{unit}": [kinds[True], kinds[False]] for unit in ("clip", "window")}
+        ask(beyond, "2D and 3D teachers averaged", both)
+        ask(beyond, "2D and 3D teachers agree", both | {"select.unanimous": True})
     found.append(Variant("students as teachers", beyond, web, against=ALL, again=True))
     found.append(Variant(f"{EVIDENCE}, students as teachers", beyond, web, weighted, EVIDENCE, again=True))
     for name in web if len(web) > 1 else ():

@@ -131,6 +131,9 @@ class Select(Section):
     # Ours: the query counts as evidence beside the teacher, as much as it proves right; the rules and soft labels then
     # speak of both together. For teachers that are weaker than the web's own labels.
     query_evidence: bool = False
+    # Ours: of several teachers of a unit (`score.clip: [image, video]`) all must have the same best class, whatever the
+    # rule, which then looks at their average as ever.
+    unanimous: bool = False
     cap_per_class: Annotated[int, Field(ge=1)] | None = None
     merge_windows: bool = False  # kept windows of one label that touch become one long one
     negative_below: Share = 0.1  # a frame below this in its video's class is a negative snippet

@@ -68,6 +68,10 @@ class Recipe(Section):
                     raise ValueError(f"score.{unit} names the teacher '{teacher}', teachers are: {', '.join(names)}")
                 if self.select.calibrate.split == "train" and teacher in self.teachers:
                     raise ValueError(f"select.calibrate.split: teacher '{teacher}' is trained on that split; write val")
+        if self.select.unanimous and all(len(getattr(self.score, unit)) < 2 for unit in UNITS):
+            raise ValueError(
+                "select.unanimous: no unit has several teachers; name two, as in score.clip: [image, video]"
+            )
         for name, run in self.runs.items():
             for source in run.sources:
                 if source not in self.sources:
