@@ -19,7 +19,9 @@ from omnisource.networks import Meta, Network, fused
 F32 = npt.NDArray[np.float32]
 
 _MOST_OPEN = 8  # batches of requests that may wait for one before them
-_CPU_PIXELS = 8 * 128**2  # in one forward on a CPU: activations of more fall out of its caches (curation benchmark)
+# Pixels in one forward on a CPU. A 3D network's activations of more fall out of its caches; a 2D network minds those by
+# itself (Network.run), and uses what it read of its weights for many pictures (benchmarks/curation.py).
+_CPU_PIXELS = {False: 8 * 128**2, True: 64 * 128**2}
 NOT_FINITE = "not_finite"  # reason of a request whose logits are not numbers: the network or its precision is at fault
 
 
@@ -184,7 +186,9 @@ class _Runner:
             length=length,
             flow=self.network.in_channels == 2,
         )
-        step = len(clips) if self.device.type != "cpu" else max(1, _CPU_PIXELS // clips[0, 0].numel())
+        step = len(clips)
+        if self.device.type == "cpu":
+            step = max(1, _CPU_PIXELS[self.network.spatial] // clips[0, 0].numel())
         parts = [forward(self.network, part, self.precision) for part in torch.split(clips, step)]
         logits, features = (torch.cat(values).cpu().numpy() for values in zip(*parts, strict=True))
         for row, (request, place) in enumerate(waiting.places):

@@ -15,6 +15,7 @@ from omnisource.networks.layers import ConvNorm, free_form
 Consensus = Literal["mean", "mean-std", "mean-std-slope"]
 _PARTS = {"mean": 1, "mean-std": 2, "mean-std-slope": 3}
 _LEAST_VARIANCE = 1e-5
+_CACHED = 8 * 256 * 256  # values that enter a block of a 2D network at once on a CPU (benchmarks/curation.py)
 
 
 class Network(nn.Module):
@@ -43,6 +44,7 @@ class Network(nn.Module):
         self.options = {}
         self.recompute = False
         self.norm_frozen = False
+        self.plain = False
         self.consensus: Consensus = "mean"
         self.dropout = nn.Dropout(dropout)
         self.head: nn.Linear
@@ -97,10 +99,11 @@ class Network(nn.Module):
                 f"{self.name} takes clips of at least {self.min_frames} frames and {self.min_size} pixels a "
                 f"side, got {x.shape[2]} frames of {x.shape[4]} x {x.shape[3]}"
             )
-        if self.spatial and x.shape[2] == 1 and free_form():
-            # Single frames as the snippets of one clip: with T = 1 the layout in memory is ambiguous, and PyTorch then
-            # takes slower kernels (1.7 times on a CPU).
-            return self.pool(self.trunk(unfold_frames(fold_frames(x), len(x)))).transpose(0, 1)
+        if self.spatial and free_form() and (x.shape[2] == 1 or not torch.is_grad_enabled()):
+            # All frames as the snippets of one clip: with T = 1 the layout in memory is ambiguous, and PyTorch then
+            # takes slower kernels (1.7 times on a CPU); and `run` may cut where it likes.
+            count, frames = len(x), x.shape[2]
+            return self.pool(self.trunk(unfold_frames(fold_frames(x), count * frames))).view(count, frames, -1)
         return self.pool(self.trunk(x))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -143,7 +146,15 @@ class Network(nn.Module):
 
     def run(self, blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
         """Runs blocks in order. With `recompute` set, training keeps only the blocks' inputs and computes
-        the rest again in the backward pass: less memory for one more forward pass (R101, CSN)."""
+        the rest again in the backward pass: less memory for one more forward pass (R101, CSN).
+
+        Where no gradient is asked for, a CPU runs a 2D network's blocks over as many snippets at once as its caches
+        hold: few large ones at first, later many small ones, which use every weight that was read."""
+        if self.spatial and not self.plain and x.device.type == "cpu" and free_form() and not torch.is_grad_enabled():
+            each = max(1, _CACHED // (x.shape[1] * x.shape[3] * x.shape[4]))
+            if x.shape[2] > each:
+                blocks = list(blocks)
+                return torch.cat([self.run(blocks, part) for part in torch.split(x, each, 2)], 2)
         for block in blocks:
             if self.recompute and torch.is_grad_enabled():
                 # The second pass over the same batch must not count twice in the statistics.
@@ -178,7 +189,7 @@ def use_plain_form(network: Network, plain: bool = True) -> None:
     measured against, and what to export.
     """
     for module in network.modules():
-        if isinstance(module, ConvNorm):
+        if isinstance(module, ConvNorm | Network):
             module.plain = plain
     memory_format = torch.contiguous_format if plain else torch.channels_last_3d
     network.to(memory_format=memory_format)  # type: ignore[call-overload]

@@ -160,9 +160,9 @@ class EfficientNet(Network):
         self.finish(last, consensus)
 
     def trunk(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
+        first: tuple[nn.Module, ...] = (self.stem,)
         for stage in self.stages:
             assert isinstance(stage, nn.ModuleList)
-            x = self.run(stage, x)
-        y: Tensor = self.last(x)
-        return y
+            x = self.run([*first, *stage], x)
+            first = ()
+        return self.run([self.last], x)

@@ -95,10 +95,10 @@ class ConvNorm(nn.Module):
             y = self.norm(convolve(x, weight, None, self.stride, padding, self.groups))
         else:
             kernel = self.fused if self.fused and not self.training else self.fuse()
-            x, weight, padding = self._padded(x, kernel.weight)
             if free_form() and onednn.usable(x, self.act):
-                kernel = kernel if weight is kernel.weight else onednn.Kernel(weight, kernel.bias)
-                return onednn.convolve(x, kernel, self.stride, padding, self.groups, shortcut, self.act)
+                zeros, padding = self._wider(x) if self.same else ((), self.padding)
+                return onednn.convolve(x, kernel.wider(zeros), self.stride, padding, self.groups, shortcut, self.act)
+            x, weight, padding = self._padded(x, kernel.weight)
             y = convolve(x, weight, kernel.bias, self.stride, padding, self.groups)
         if shortcut is not None:
             y += shortcut
@@ -112,15 +112,18 @@ class ConvNorm(nn.Module):
         # PyTorch leaves parts of a 3D kernel's gradient unset (NaN, now and then) where padding is all that they meet.
         safe = weight.shape[2] == 1 or not torch.is_grad_enabled()
         if self.same and safe and free_form() and x.device.type == "cpu":
-            # Copying the input into a padded one takes longer than convolving it. A kernel that is wider by a zero lets
-            # the convolution itself pad alike on both sides.
-            pads = same_pads(x.shape[2:], weight.shape[2:], self.stride)
-            wider = [part for near, far in reversed(pads) for part in (far - near, 0)]
-            weight = F.pad(weight, wider) if any(wider) else weight
-            padding = (pads[0][1], pads[1][1], pads[2][1])
+            # Copying the input into a padded one takes longer than convolving it.
+            zeros, padding = self._wider(x)
+            weight = F.pad(weight, zeros) if any(zeros) else weight
         elif self.same:
             x = pad_same(x, weight.shape[2:], self.stride)
         return x, weight, padding
+
+    def _wider(self, x: Tensor) -> tuple[tuple[int, ...], Triple]:
+        """Zeros before the taps (as for `F.pad`) of a kernel that pads x, alike on both sides, as `same` asks."""
+        pads = same_pads(x.shape[2:], self.conv.weight.shape[2:], self.stride)
+        zeros = tuple(part for near, far in reversed(pads) for part in (far - near, 0))
+        return zeros, (pads[0][1], pads[1][1], pads[2][1])
 
 
 def same_pads(sizes: torch.Size, kernel: torch.Size, stride: Triple) -> list[tuple[int, int]]:

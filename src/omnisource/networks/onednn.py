@@ -7,6 +7,7 @@ used here, which PyTorch's own compiler emits, hand it the rest as well. They kn
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omnisource.networks.kernels import fold_frames, plane, taps, unfold_frames
@@ -30,6 +31,16 @@ class Kernel:
     bias: Tensor
     keep: bool = False
     _packed: dict[tuple[str, torch.dtype], Tensor] = field(default_factory=dict)
+    _wider: dict[tuple[int, ...], "Kernel"] = field(default_factory=dict)
+
+    def wider(self, zeros: tuple[int, ...]) -> "Kernel":
+        """With zeros around the taps, as many as `torch.nn.functional.pad` takes."""
+        if not any(zeros):
+            return self
+        kernel = self._wider.get(zeros) or Kernel(F.pad(self.weight, zeros), self.bias, self.keep)
+        if self.keep:
+            self._wider[zeros] = kernel
+        return kernel
 
     def part(self, name: str, weight: Tensor, x: Tensor, stride: list[int], padding: list[int], groups: int) -> Tensor:
         """`weight`, a view of the kernel called `name`, as oneDNN wants it for inputs such as x."""
