@@ -82,25 +82,30 @@ def a_workspace(root: Path) -> tuple[Recipe, Workspace]:
     return recipe, workspace
 
 
-def test_a_node_dies_and_the_table_is_the_same(tmp_path: Path, cluster: Any) -> None:
+def test_a_node_dies_and_the_table_is_the_same(tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omnisource.curate.engine._ROWS", 50)  # many blocks, so that most are still to do when it dies
     recipe, workspace = a_workspace(tmp_path)
     score(recipe, workspace, Engine(workers=1))
     local = read_table(workspace.table("scores"))
     workspace.table("scores").unlink()
-    first_rows = threading.Event()
+    rows_at_death: list[int] = []
 
     def kill() -> None:
         journal = workspace.partial("score") / "image"
         while not list(journal.glob("*.parquet")):
             time.sleep(0.05)
-        first_rows.set()
         cluster.remove_node(cluster.lost, allow_graceful=False)
+        rows_at_death.append(sum(read_table(part).num_rows for part in journal.glob("*.parquet")))
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    score(recipe, workspace, Engine("ray", cluster.address, workers=1))
+    score(recipe, workspace, Engine("ray", cluster.address, workers=1, actors=(2, 2)))  # one on each node
     killer.join(60)
-    assert first_rows.is_set() and len([node for node in ray.nodes() if node["Alive"]]) == 1
+    assert 0 < rows_at_death[0] < COUNT / 2, "it died too late to matter"
+    until = time.monotonic() + 60  # the head notices when the node's pulse has stayed away
+    while len([node for node in ray.nodes() if node["Alive"]]) > 1 and time.monotonic() < until:
+        time.sleep(0.5)
+    assert len([node for node in ray.nodes() if node["Alive"]]) == 1
     remote = read_table(workspace.table("scores"))
     assert remote.num_rows == local.num_rows >= COUNT - 10
     for name in local.column_names:
