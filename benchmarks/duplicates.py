@@ -2,11 +2,13 @@
 
     python benchmarks/duplicates.py --data ../shared/data/tennis --draws 3 4 5
     python benchmarks/duplicates.py --worlds 0 1 2
+    python benchmarks/duplicates.py --films ../shared/data/home --draws 0 1 2 3
 
 Takes test clips of a target, plants altered copies of them among web samples that show something else, runs ingest,
 probe and dedupe, and counts what was found; once for each draw of films and clips. The rule's constants were chosen on
 draws 0 to 2 (of pictures: 0 and 1, and worlds 10 and 11). `--worlds` counts copies that the demo's worlds of these
-seeds hold by themselves, with the demo's recipe. Prints a table; writes benchmarks/results/duplicates-NAME.json.
+seeds hold by themselves, with the demo's recipe. `--films` takes a target's untrimmed films for the web, and for each fold
+counts those from which its test clips were cut. Prints a table; writes benchmarks/results/duplicates-NAME.json.
 """
 
 import argparse
@@ -255,10 +257,53 @@ def measure(data: Path, clips: int, others: int, draw: int, dedupe_settings: dic
     }
 
 
+def measure_films(data: Path, fold: int, dedupe_settings: dict[str, object]) -> dict[str, Any]:
+    """Which of all untrimmed films go when one fold is tested on: a copy is a film of which a test clip is a piece."""
+    copied = {row["video"] for row in csv.DictReader((data / "target.csv").open()) if row["fold"] == str(fold)}
+    student = {"network": {"name": "tsn_r18"}}
+    recipe = Recipe.model_validate(
+        {
+            "name": "films",
+            "data": data,
+            "sources": {
+                "target": {"role": "target", "path": "target.csv", "test": {"fold": fold}},
+                "films": {"role": "web", "format": "untrimmed", "path": "untrimmed", "layout": "files"},
+            },
+            "teachers": {"image": student, "video": student},
+            "student": student,
+            "dedupe": dedupe_settings,
+        }
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        record, samples, rows, seconds = deduped(recipe, Path(folder))
+    found = {kind: {"files": 0, "dropped": 0, "by_features": 0} for kind in ("copy, film", "other, film")}
+    wrong: list[dict[str, object]] = []
+    for path, row in rows.items():
+        copy = path.stem in copied
+        count = found["copy, film" if copy else "other, film"]
+        count["files"] += 1
+        count["dropped"] += row["status"] != "ok"
+        count["by_features"] += row["rule"] == "feature"
+        if not copy and row["status"] != "ok":
+            twin = samples[row["twin_id"]].name
+            wrong.append({"file": path.name, "rule": row["rule"], "similarity": row["similarity"], "twin": twin})
+    hits = found["copy, film"]["dropped"]
+    return {
+        "draw": fold,
+        "kinds": found,
+        "recall": hits / found["copy, film"]["files"],
+        "precision": hits / max(hits + len(wrong), 1),
+        "wrong": wrong,
+        "measured": measured(record),
+        "seconds": seconds,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--data", type=Path, help="folder with target.csv (path, label, group), images.csv")
+    where.add_argument("--films", type=Path, help="folder with target.csv (path, label, video, fold), untrimmed/")
     where.add_argument("--worlds", type=int, nargs="+", help="seeds of drawn worlds")
     parser.add_argument("--clips", type=int, default=20, help="test clips to copy")
     parser.add_argument("--others", type=int, default=200, help="web samples that are no copies")
@@ -271,6 +316,8 @@ def main() -> None:
     for draw in arguments.worlds or arguments.draws:
         if arguments.worlds:
             result = measure_world(draw, settings)
+        elif arguments.films:
+            result = measure_films(arguments.films.resolve(), draw, settings)
         else:
             result = measure(arguments.data.resolve(), arguments.clips, arguments.others, draw, settings)
         results.append(result)
@@ -291,6 +338,9 @@ def main() -> None:
     print("mean:", summary)
     if arguments.worlds:
         name, what = "world", f"--worlds {' '.join(map(str, arguments.worlds))}"
+    elif arguments.films:
+        name = f"{arguments.films.name}-films"
+        what = f"--films DATA/{arguments.films.name} --draws {' '.join(map(str, arguments.draws))}"
     else:
         name = arguments.data.name
         what = f"--data DATA/{name} --clips {arguments.clips} --others {arguments.others}"

@@ -17,7 +17,7 @@ from omnisource.clips.glimpse import Glimpse, read_glimpse
 from omnisource.clips.temporal import segment_test
 from omnisource.curate.engine import LOCAL, Engine, on_ray
 from omnisource.curate.samples import SAMPLE, Sample, frames_between
-from omnisource.media import Failure, Limits, shared_pool
+from omnisource.media import Failure, IsolatedPool, Limits, shared_pool
 
 F32 = npt.NDArray[np.float32]
 Box = tuple[slice, slice]  # rows, columns
@@ -25,6 +25,10 @@ Box = tuple[slice, slice]  # rows, columns
 _SIDE = 48  # pixels of the shorter side
 _FRAMES, _MOST = 32, 1024  # of a sample; of a long one a frame every
 _EVERY_S = 2.0  # of which two fall into any clip that is worth a look
+_SELDOM = 1.5  # times the test film's step: a web film of which so few frames were seen is looked at closer,
+_PLACES, _SPARE_S = 3, 0.5  # where the test film may lie in it, and seconds by which that may be wrong,
+_CLOSE = 96  # in as many frames as this makes of the test film,
+_SAME_CLOSER = 0.8  # and asked for this in motion, the best of very many moments being alike by chance
 _ZOOMS = (0.95, 0.9, 0.85)  # shares of the test film's width that a cropped copy may show
 _STEPS = 2.0  # grey levels by which a pixel must differ from the standing picture to count as moving
 _PART = 0.05  # of a frame's strongest motion is motion too
@@ -94,15 +98,90 @@ def _verdicts(
     with shared_pool(workers, limits.timeout_s, memory_bytes) as pool:
         for block in (pairs[first : first + _BLOCK] for first in range(0, len(pairs), _BLOCK)):
             samples = {sample.sample_id: sample for pair in block for sample in pair}
-            glimpses = [glimpse_of(sample, limits) for sample in samples.values()]
-            read = [None if isinstance(x, Failure) else x for _, x in pool.map(read_glimpse, glimpses, ordered=True)]
-            seen = {
-                sample.sample_id: None if frames is None else shown(sample, glimpse, frames)
-                for sample, glimpse, frames in zip(samples.values(), glimpses, read, strict=True)
-            }
+            looks = _read(pool, [(sample, glimpse_of(sample, limits)) for sample in samples.values()])
+            seen = dict(zip(samples, looks, strict=True))
             for web, test in block:
                 first, second = seen[web.sample_id], seen[test.sample_id]
-                yield None if first is None or second is None else same(first, second)
+                if first is None or second is None:
+                    yield None
+                elif _seldom(first, second):
+                    yield _within(pool, (web, first), (test, second), limits)
+                else:
+                    yield same(first, second)
+
+
+def _read(pool: IsolatedPool, looks: Sequence[tuple[Sample, Glimpse]]) -> list[Shown | None]:
+    """What each glimpse shows; None of a file that does not decode."""
+    found = [result for _, result in pool.map(read_glimpse, [glimpse for _, glimpse in looks], ordered=True)]
+    return [
+        None if isinstance(frames, Failure) else shown(sample, glimpse, frames)
+        for (sample, glimpse), frames in zip(looks, found, strict=True)
+    ]
+
+
+def _seldom(web: Shown, test: Shown) -> bool:
+    """Whether so few frames of a long web film were seen that beside the test film they say too little."""
+    films = len(web.frames) > 1 and _moves(test).sum() > 1
+    return bool(films and _step_s(web.times) > _SELDOM * _step_s(test.times))
+
+
+def _within(pool: IsolatedPool, web: tuple[Sample, Shown], test: tuple[Sample, Shown], limits: Limits) -> bool | None:
+    """Whether a test film is a part of a long web film: its likeliest places there are looked at moment by moment.
+
+    None: it may lie between the frames that were seen of the web film.
+    """
+    step = _step_s(web[1].times)
+    places = likely_places(web[1], test[1])
+    shown_test, *pieces = _read(pool, _looks_closer(web[0], test[0], places, limits))
+    if shown_test is None:
+        return None
+    if any(piece is not None and same(piece, shown_test, _SAME_CLOSER) for piece in pieces):
+        return True
+    return None if step > test[1].times[-1] - test[1].times[0] and not places else False
+
+
+def likely_places(web: Shown, test: Shown) -> list[float]:
+    """Seconds of the web film at which the test film may begin, the likeliest first.
+
+    What moves is seen before the standing picture of the test film, because that of the whole web film may be another.
+    """
+    standing = _standing(test)
+    mask, there = _moving(test.frames - standing), test.frames - standing
+    moves = np.asarray(mask.any((1, 2)))
+    begins: dict[float, float] = {}
+    for frames in (web.frames, web.frames[:, :, ::-1]):
+        here: F32 = np.stack([_resized(frame, standing.shape) for frame in frames])
+        motion = _correlations(here - standing, there, mask)
+        likeness = motion + _pictures(here, test.frames)
+        for begin, here_at, there_at in _offsets(web.times, test.times):
+            told = moves[there_at]
+            if told.any():
+                score = float(np.median(likeness[here_at[told], there_at[told]]))
+                begins[begin] = max(score, begins.get(begin, -1.0))
+    chosen: list[float] = []
+    for begin in sorted(begins, key=lambda begin: -begins[begin]):
+        if len(chosen) < _PLACES and all(abs(begin - other) > _step_s(web.times) / 2 for other in chosen):
+            chosen.append(begin)
+    return chosen
+
+
+def _looks_closer(web: Sample, test: Sample, places: Sequence[float], limits: Limits) -> list[tuple[Sample, Glimpse]]:
+    """The test film, and the pieces of the web film at these places, in frames as close as theirs allow."""
+    start, end = test.start_s or 0.0, test.end_s
+    seconds = frames_between(test, start, end) / (test.fps or 25.0)
+    step = max(1 / min(test.fps or 25.0, web.fps or 25.0), seconds / _CLOSE)
+    spans: list[tuple[Sample, float, float | None]] = [(test, start, end)]
+    for place in places:
+        begin = (web.start_s or 0.0) + max(0.0, place - _SPARE_S)
+        last = begin + seconds + 2 * _SPARE_S
+        spans.append((web, begin, last if web.end_s is None else min(last, web.end_s)))
+    looks = []
+    for sample, first, beyond in spans:
+        total = frames_between(sample, first, beyond)
+        wanted = min(max(2, round(total / (sample.fps or 25.0) / step)), _MOST, total)
+        indices = tuple(segment_test(total, wanted).tolist())
+        looks.append((sample, Glimpse(sample.uri, indices, first, beyond, _SIDE, limits)))
+    return looks
 
 
 def glimpse_of(sample: Sample, limits: Limits) -> Glimpse:
@@ -120,13 +199,17 @@ def shown(sample: Sample, glimpse: Glimpse, frames: npt.NDArray[np.uint8]) -> Sh
     return Shown(frames.astype(np.float32), np.array(glimpse.indices) / (sample.fps or 25.0))
 
 
-def same(web: Shown, test: Shown) -> bool | None:
-    """Whether one is a copy of the other, as it is or mirrored; None: can't be told, as of two pictures."""
+def same(web: Shown, test: Shown, motion: float = _SAME_MOTION) -> bool | None:
+    """Whether one is a copy of the other, as it is or mirrored; None: can't be told, as of two pictures.
+
+    Args:
+        motion: correlation of what moves in two films that are the same.
+    """
     if len(web.frames) == len(test.frames) == 1:
         return None  # features tell single pictures apart better than a correlation does
     views = [web, replace(web, frames=np.ascontiguousarray(web.frames[:, :, ::-1]))]
-    compare = _motion if len(web.frames) > 1 and _moves(test).sum() > 1 else _picture
-    found = [compare(view, test) for view in views]
+    films = len(web.frames) > 1 and _moves(test).sum() > 1
+    found = [_motion(view, test, motion) if films else _picture(view, test) for view in views]
     if any(likeness is not None and likeness.copy for likeness in found):
         return True
     return None if None in found else False
@@ -140,7 +223,7 @@ class Likeness:
     """Correlation of what moves; where nothing moves, 1 less the largest local difference in standard deviations."""
     picture: float
     """Correlation of whole frames, as `_pictures` has it."""
-    least: float = _SAME_MOTION
+    least: float
     """The `motion` from which it is a copy."""
 
     @property
@@ -203,7 +286,7 @@ def _moves(film: Shown) -> npt.NDArray[np.bool_]:
     return np.asarray(_moving(film.frames - _standing(film)).any((1, 2)))
 
 
-def _motion(web: Shown, test: Shown) -> Likeness | None:
+def _motion(web: Shown, test: Shown, least: float) -> Likeness | None:
     """Two films at the offset in time at which most moves alike; None where they do not overlap."""
     standing = _standing(test)
     likely = max(_windows(_standing(web), standing), key=lambda fit: fit[0])[1]
@@ -214,11 +297,11 @@ def _motion(web: Shown, test: Shown) -> Likeness | None:
         mask = _moving(there - standing[box])
         motion = _correlations(here - _standing(replace(web, frames=here)), there - standing[box], mask)
         picture = _pictures(here, there)
-        most = Likeness(float(motion.max()), float(picture.max()))
+        most = Likeness(float(motion.max()), float(picture.max()), least)
         if not most.copy:  # not even one moment of the one is like any of the other
             found.append(most)
             continue
-        best = _at_one_offset(motion, picture, np.asarray(mask.any((1, 2))), web.times, test.times)
+        best = _at_one_offset(motion, picture, np.asarray(mask.any((1, 2))), web.times, test.times, least)
         if best is not None:
             found.append(best)
     return max(found, default=None, key=_rank)
@@ -249,6 +332,7 @@ def _at_one_offset(
     moves: npt.NDArray[np.bool_],
     web_s: npt.NDArray[np.float64],
     test_s: npt.NDArray[np.float64],
+    least: float,
 ) -> Likeness | None:
     """Medians of (N, M) correlations over the moments that coincide when one film starts at the best time of the other.
 
@@ -256,23 +340,36 @@ def _at_one_offset(
         motion, picture: of the frames of the two films.
         moves: (M,) whether something moves in a frame of the second film; only those can tell.
         web_s, test_s: (N,), (M,) times of the frames, evenly spaced.
+        least: of the likeness.
     """
-    step, web_step = (max((times[-1] - times[0]) / max(len(times) - 1, 1), 1e-3) for times in (test_s, web_s))
-    needed = max(2.0, _OVERLAP * min(len(web_s), (test_s[-1] - test_s[0]) / web_step))
+    needed = max(2.0, _OVERLAP * min(len(web_s), (test_s[-1] - test_s[0]) / _step_s(web_s)))
     best = None
-    for offset in np.arange(test_s[0] - web_s[-1], test_s[-1] - web_s[0] + step, step / 2):
-        moments = web_s + offset
-        here = np.flatnonzero((moments > test_s[0] - step / 2) & (moments < test_s[-1] + step / 2))
+    for _, here, place in _offsets(web_s, test_s):
         if len(here) < needed:
             continue
-        place = np.abs(moments[here, None] - test_s).argmin(1)
         here, place = here[moves[place]], place[moves[place]]
         if len(here) < 2:
             continue
-        likeness = Likeness(float(np.median(motion[here, place])), float(np.median(picture[here, place])))
+        likeness = Likeness(float(np.median(motion[here, place])), float(np.median(picture[here, place])), least)
         if best is None or likeness.motion > best.motion:
             best = likeness
     return best
+
+
+def _offsets(
+    web_s: npt.NDArray[np.float64], test_s: npt.NDArray[np.float64]
+) -> Iterator[tuple[float, npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
+    """When in the first film the second may begin, and the places of the frames that then coincide."""
+    step = _step_s(test_s)
+    for offset in np.arange(test_s[0] - web_s[-1], test_s[-1] - web_s[0] + step, step / 2):
+        moments = web_s + offset
+        here = np.flatnonzero((moments > test_s[0] - step / 2) & (moments < test_s[-1] + step / 2))
+        yield float(test_s[0] - offset), here, np.abs(moments[here, None] - test_s).argmin(1)
+
+
+def _step_s(times: npt.NDArray[np.float64]) -> float:
+    """Seconds between two frames."""
+    return max(float(times[-1] - times[0]) / max(len(times) - 1, 1), 1e-3)
 
 
 def _whole(frame: F32) -> Box:
