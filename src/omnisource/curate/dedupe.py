@@ -9,11 +9,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from omnisource.curate.agree import Agreement
 from omnisource.curate.closeness import compare
+from omnisource.curate.detail import DETAIL
 from omnisource.curate.embed import FEATURES
 from omnisource.curate.engine import LOCAL, Engine
 from omnisource.curate.hamming import I64, keep_first, near_pairs
-from omnisource.curate.motion import Motions
+from omnisource.curate.motion import MOTION
 from omnisource.curate.samples import Samples
 from omnisource.media import Limits
 from omnisource.recipe import Recipe
@@ -144,7 +146,7 @@ def _exact(rows: _Rows) -> None:
 def _near(recipe: Recipe, workspace: Workspace, rows: _Rows, distance: int, engine: Engine) -> None:
     """Of samples of one format with like pictures the first stays; black ones all look alike, so they are left out.
 
-    Videos must also be equally long and move alike.
+    Videos must also be equally long and move alike, images of which a hash says little be alike in their details.
     """
     limits = recipe.probe.limits
     bounds = Limits(**limits.model_dump(exclude={"memory_bytes"}))
@@ -153,11 +155,12 @@ def _near(recipe: Recipe, workspace: Workspace, rows: _Rows, distance: int, engi
         mine = np.flatnonzero(hashed & (rows.format == format_))
         words = np.array([int(word, 16) for word in rows.phash[mine]], np.uint64)
         pairs = near_pairs(words, distance)
+        samples = Samples(workspace, "web", [format_]).table()
+        samples = samples.take(pc.index_in(pa.array(rows.ids[mine], pa.string()), samples["sample_id"]))
         if format_ != "image":
-            films = Samples(workspace, "web", [format_]).table()
-            films = films.take(pc.index_in(pa.array(rows.ids[mine], pa.string()), films["sample_id"]))
             pairs = _of_one_length(pairs, rows.duration_s[mine])
-            pairs = Motions(bounds, limits.memory_bytes, engine.workers).agreeing(pairs, films)
+        glance = DETAIL if format_ == "image" else MOTION
+        pairs = Agreement(glance, bounds, limits.memory_bytes, engine.workers).agreeing(pairs, samples)
         twin = keep_first(len(mine), pairs)
         copies = np.flatnonzero(twin >= 0)
         differing = np.bitwise_count(words[copies] ^ words[twin[copies]])
