@@ -7,8 +7,9 @@
 Takes test clips of a target, plants altered copies of them among web samples that show something else, runs ingest,
 probe and dedupe, and counts what was found; once for each draw of films and clips. The rule's constants were chosen on
 draws 0 to 2 (of pictures: 0 and 1, and worlds 10 and 11). `--worlds` counts copies that the demo's worlds of these
-seeds hold by themselves, with the demo's recipe. `--films` takes a target's untrimmed films for the web, and for each fold
-counts those from which its test clips were cut. Prints a table; writes benchmarks/results/duplicates-NAME.json.
+seeds hold by themselves, with the demo's recipe. `--films` takes a target's untrimmed films for the web and
+counts, fold by fold, those from which its test clips were cut. Prints a table; writes
+benchmarks/results/duplicates-NAME.json.
 """
 
 import argparse
