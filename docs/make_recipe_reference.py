@@ -41,7 +41,8 @@ def _module(module: ModuleType) -> str:
 
 
 def _section(node: ast.ClassDef, lines: list[str]) -> str:
-    rows = [_row(field, lines) for field in node.body if isinstance(field, ast.AnnAssign)]
+    fields = [field for field in node.body if isinstance(field, ast.AnnAssign)]
+    rows = [_row(field, lines) for field in fields if not ast.unparse(field.target).startswith("_")]
     about = " ".join((ast.get_docstring(node) or "").split())
     return f"\n## {node.name}\n\n{about}\n\n| key | type | default | meaning |\n|---|---|---|---|\n" + "".join(rows)
 
