@@ -1,5 +1,6 @@
 """Calibration where the right answer is known: drawn labels, counted precisions, planted temperatures."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from omnisource.curate import select
+from omnisource.curate import select, what_if
 from omnisource.curate.calibrate import NEVER, fit, fit_temperature, negative_log_likelihood, precise_threshold
 from omnisource.curate.decide import decide, quantile_thresholds
 from omnisource.curate.units import units
@@ -100,6 +101,7 @@ def a_recipe(root: Path, **settings: Any) -> Recipe:
             },
             "teachers": {"image": training, "video": training},
             "student": training,
+            "score": {"image": ["image", "video"]},
             "select": settings,
         }
     )
@@ -204,6 +206,48 @@ def test_a_quantile_keeps_that_share_of_each_class(workspace: Workspace) -> None
         assert candidates > 400 and kept == int(np.ceil(candidates * 0.25))
     record = select(a_recipe(workspace.root, calibrate={"quantile": 0.25}), workspace)
     assert record.counts["kept"] == sum(row["keep"] for t in tables for row in t.to_pylist())
+
+
+def teachers_differ(workspace: Workspace, table: str, where: Callable[[dict[str, Any]], bool]) -> None:
+    """Teacher `b` finds another class best in some rows of a table."""
+    rows = read_table(workspace.table(table)).to_pylist()
+    for row in rows:
+        if row["teacher"] == "b" and where(row):
+            row["probs"] = row["probs"][1:] + row["probs"][:1]
+            row["top_classes"] = [(place - 1) % len(CLASSES) for place in row["top_classes"]]
+    write_table(workspace.table(table), table_from_rows(rows, SCORES))
+
+
+def test_a_share_of_what_teachers_agree_on(workspace: Workspace) -> None:
+    teachers_differ(workspace, "scores", lambda row: int(row["sample_id"][1:]) % 3 == 0)
+    settings: dict[str, Any] = {"rule": "teacher", "label": "teacher", "threshold": 0.0, "unanimous": True}
+    agreed = select(a_recipe(workspace.root, **settings), workspace)
+    reasons = agreed.counts["sources"]["web"]["image"]["reasons"]
+    assert (agreed.counts["kept"], reasons) == (2000, {"teachers_divided": 1000})
+    for unanimous, kept in ((True, 2000), (False, 3000)):
+        recipe = a_recipe(workspace.root, **settings | {"unanimous": unanimous})
+        (share,) = what_if(recipe, workspace, [0.0], ["teacher"])
+        assert (share.kept, share.of) == (kept, 3000)
+    surest = select(a_recipe(workspace.root, **settings, calibrate={"quantile": 0.25}), workspace)
+    assert 500 <= surest.counts["kept"] <= 503, "a quarter of each class, rounded up"
+
+
+def test_thresholds_are_of_samples_on_which_teachers_agree(workspace: Workspace) -> None:
+    truth = {row["sample_id"]: row["label"] for row in read_table(workspace.table("samples")).to_pylist()}
+
+    def right(row: dict[str, Any]) -> bool:
+        return CLASSES[row["top_classes"][0]] == truth[row["sample_id"]]
+
+    def thresholds(name: str, unanimous: bool) -> list[float]:
+        given = {"rule": "teacher", "calibrate": {"precision": 1.0}, "unanimous": unanimous}
+        found = select(a_recipe(workspace.root, name=name, **given), workspace).counts["thresholds"]["image"]
+        return [NEVER if value == "never" else value for value in found.values()]
+
+    teachers_differ(workspace, "calibration", lambda row: not right(row))  # wrong only where they differ
+    asked, plain = thresholds("asked", True), thresholds("plain", False)
+    assert len(asked) == len(CLASSES) and all(a < b - 0.03 for a, b in zip(asked, plain, strict=True)), (asked, plain)
+    teachers_differ(workspace, "calibration", right)
+    assert thresholds("nowhere", True) == [NEVER] * len(CLASSES), "not `select.threshold`, which would keep nearly all"
 
 
 def test_off_by_default_and_wrong_settings_are_named(workspace: Workspace, tmp_path: Path) -> None:

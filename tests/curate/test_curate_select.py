@@ -189,6 +189,19 @@ def test_unanimous_teachers_have_the_same_best_class(tmp_path: Path, rule: Any) 
         assert run(tmp_path, samples, scores, given, read_overrides(file, CLASSES))[1]["keep"], "humans win"
 
 
+def test_what_unsure_teachers_see_differently_is_unsure(tmp_path: Path) -> None:
+    """The reason says what the option alone costs; a frame of which the average is unsure stays a negative."""
+    samples = [sample("queried", "jump"), sample("v", None, "untrimmed")]
+    scores = [score("queried", p, "jump", teacher=t) for t, p in (("s", [0.2, 0.5, 0.3]), ("t", [0.3, 0.2, 0.5]))]
+    scores += [score("v", p, None, "frame", 0.0, t) for t, p in (("s", [0.2, 0.5, 0.3]), ("t", [0.3, 0.2, 0.5]))]
+    for unanimous in (False, True):
+        select = Select(rule="query", label="teacher", threshold=0.5, unanimous=unanimous)
+        assert run(tmp_path, samples, scores, select)[0]["reason"] == "below_threshold"
+        teacher = select.model_copy(update={"rule": "teacher"})
+        (frame,) = [row for row in run(tmp_path, samples, scores, teacher) if row["unit"] == "frame"]
+        assert (frame["reason"], frame["negative"]) == ("below_threshold", True)
+
+
 def test_humans_win_and_the_most_specific_of_them(tmp_path: Path) -> None:
     samples = [sample("a", "jump"), sample("b", "jump"), sample("v", "jump", "untrimmed")]
     scores = [score("a", [0.1, 0.8, 0.1], "jump"), score("b", [0.8, 0.1, 0.1], "jump")]
@@ -224,6 +237,49 @@ def test_wrong_overrides_name_the_line(tmp_path: Path, text: str, says: str) -> 
     with pytest.raises(UserError, match=says) as error:
         read_overrides(file, CLASSES)
     assert str(file) in str(error.value)
+
+
+@given(
+    st.lists(
+        st.lists(st.lists(st.integers(0, 5), min_size=3, max_size=3).filter(any), min_size=1, max_size=3), max_size=20
+    ),
+    st.sampled_from(["agree", "query", "teacher", "all"]),
+    st.sampled_from(["query", "soft"]),
+    st.none() | st.integers(1, 3),
+    st.sampled_from([4, 1000]),
+)
+def test_unanimous_is_one_more_condition_before_the_cap(
+    tmp_path_factory: pytest.TempPathFactory,
+    drawn: list[list[list[int]]],
+    rule: Any,
+    label: Any,
+    cap: int | None,
+    at_once: int,
+) -> None:
+    samples = [sample(f"s{at:02d}", CLASSES[at % 3]) for at in range(len(drawn))]
+    scores = [
+        score(f"s{at:02d}", [w / sum(weights) for w in weights], CLASSES[at % 3], teacher=f"t{teacher}")
+        for at, teachers in enumerate(drawn)
+        for teacher, weights in enumerate(teachers)
+    ]
+    best: dict[str, set[int]] = {}
+    for row in scores:
+        best.setdefault(row["sample_id"], set()).add(row["top_classes"][0])
+    select = Select(rule=rule, label=label, threshold=0.4)
+    folder = tmp_path_factory.mktemp("unanimous")
+    wanted = {
+        row["sample_id"]: row if len(best[row["sample_id"]]) == 1 or not row["keep"] else None
+        for row in run(folder, samples, scores, select)
+    }
+    if cap:
+        for name in CLASSES:
+            mine = [row for row in wanted.values() if row and row["keep"] and row["label"] == name]
+            for row in sorted(mine, key=lambda row: (-row["confidence"], row["sample_id"]))[cap:]:
+                wanted[row["sample_id"]] = row | {"keep": False, "probs": None, "reason": "over_cap"}
+    asked = select.model_copy(update={"unanimous": True, "cap_per_class": cap})
+    for row in run(folder, samples, scores, asked, rows=at_once):
+        expected = wanted[row["sample_id"]]
+        assert row == expected if expected else (row["keep"], row["reason"]) == (False, "teachers_divided")
 
 
 @given(

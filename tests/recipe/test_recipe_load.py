@@ -107,10 +107,16 @@ def test_students_of_a_run_as_teachers(tmp_path: Path) -> None:
 
 
 def test_unanimous_teachers_are_several(tmp_path: Path) -> None:
-    alone = write(tmp_path, GOOD)
-    with pytest.raises(UserError, match=r"select.unanimous: no unit has several teachers"):
-        load_recipe(alone, ["select.unanimous=true"])
-    assert load_recipe(alone, ["select.unanimous=true", "score.clip=[image, video]"]).select.unanimous
+    runs = "runs:\n  all: {sources: [target, images]}\n  again: {sources: [target, images], teacher: all}\n"
+    for text, overrides in (
+        (GOOD, []),
+        (GOOD, ["score.clip=[video, video]"]),
+        (GOOD + runs, []),  # a single student teaches
+    ):
+        with pytest.raises(UserError, match=r"select.unanimous: no unit has several teachers"):
+            load_recipe(write(tmp_path, text), ["select.unanimous=true", *overrides])
+    for text, overrides in ((GOOD, ["score.clip=[image, video]"]), (GOOD + runs, ["seeds=[0, 1]"])):
+        assert load_recipe(write(tmp_path, text), ["select.unanimous=true", *overrides]).select.unanimous
 
 
 def test_names_lead_nowhere(tmp_path: Path) -> None:

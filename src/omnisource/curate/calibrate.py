@@ -191,16 +191,17 @@ def _precise(db: duckdb.DuckDBPyConnection, select: Select, classes: Sequence[st
     """Thresholds of every class in units of every kind."""
     settings = select.calibrate
     assert settings.precision is not None
-    heard = "AND unanimous" if select.unanimous else ""
     rows = db.sql(
-        f"""SELECT unit, top, top_prob, probs, truth.place AS truth FROM units JOIN samples USING (sample_id)
-        JOIN classes AS truth ON truth.name = samples.label WHERE units.status = 'ok' {heard}"""
+        """SELECT unit, top, top_prob, probs, unanimous, truth.place AS truth FROM units JOIN samples USING (sample_id)
+        JOIN classes AS truth ON truth.name = samples.label WHERE units.status = 'ok'"""
     ).to_arrow_table()
     kinds = rows["unit"].to_numpy(zero_copy_only=False)
     probs = rows["probs"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, len(classes))
     truth, top = (rows[name].to_numpy() for name in ("truth", "top"))
+    # Only what teachers agree on is kept. A kind in which they never agree has thresholds all the same: NEVER.
+    heard = rows["unanimous"].to_numpy() | (not select.unanimous)
     for kind in np.unique(kinds.astype(str)):
-        mine = np.flatnonzero(kinds == kind)
+        mine = np.flatnonzero((kinds == kind) & heard)
         # Of the rule `query` every sample is a candidate for every class; of the others only for the teacher's best.
         chosen = {place: mine if select.rule == "query" else mine[top[mine] == place] for place in range(len(classes))}
         sure = {place: probs[rows_, place].astype(np.float64) for place, rows_ in chosen.items()}

@@ -115,9 +115,9 @@ def _ruled(select: Select) -> str:
         judged=judged(select),
         given="top" if select.label in ("teacher", "soft") else "query",
         threshold=select.threshold,
-        divided="NOT unanimous" if select.unanimous else "false",
         disagrees="top <> query" if select.rule == "agree" else "false",
         judges="false" if select.rule == "all" else "true",
+        divided="NOT unanimous" if select.unanimous else "false",
     )
 
 
@@ -129,9 +129,9 @@ _RULED = """
         SELECT judged.*, CASE
                 WHEN status <> 'ok' THEN coalesce(reason, 'not_scored')
                 WHEN class IS NULL OR given IS NULL THEN 'no_query'
-                WHEN {divided} THEN 'teachers_divided'
                 WHEN {disagrees} THEN 'teacher_disagrees'
                 WHEN {judges} AND confidence < threshold THEN 'below_threshold'
+                WHEN {divided} THEN 'teachers_divided'
             END AS why
         FROM (
             SELECT units.*, {judged} AS class, {judged}_prob AS confidence, {given} AS given,

@@ -77,7 +77,10 @@ class Share:
 def what_if(
     recipe: Recipe, workspace: Workspace, thresholds: Sequence[float] = GRID, rules: Sequence[str] = RULES
 ) -> list[Share]:
-    """The funnel for a grid of thresholds and rules; writes nothing. Leaves out caps, overrides, found thresholds."""
+    """The funnel for a grid of thresholds and rules; writes nothing. Leaves out caps, overrides, found thresholds.
+
+    `select.unanimous`, temperatures and the query's evidence hold as in the recipe.
+    """
     conditions = {
         "agree": "top = query AND query_prob >= {t}",
         "query": "query_prob >= {t}",

@@ -68,7 +68,9 @@ class Recipe(Section):
                     raise ValueError(f"score.{unit} names the teacher '{teacher}', teachers are: {', '.join(names)}")
                 if self.select.calibrate.split == "train" and teacher in self.teachers:
                     raise ValueError(f"select.calibrate.split: teacher '{teacher}' is trained on that split; write val")
-        if self.select.unanimous and all(len(getattr(self.score, unit)) < 2 for unit in UNITS):
+        several = any(len(set(getattr(self.score, unit))) > 1 for unit in UNITS)
+        students = len(set(self.seeds)) > 1 and any(run.teacher is not None for run in self.runs.values())
+        if self.select.unanimous and not several and not students:
             raise ValueError(
                 "select.unanimous: no unit has several teachers; name two, as in score.clip: [image, video]"
             )
