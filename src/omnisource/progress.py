@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 T = TypeVar("T")
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, emoji=False)  # a path may hold :x:
 
 _PLAIN_INTERVAL_S = 10.0
 _QUIET = "OMNISOURCE_QUIET"

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from omnisource.errors import UserError
-from omnisource.tables import DUPLICATES, Journal, digest_table, read_table, table_from_rows, write_table
+from omnisource.tables import DUPLICATES, Journal, digest_table, read_table, table_from_rows, view_table, write_table
 
 ROWS = [{"sample_id": f"s{i:03d}", "status": "ok", "similarity": i / 7} for i in range(50)]
 
@@ -94,3 +96,16 @@ def test_half_written_parts_are_ignored(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "part", DUPLICATES, ["sample_id"], "f1")
     assert len(journal.done()) == 3
     assert not list((tmp_path / "part").glob(".*.tmp"))
+
+
+def test_a_damaged_table_is_named_to_whoever_queries_it(tmp_path: Path) -> None:
+    path = tmp_path / "scores.parquet"
+    with duckdb.connect() as db:
+        with pytest.raises(UserError, match=r"scores\.parquet: no such table; run the stage that writes it \(scores\)"):
+            view_table(db, "scores", path)
+        path.write_bytes(b"PAR1 and then nothing")
+        with pytest.raises(UserError, match=r"scores\.parquet: not a readable Parquet table .*delete it"):
+            view_table(db, "scores", path)
+        write_table(path, pa.table({"sample_id": ["a", "b"]}))
+        view_table(db, "scores", path, numbered=True)
+        assert db.sql("SELECT sample_id, file_row_number FROM scores ORDER BY 1").fetchall() == [("a", 0), ("b", 1)]

@@ -1,10 +1,17 @@
 """`omnisource select`."""
 
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from omnisource.cli.common import Overrides, RecipePath, RunName, WorkspaceDir, opened, seen_by, tell
 from omnisource.progress import console
+
+if TYPE_CHECKING:
+    from omnisource.curate.select import Share
 
 
 def select(
@@ -23,12 +30,19 @@ def select(
         if not what_if:
             tell(stage(loaded, place))
             return
-        shares = grid(loaded, place)
-        thresholds = sorted({share.threshold for share in shares})
-        table = Table(title="units kept, by rule and threshold")
-        for name in ("source", "unit", "units", "rule", *(f"{threshold:g}" for threshold in thresholds)):
-            table.add_column(name, justify="left" if name in ("source", "unit", "rule") else "right")
-        for source, unit, of, rule in dict.fromkeys((s.source, s.unit, s.of, s.rule) for s in shares):
-            kept = [s.kept for s in shares if (s.source, s.unit, s.rule) == (source, unit, rule)]
-            table.add_row(source, unit, f"{of:,}", rule, *(f"{count:,}" for count in kept))
-        console.print(table)
+        for table in funnels(grid(loaded, place)):
+            console.print(table)
+
+
+def funnels(shares: Sequence["Share"]) -> Iterator[Table]:
+    """A table for every source and kind of unit, narrow enough for the 80 columns that a pipe gets."""
+    for source, unit, of in dict.fromkeys((share.source, share.unit, share.of) for share in shares):
+        mine = [share for share in shares if (share.source, share.unit) == (source, unit)]
+        table = Table(title=f"{source}: kept of {of:,} units ({unit}), by rule and threshold", box=SIMPLE_HEAD)
+        table.add_column("rule")
+        for threshold in sorted({share.threshold for share in mine}):
+            table.add_column(f"{threshold:g}", justify="right", no_wrap=True)
+        for rule in dict.fromkeys(share.rule for share in mine):
+            of_rule = sorted((share for share in mine if share.rule == rule), key=lambda share: share.threshold)
+            table.add_row(rule, *(f"{share.kept:,}" for share in of_rule))
+        yield table

@@ -27,7 +27,7 @@ from omnisource.errors import UserError
 from omnisource.progress import track
 from omnisource.recipe import Recipe, Select
 from omnisource.recipe.curation import Unit
-from omnisource.tables import SCORES, Journal, write_table
+from omnisource.tables import SCORES, Journal, view_table, write_table
 from omnisource.workspace import StageRecord, Workspace
 
 F64 = npt.NDArray[np.float64]
@@ -223,8 +223,8 @@ def _held_out(scores: Path, samples: Path, classes: Sequence[str]) -> dict[tuple
     """(teacher, unit) -> probabilities (N, classes) and true classes (N,) of the held-out samples."""
     with duckdb.connect() as db:
         db.register("classes", pa.table({"place": range(len(classes)), "name": pa.array(classes, pa.string())}))
-        db.read_parquet(str(scores)).create_view("scores")
-        db.read_parquet(str(samples)).create_view("samples")
+        view_table(db, "scores", scores)
+        view_table(db, "samples", samples)
         table = db.sql(
             """SELECT teacher, unit, probs, place FROM scores JOIN samples USING (sample_id)
             JOIN classes ON name = label WHERE scores.status = 'ok' ORDER BY sample_id, scores.start_s"""

@@ -19,7 +19,7 @@ from omnisource.curate.motion import MOTION
 from omnisource.curate.samples import Samples
 from omnisource.media import Limits
 from omnisource.recipe import Recipe
-from omnisource.tables import DUPLICATES, Journal, write_table
+from omnisource.tables import DUPLICATES, Journal, view_table, write_table
 from omnisource.workspace import StageRecord, Workspace
 
 _SAME_LENGTH = 0.02  # videos with like pictures are copies only if their lengths differ by no more
@@ -115,8 +115,8 @@ class _Rows:
 def _web_rows(workspace: Workspace) -> _Rows:
     """Whole web samples: those with most pixels first, then most bytes, then by id, so that the best copy stays."""
     with duckdb.connect() as db:
-        db.read_parquet(str(workspace.table("samples"))).create_view("samples")
-        db.read_parquet(str(workspace.table("probe"))).create_view("probe")
+        view_table(db, "samples", workspace.table("samples"))
+        view_table(db, "probe", workspace.table("probe"))
         return _Rows(
             db.sql(
                 """SELECT sample_id, sha256, phash, format, duration_s,

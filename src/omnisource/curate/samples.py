@@ -9,6 +9,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from omnisource.tables import view_table
 from omnisource.workspace import Workspace
 
 _BATCH = 4096  # rows read at a time
@@ -96,7 +97,7 @@ class Samples:
         labels = self._workspace.classes()
         db.register("classes", pa.table({"name": pa.array(labels, pa.string()), "number": range(len(labels))}))
         for name in ("samples", "probe") + (("duplicates",) if self._unique else ()):
-            db.read_parquet(str(self._workspace.table(name))).create_view(name)
+            view_table(db, name, self._workspace.table(name))
         unique = "sample_id NOT IN (SELECT sample_id FROM duplicates WHERE status <> 'ok')" if self._unique else "true"
         return db.sql(
             f"""SELECT {columns} FROM samples AS s JOIN probe AS p USING (sample_id)

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from omnisource.curate.trust import BELIEVED, query_trust
 from omnisource.errors import UserError
+from omnisource.tables import view_table
 
 MEMORY = "2GB"  # DuckDB spills to disk beyond it, so that 10 million rows fit beside a training
 RANGE_ROWS = 500_000  # in one range, about
@@ -52,7 +53,7 @@ def units(
         db.register("class_list", pa.table({"place": places, "name": pa.array(classes, pa.string())}))
         db.execute("CREATE TABLE classes AS FROM class_list")
         for name, path in (("scores", scores), ("samples", samples)):
-            db.read_parquet(str(path)).create_view(f"all_{name}")
+            view_table(db, f"all_{name}", path)
             db.execute(f"CREATE VIEW {name} AS FROM all_{name} WHERE {_IN_RANGE}")
         (teachers,) = db.execute(
             "SELECT coalesce(max(n), 0) FROM (SELECT count(DISTINCT teacher) AS n FROM scores GROUP BY unit)"

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -20,6 +21,8 @@ from omnisource.errors import UserError
 Row = Mapping[str, Any]
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DIGEST_ROWS = 100_000
+_MISSING = "{path}: no such table; run the stage that writes it ({stage}) first"
+_UNREADABLE = "{path}: not a readable Parquet table ({error}); delete it to have it made again"
 _PART_ROWS = 5_000  # of a journal, saved when there are so many,
 _PART_S = 10.0  # or after so long
 
@@ -91,9 +94,23 @@ def read_table(path: Path, columns: Sequence[str] | None = None, filters: pc.Exp
     try:
         return pq.read_table(path, columns=list(columns) if columns else None, filters=filters)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such table; run the stage that writes it ({path.stem}) first") from None
+        raise UserError(_MISSING.format(path=path, stage=path.stem)) from None
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
-        raise UserError(f"{path}: not a readable Parquet table ({error}); delete it to have it made again") from error
+        raise UserError(_UNREADABLE.format(path=path, error=error)) from error
+
+
+def view_table(db: duckdb.DuckDBPyConnection, name: str, path: Path, numbered: bool = False) -> None:
+    """Makes a Parquet file the view `name` of a database; `numbered` adds the column `file_row_number`.
+
+    Raises:
+        UserError: as `read_table`.
+    """
+    if not path.exists():
+        raise UserError(_MISSING.format(path=path, stage=path.stem))
+    try:
+        db.read_parquet(str(path), file_row_number=numbered).create_view(name)
+    except duckdb.Error as error:
+        raise UserError(_UNREADABLE.format(path=path, error=str(error).splitlines()[0])) from error
 
 
 def table_from_rows(rows: Iterable[Row], schema: pa.Schema) -> pa.Table:

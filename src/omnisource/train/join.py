@@ -21,7 +21,7 @@ from omnisource.errors import UserError
 from omnisource.flow import use_flow
 from omnisource.progress import console
 from omnisource.recipe import Recipe
-from omnisource.tables import read_table, writing
+from omnisource.tables import read_table, view_table, writing
 from omnisource.train.pool import (
     FACTS,
     I32,
@@ -109,15 +109,10 @@ def _declare(
     ):
         path = workspace.table(table)
         if path.exists():
-            _view(tables, name, path)
+            view_table(tables, name, path, numbered=True)
         elif name in ("samples", "probe") or any(recipe.sources[source].role == "web" for source in names):
             stage = "select" if name == "decisions" else "dedupe" if name == "duplicates" else name
             raise UserError(f"{path}: no such table; run `omnisource {stage.replace('samples', 'ingest')}` first")
-
-
-def _view(tables: duckdb.DuckDBPyConnection, name: str, path: Path) -> None:
-    quoted = str(path).replace("'", "''")
-    tables.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{quoted}', file_row_number = true)")
 
 
 def _turn_to_flow(
@@ -252,7 +247,7 @@ def _prepared(
     path = workspace.table("prepared")
     if not path.exists():
         raise UserError(f"{path}: no such table; run `omnisource prepare` first")
-    _view(tables, "prepared", path)
+    view_table(tables, "prepared", path, numbered=True)
     query = "SELECT sample_id, uri, hash(sample_id) AS hash FROM prepared WHERE status = 'ok'"
     found, files = _read(tables, "prepared", query, _FILES, spill)
     at = index.find(found["hash"])
