@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from omnisource.cli.common import Overrides, RecipePath, RunName, WorkspaceDir, opened, seen_by, tell
@@ -38,8 +37,9 @@ def funnels(shares: Sequence["Share"]) -> Iterator[Table]:
     """A table for every source and kind of unit, narrow enough for the 80 columns that a pipe gets."""
     for source, unit, of in dict.fromkeys((share.source, share.unit, share.of) for share in shares):
         mine = [share for share in shares if (share.source, share.unit) == (source, unit)]
-        table = Table(title=f"{source}: kept of {of:,} units ({unit}), by rule and threshold", box=SIMPLE_HEAD)
-        table.add_column("rule")
+        title = f"{source}: kept of {of:,} units ({unit}), by rule and threshold"
+        table = Table(title=title, box=None, padding=(0, 1, 0, 0))
+        table.add_column("rule", no_wrap=True)
         for threshold in sorted({share.threshold for share in mine}):
             table.add_column(f"{threshold:g}", justify="right", no_wrap=True)
         for rule in dict.fromkeys(share.rule for share in mine):
