@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from routes import ROUTES
 from torch import Tensor, nn
 
-from omnisource.networks import create, fused, kernels, layers, use_plain_form
+from omnisource.networks import base, create, fused, kernels, layers, use_plain_form
 
 
 def _layer(width: int, kernel: kernels.Triple, stride: kernels.Triple, groups: int, act: nn.Module | None) -> nn.Module:
@@ -54,6 +54,24 @@ def test_depthwise_of_any_size(n: int, c: int, t: int, size: int, stride: int) -
     x = torch.randn(n, c, t, size, size)
     with torch.no_grad():
         torch.testing.assert_close(layer(x), _plain(layer, x, None))
+
+
+@pytest.mark.parametrize("name", ["tsn_efficientnet_lite0", "tsn_efficientnet_b0", "tsn_r18"])
+def test_a_2d_network_run_in_parts_equals_its_plain_form(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network, plain = create(name, 5).eval(), create(name, 5).eval()
+    plain.load_state_dict(network.state_dict())
+    use_plain_form(plain)
+    # The sides follow one another on the kernels that were kept: odd and even ones pad differently.
+    clips = [torch.randn(2, 3, t, side, side) for side in (64, 33, 47) for t in (1, 5)]
+    with torch.no_grad(), fused(network):
+        for clip in clips:
+            wanted = plain.features(clip)
+            for at_once in (1, 3 * 3 * clip.shape[3] ** 2, 10**9):  # values: one snippet, three of the first block, all
+                monkeypatch.setattr(base, "_CACHED", at_once)
+                found = network.features(clip)
+                torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+                assert torch.equal(network.features(clip), found)
 
 
 @pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no bfloat16 on this CPU")
