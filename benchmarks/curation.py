@@ -265,6 +265,7 @@ SELECTIONS: dict[str, tuple[Select, int, int]] = {
     "select": (Select(threshold=0.3, cap_per_class=5000), 0, 1),
     "soft": (Select(threshold=0.3, label="soft"), 20, 1),
     "two-teachers": (Select(threshold=0.3, label="soft"), 20, 2),
+    "unanimous": (Select(threshold=0.3, label="soft", unanimous=True), 20, 2),
 }
 
 
@@ -273,8 +274,9 @@ def bench_select(folder: Path, name: str, rows: int) -> Figures:
     _, wide, teachers = SELECTIONS[name]
     classes = wide or 400
     samples = rows // teachers
-    # The teacher agrees with the query in a third of the samples, and is as sure as a hash says.
-    top, sure = f"(i * 7919 + (hash(i) % 3 > 0)::INT) % {classes}", "((hash(i * 2 + t) % 1000) / 1000.0)::FLOAT"
+    # Each teacher agrees with the query in a third of the samples, and is as sure as a hash says.
+    top = f"(i * 7919 + (hash(i + t * {samples}) % 3 > 0)::INT) % {classes}"
+    sure = "((hash(i * 2 + t) % 1000) / 1000.0)::FLOAT"
     probs = "NULL::FLOAT[]"
     if wide:
         probs = f"[CASE WHEN c = {top} THEN {sure} ELSE ((1 - {sure}) / {wide - 1})::FLOAT END FOR c IN range({wide})]"
@@ -319,9 +321,11 @@ def select_in(folder: Path, name: str) -> None:
                 kept += pc.sum(table["keep"]).as_py()
         return kept
 
+    began = time.process_time()
     seconds, kept = timed(work)
     peak = int(next(line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line).split()[1])
-    print(json.dumps({"seconds": round(seconds, 1), "kept": kept, "peak_gb": round(peak / 1024**2, 2)}))
+    figures = {"seconds": round(seconds, 1), "cpu_s": round(time.process_time() - began, 1), "kept": kept}
+    print(json.dumps(figures | {"peak_gb": round(peak / 1024**2, 2)}))
 
 
 def bench_memory(folder: Path, rows: int | None, minutes: float) -> Figures:
