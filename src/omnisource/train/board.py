@@ -12,14 +12,17 @@ class Board:
     """Scalars of a run for TensorBoard, in RUN/tensorboard."""
 
     def __init__(self, folder: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         self._folder = folder / "tensorboard"
-        self._writer: Any = SummaryWriter(str(self._folder))
+        self._writer: Any = None
 
     def write(self, *rows: Mapping[str, Any]) -> None:
         """Adds the numbers of log lines, at the step that the first one names."""
         with writing(self._folder):
+            if self._writer is None:
+                from torch.utils.tensorboard import SummaryWriter
+
+                # What a killed run wrote from this step on is written again, and shown once.
+                self._writer = SummaryWriter(str(self._folder), purge_step=rows[0]["step"])
             for row in rows:
                 for name, value in _flat(row):
                     self._writer.add_scalar(name, value, rows[0]["step"])
@@ -27,7 +30,8 @@ class Board:
     def close(self) -> None:
         """Writes what is left."""
         with writing(self._folder):
-            self._writer.close()
+            if self._writer is not None:
+                self._writer.close()
 
 
 def open_board(folder: Path) -> Board | None:
