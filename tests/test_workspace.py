@@ -56,6 +56,33 @@ def test_two_processes_cannot_share_a_workspace(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 0
 
 
+def test_what_a_killed_process_left_is_removed_and_journals_stay(tmp_path: Path) -> None:
+    code = """if True:
+        import os, pathlib, signal, sys, tempfile
+        import pyarrow as pa
+        from omnisource.tables import table_writer
+        from omnisource.workspace import open_workspace
+        with open_workspace(pathlib.Path(sys.argv[1])) as ws, table_writer(ws.table("decisions"), pa.schema([])):
+            ws.partial("probe").mkdir(parents=True)
+            (ws.partial("probe") / "fingerprint").write_text("mark")
+            tempfile.NamedTemporaryFile(dir=ws.partial("probe").parent, delete=False).write(b"spilled")
+            pathlib.Path(tempfile.mkdtemp(dir=ws.table("x").parent, prefix=".select-"), "spilled").write_text("rows")
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+
+    def left() -> list[str]:
+        files = (
+            path.relative_to(tmp_path) for folder in ("tables", "partial") for path in tmp_path.glob(f"{folder}/*")
+        )
+        return sorted(str(path) for path in files)
+
+    assert len(left()) == 4
+    with open_workspace(tmp_path):
+        assert left() == ["partial/probe"]
+        assert (tmp_path / "partial" / "probe" / "fingerprint").read_text() == "mark"
+
+
 def test_a_file_is_no_workspace(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be a workspace"), open_workspace(tmp_path / "file"):

@@ -198,4 +198,16 @@ def open_workspace(root: str | Path) -> Iterator[Workspace]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(f"{root}: another omnisource process works in this workspace; wait for it") from None
+        _sweep(root)
         yield Workspace(root)
+
+
+def _sweep(root: Path) -> None:
+    """Removes what a killed process left: half-written tables and records, and what did not fit into its memory."""
+    hidden = [path for name in ("tables", "stages") for path in (root / name).glob(".*")]
+    spilled = [path for path in (root / "partial").glob("*") if not path.is_dir()]  # journals are folders
+    for path in hidden + spilled:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

@@ -1,14 +1,17 @@
 """Selection: every rule, override and cap against a plain re-statement of it in Python."""
 
+import resource
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from omnisource.curate import units as units_module
 from omnisource.curate.decide import decide
 from omnisource.curate.overrides import read_overrides
 from omnisource.curate.units import units
@@ -349,3 +352,27 @@ def test_a_table_decided_in_ranges_is_the_table_decided_at_once(tmp_path: Path, 
         (s["sample_id"], s["start_s"]) for s in scores
     )
     assert {row["reason"] for row in whole} >= {None, "over_cap", "below_threshold", "merged", "human"}
+
+
+def test_a_disk_too_full_for_what_exceeds_the_memory_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's limit on the size of a file is the full disk."""
+    with duckdb.connect() as db:
+        db.execute(
+            f"""COPY (SELECT format('{{:06d}}', i // 2) AS sample_id, 't' || i % 2 AS teacher, 'image' AS unit,
+                NULL::DOUBLE AS start_s, NULL::DOUBLE AS end_s, [0]::INT[] AS top_classes, [1]::FLOAT[] AS top_probs,
+                random()::FLOAT AS query_prob, [random()::FLOAT FOR c IN range(20)] AS probs, 'ok' AS status,
+                NULL::VARCHAR AS reason FROM range(200000) AS t(i)) TO '{tmp_path}/scores.parquet'"""
+        )
+    write_table(tmp_path / "samples.parquet", SAMPLES.empty_table())
+    monkeypatch.setattr(units_module, "MEMORY", "30MB")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with (
+            pytest.raises(UserError, match=r"free some space \(or memory\), the same command resumes"),
+            units(tmp_path / "scores.parquet", tmp_path / "samples.parquet", CLASSES) as db,
+        ):
+            db.execute("FROM units ORDER BY query_prob").fetchall()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name for path in tmp_path.iterdir()} == {"scores.parquet", "samples.parquet"}

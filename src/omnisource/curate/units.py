@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from omnisource.curate.trust import BELIEVED, query_trust
 from omnisource.errors import UserError
-from omnisource.tables import view_table
+from omnisource.tables import view_table, writing
 
 MEMORY = "2GB"  # DuckDB spills to disk beyond it, so that 10 million rows fit beside a training
 RANGE_ROWS = 500_000  # in one range, about
@@ -42,9 +42,14 @@ def units(
         query_evidence: probabilities are those of teacher and query together (trust.py), after all the above.
 
     Raises:
-        UserError: the scores lack `probs`, but several teachers, soft labels or a temperature need them.
+        UserError: the scores lack `probs`, but several teachers, soft labels or a temperature need them;
+            the disk is full.
     """
-    with tempfile.TemporaryDirectory(dir=scores.parent, prefix=".select-") as spill, duckdb.connect() as db:
+    with (
+        writing(scores.parent),
+        tempfile.TemporaryDirectory(dir=scores.parent, prefix=".select-") as spill,
+        duckdb.connect() as db,
+    ):
         db.execute(f"SET memory_limit='{MEMORY}'")
         db.execute("SET temp_directory=?", [spill])
         db.execute("SET preserve_insertion_order=false")

@@ -29,9 +29,16 @@ _PART_S = 10.0  # or after so long
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """What fails inside because the disk is full, or because `path` may not be written, becomes a UserError."""
+    """What fails inside because the disk is full, or because `path` may not be written, becomes a UserError.
+
+    So does what DuckDB can't hold in memory and finds no room for on disk.
+    """
     try:
         yield
+    except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
+        # The first line: the others speak of settings that are not the user's.
+        cure = "free some space (or memory), the same command resumes"
+        raise UserError(f"{path}: {str(error).splitlines()[0]}; {cure}") from error
     except OSError as error:
         if error.errno in NO_ROOM:
             cure = "the disk (or its quota) is full; free some space, the same command resumes"
