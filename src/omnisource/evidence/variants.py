@@ -7,7 +7,8 @@ from typing import Any
 from omnisource.networks import is_spatial
 from omnisource.recipe import ALL, TARGET_ONLY, Recipe
 
-EVIDENCE = "query as evidence, soft, all, weighted by confidence"  # what `omnisource init` writes
+BELIEVED = "query as evidence, soft, all"
+EVIDENCE = f"{BELIEVED}, weighted by confidence"  # what `omnisource init` writes
 _CONSENSUS = "student.network.options.consensus"
 _SNIPPETS = {
     "positive-negative": "one positive frame, the others negative",
@@ -98,10 +99,12 @@ def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
     ask(beyond, "query as evidence, p >= 0.5", witness | {rule: "query", least: 0.5})
     ask(beyond, "query as evidence, soft, p >= 0.3", witness | {rule: "query", label: "soft"})
     believed = witness | {rule: "all", label: "soft"}
-    ask(beyond, "query as evidence, soft, all", believed)
+    ask(beyond, BELIEVED, believed)
     weighted = believed | {"student.confidence_weighted": True}
     ask(beyond, EVIDENCE, weighted)
-    ask(beyond, f"{EVIDENCE}, temperature 1.5", weighted | {"select.calibrate.temperature": 1.5})
+    # Where nobody searched the teacher is the only witness, and to count what it is sure of more only tells it twice.
+    full, fully = (EVIDENCE, weighted) if queried else (BELIEVED, believed)
+    ask(beyond, f"{full}, temperature 1.5", fully | {"select.calibrate.temperature": 1.5})
     ask(beyond, "query as evidence without temperature, soft, p >= 0.3", {evidence: True, rule: "query", label: "soft"})
     kinds = {is_spatial(teacher.network.name): name for name, teacher in recipe.teachers.items()}
     if len(kinds) > 1:
@@ -109,9 +112,13 @@ def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
         ask(beyond, "2D and 3D teachers averaged", both)
         ask(beyond, "2D and 3D teachers agree", both | {"select.unanimous": True})
     found.append(Variant("students as teachers", beyond, web, against=ALL, again=True))
-    found.append(Variant(f"{EVIDENCE}, students as teachers", beyond, web, weighted, EVIDENCE, again=True))
+    found.append(Variant(f"{full}, students as teachers", beyond, web, fully, full, again=True))
     for name in web if len(web) > 1 else ():
-        ask(beyond, f"+{name}, {EVIDENCE}", weighted, of=(name,))
+        ask(beyond, f"+{name}, {full}", fully, of=(name,))
+    ask(beyond, "thresholds by class: its surest 30 %", {rule: "agree" if queried else "teacher", least: 0.0}
+        | {"select.calibrate.quantile": 0.3})  # fmt: skip
+    if not recipe.student.trunk_views:
+        ask(beyond, "batch-norm statistics per source", {"student.norm_per_source": True})
     if recipe.student.network.options.get("consensus", "mean") != "mean":
         found.append(Variant("target-only, mean consensus", beyond, (), {_CONSENSUS: "mean"}))
         ask(beyond, "mean consensus", {_CONSENSUS: "mean"})
