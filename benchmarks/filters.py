@@ -4,6 +4,7 @@
     python benchmarks/filters.py recipes/home.yaml --set data=../shared/data/home --workspace /tmp/home
 
 Runs what is missing of ingest, probe, dedupe, the teachers and score; then decides anew for every rule and threshold.
+Where several teachers score a unit (--set score.window='[video, deep]') each is judged alone, and their average.
 With --frozen a teacher is its network as it starts with a linear classifier fitted to the features: minutes, not hours
 A kept unit is right when it shows the class under which it would train. Recall is over the units that show their query
 (or, without a query, any class of the list). Writes benchmarks/results/filters-NAME.json.
@@ -13,12 +14,14 @@ import argparse
 import json
 import platform
 import shlex
+import tempfile
 import time
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 
 from omnisource.clips import segment_test
@@ -32,7 +35,7 @@ from omnisource.ingest import ingest
 from omnisource.networks import Meta, create, initialise, save_checkpoint
 from omnisource.recipe import Recipe, Select, load_recipe
 from omnisource.report.numbers import Story
-from omnisource.tables import read_table
+from omnisource.tables import read_table, write_table
 from omnisource.train import train_teacher
 from omnisource.workspace import StageRecord, Workspace, open_workspace
 
@@ -40,11 +43,22 @@ THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 RULES = (("agree", "query"), ("query", "query"), ("teacher", "teacher"))
 
 
-def grid(recipe: Recipe, workspace: Workspace) -> list[dict[str, object]]:
+def by_teacher(workspace: Workspace, folder: Path) -> dict[str, Path]:
+    """Scores tables: of each teacher alone and, where units have several, of all."""
+    scores = read_table(workspace.table("scores"))
+    names = sorted(set(scores["teacher"].to_pylist()))
+    found = {name: folder / f"{name}.parquet" for name in names}
+    for name, path in found.items():
+        write_table(path, scores.filter(pc.field("teacher") == name))
+    several = scores.group_by(["sample_id", "unit", "start_s"]).aggregate([]).num_rows < scores.num_rows
+    return found | ({"average": workspace.table("scores")} if several else {})
+
+
+def grid(recipe: Recipe, workspace: Workspace, teacher: str, scores: Path) -> list[dict[str, object]]:
     """One row a source, kind of unit, rule and threshold."""
     story, classes, rows = Story(recipe, workspace), set(workspace.classes()), []
     queries = {sample_id: sample["query_label"] for sample_id, sample in story.samples.items()}
-    with units(workspace.table("scores"), workspace.table("samples"), workspace.classes(), False) as db:
+    with units(scores, workspace.table("samples"), workspace.classes(), False) as db:
         for rule, label in RULES:
             for threshold in THRESHOLDS:
                 counts: dict[tuple[str, str], Counter[str]] = {}
@@ -62,7 +76,8 @@ def grid(recipe: Recipe, workspace: Workspace) -> list[dict[str, object]]:
                 for (source, kind), count in sorted(counts.items()):
                     right, kept, wanted = count["right"], count["kept"], count["wanted"]
                     rows.append(
-                        {"source": source, "unit": kind, "rule": rule, "threshold": threshold, **count}
+                        {"teacher": teacher, "source": source, "unit": kind, "rule": rule, "threshold": threshold}
+                        | count
                         | {"precision": round(right / kept, 3) if kept else None}
                         | {"recall": round(right / wanted, 3) if wanted else None}
                     )
@@ -133,14 +148,16 @@ def main() -> None:
         trained = {name: make(recipe, workspace, name).counts for name in teachers}
         score(recipe, workspace)
         select(recipe, workspace)
-        rows = grid(recipe, workspace)
+        with tempfile.TemporaryDirectory() as folder:
+            tables = by_teacher(workspace, Path(folder))
+            rows = [row for teacher, path in tables.items() for row in grid(recipe, workspace, teacher, path)]
         ingested = workspace.record("ingest")
-    print(f"{'source':10} {'unit':7} {'rule':8}    t   kept  right  wanted precision  recall")
+    print(f"{'teacher':8} {'source':10} {'unit':7} {'rule':8}    t   kept  right  wanted precision  recall")
     for row in rows:
         share = [f"{row[name]:.3f}" if row[name] is not None else "-" for name in ("precision", "recall")]
         print(
-            f"{row['source']:10} {row['unit']:7} {row['rule']:8} {row['threshold']:4} {row.get('kept', 0):6} "
-            f"{row.get('right', 0):6} {row.get('wanted', 0):7} {share[0]:>9} {share[1]:>7}"
+            f"{row['teacher']:8} {row['source']:10} {row['unit']:7} {row['rule']:8} {row['threshold']:4} "
+            f"{row.get('kept', 0):6} {row.get('right', 0):6} {row.get('wanted', 0):7} {share[0]:>9} {share[1]:>7}"
         )
     result = {
         "command": shlex.join(
