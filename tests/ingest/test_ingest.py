@@ -238,6 +238,17 @@ def test_json_lists(tmp_path: Path) -> None:
     ]
 
 
+def test_what_a_query_means(tmp_path: Path) -> None:
+    tree(tmp_path)
+    touch(tmp_path, "web/high jump/1.jpg", "web/wave hello/2.jpg", "web/Jump/3.jpg")
+    web = {"role": "web", "format": "image", "path": "web"}
+    means = {"high jump": "jump", "wave hello": "Hand wave"}
+    _, rows = run(tmp_path, sources=FOLDERS | {"web": web | {"labels": means}})
+    assert sorted(r["query_label"] for r in rows if r["source"] == "web") == ["hand_wave", "jump", "jump"]
+    with pytest.raises(UserError, match=r"say what it means with `labels: \{high jump: CLASS\}`"):
+        run(tmp_path, sources=FOLDERS | {"web": web})
+
+
 @pytest.mark.parametrize(
     ("sources", "expected"),
     [

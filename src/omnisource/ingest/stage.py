@@ -86,7 +86,7 @@ def _source_rows(recipe: Recipe, workspace: Workspace, name: str, source: Source
             "source": name,
             "role": source.role,
             "format": source.format,
-            "label" if source.role == "target" else "query_label": names.get(entry.label or "", entry.label),
+            "label" if source.role == "target" else "query_label": source.labels.get(label or "", label),
             "split": (source.split or entry.split) if source.role == "target" else None,
             "fold": entry.fold,
             "group": entry.group,
@@ -96,6 +96,7 @@ def _source_rows(recipe: Recipe, workspace: Workspace, name: str, source: Source
             **fact,
         }
         for entry, fact in zip(entries, facts, strict=True)
+        for label in [names.get(entry.label or "", entry.label)]
     ]
     if source.licence:
         _keep_licences(rows, source)
@@ -312,7 +313,7 @@ def _settle_labels(recipe: Recipe, rows: list[dict[str, Any]], classes: list[str
             hint = f"did you mean '{close[0]}'?" if close else f"classes are: {', '.join(classes[:12])}"
             raise UserError(
                 f"{row['uri']}: label '{label}' (sources.{row['source']}) is not in the class list; {hint}; "
-                "leave such rows out with `where` or `exclude`"
+                f"say what it means with `labels: {{{label}: CLASS}}`, or leave such rows out with `where` or `exclude`"
             )
         row[key] = plain[_plain(label)]
 

@@ -32,6 +32,7 @@ class Source(Section):
     ] = "auto"
     root: str | None = None  # where the paths of a list start; default: the list's folder
     columns: dict[str, str] = {}  # tables: our name (path, label, query, split, fold, group, ...) -> the file's column
+    labels: dict[str, str] = {}  # a label or query of the files -> the class it means: {tennis serve: serve}
     class_index: str | None = None  # list of class names for files whose labels are numbers
     where: Where = {}  # use only rows whose columns satisfy all conditions
     exclude: Where = {}  # leave out rows whose columns satisfy all conditions
