@@ -77,6 +77,7 @@ def test_t_quantiles_are_the_printed_ones() -> None:
     for freedom, value in printed.items():
         assert t_quantile(freedom) == pytest.approx(value, abs=6e-4)
     assert t_interval([0.5]) is None
+    assert t_interval([0.8, 1.0, 1.0], (0.0, 1.0)) == (pytest.approx(0.6465, abs=1e-4), 1.0)
     low, high = t_interval([0.4, 0.5, 0.6]) or (0, 0)
     assert (low, high) == (pytest.approx(0.5 - 0.24841, abs=1e-4), pytest.approx(0.5 + 0.24841, abs=1e-4))
 

@@ -83,7 +83,7 @@ def summarise_run(run: str, results: Results, baseline: str | None, base: Result
         list_hashes=[lists[fold].list_hash for fold in sorted(lists)],
         top1=float(np.mean(top1)),
         top1_each=top1,
-        top1_t_interval=t_interval(top1),
+        top1_t_interval=t_interval(top1, (0.0, 1.0)),
         top1_interval=_interval({key: _hits(results[key]) for key in results}, bootstrap),
         top5=float(np.mean([top_k_accuracy(p.probs, p.labels, 5) for p in results.values()])),
         mean_class=float(np.mean([mean_class_accuracy(p.probs, p.labels) for p in results.values()])),

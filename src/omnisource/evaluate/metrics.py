@@ -168,13 +168,13 @@ def group_sums(values: Floats, groups: Sequence[str | None] | None) -> tuple[Flo
     return np.bincount(index, weights=values).astype(np.float64), np.bincount(index).astype(np.float64)
 
 
-def t_interval(values: Sequence[float]) -> Interval | None:
-    """Student's t interval of the mean of a few runs (seeds, folds); None for fewer than two."""
+def t_interval(values: Sequence[float], within: Interval = (-math.inf, math.inf)) -> Interval | None:
+    """Student's t interval of the mean of a few runs (seeds, folds), cut to what they can be; None for fewer than two."""
     if len(values) < 2:
         return None
     mean = float(np.mean(values))
     half = t_quantile(len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    return mean - half, mean + half
+    return max(mean - half, within[0]), min(mean + half, within[1])
 
 
 def t_quantile(freedom: int, level: float = LEVEL) -> float:

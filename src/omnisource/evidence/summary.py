@@ -70,7 +70,7 @@ def summarise(cells: Sequence[Cell], variants: Sequence[Variant]) -> list[Row]:
                 seeds=len({cell.seed for cell in mine}),
                 tested=sum(cell.tested for cell in mine if cell.seed == mine[0].seed),
                 top1=float(np.mean(each)),
-                top1_interval=t_interval(each),
+                top1_interval=t_interval(each, (0.0, 100.0)),
                 gain=float(np.mean(gains)) if gains else None,
                 gain_interval=t_interval(gains) if gains else None,
                 gain_interval_folds=t_interval(by_fold) if by_fold else None,
