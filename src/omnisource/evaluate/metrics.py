@@ -169,7 +169,7 @@ def group_sums(values: Floats, groups: Sequence[str | None] | None) -> tuple[Flo
 
 
 def t_interval(values: Sequence[float], within: Interval = (-math.inf, math.inf)) -> Interval | None:
-    """Student's t interval of the mean of a few runs (seeds, folds), cut to what they can be; None for fewer than two."""
+    """Student's t interval of the mean of a few runs (seeds, folds), cut to `within`; None for fewer than two."""
     if len(values) < 2:
         return None
     mean = float(np.mean(values))
