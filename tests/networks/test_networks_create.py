@@ -97,6 +97,39 @@ def test_frozen_norms_stay_frozen_in_training() -> None:
     assert network.dropout.training
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("slowonly_r50", {"base_width": 8}),
+        ("ircsn_r50", {"base_width": 8}),
+        ("ipcsn_r50", {"base_width": 8}),
+        ("i3d_r50", {"base_width": 8}),
+        ("tsn_r18", {"base_width": 8}),
+        ("i3d_inception", {}),
+        ("tsn_efficientnet_lite0", {}),
+    ],
+)
+@pytest.mark.parametrize("frames", [5, 8])
+def test_gradients_with_frozen_norms_are_those_of_the_plain_form(
+    name: str, options: dict[str, int], frames: int
+) -> None:
+    torch.manual_seed(0)
+    gradients = []
+    network = networks.create(name, 3, dropout=0, **options).double()
+    networks.freeze_norm(network)
+    network.train()
+    x = torch.randn(1, 3, frames, 32, 32, dtype=torch.double)
+    for plain in (False, True):
+        networks.use_plain_form(network, plain)
+        network.zero_grad()
+        network(x).square().sum().backward()
+        gradients.append({key: p.grad for key, p in network.named_parameters() if p.grad is not None})
+    fast, plain_form = gradients
+    assert fast.keys() == plain_form.keys() and any(float(value.abs().max()) > 0 for value in fast.values())
+    for key, value in fast.items():
+        torch.testing.assert_close(value, plain_form[key], msg=key)
+
+
 def test_recomputing_changes_neither_gradients_nor_statistics() -> None:
     torch.manual_seed(0)
     plain = networks.create("slowonly_r18", 3, base_width=8, dropout=0)

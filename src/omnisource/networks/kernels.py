@@ -54,6 +54,13 @@ def taps(frames: int, stride: int) -> list[tuple[int, slice, slice]]:
     return taps
 
 
+def _whole(view: Tensor) -> Tensor:
+    """The same memory as a tensor of its own: of a view that one of these functions returns, autograd would let nobody
+    (an activation after a frozen norm) change anything in place."""
+    owner = view.new_empty(0)
+    return owner.set_(view.untyped_storage(), view.storage_offset(), view.shape, view.stride())
+
+
 class _Depthwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
@@ -69,7 +76,7 @@ class _Depthwise(torch.autograd.Function):
                 y = part
             else:
                 y[:, :, write] += part
-        return y
+        return _whole(y)
 
     @staticmethod
     @once_differentiable
@@ -183,7 +190,7 @@ class _Temporal(torch.autograd.Function):
         y = y.view(n, t, h, w, -1)
         if bias is not None:
             y += bias
-        return y.permute(0, 4, 1, 2, 3)
+        return _whole(y.permute(0, 4, 1, 2, 3))
 
     @staticmethod
     @once_differentiable
