@@ -26,6 +26,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple, pad
         # One matrix product over all pixels; for few pictures and one thread PyTorch would take a slow kernel.
         return F.linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
     if folded == "frames":
+        # Exporters lay out padded clips otherwise than we do, so that no view would fit: they fold a copy.
+        x = x if ours else x.contiguous()
         y = F.conv2d(fold_frames(x), weight.squeeze(2), bias, stride[1:], padding[1:], groups=groups)
         return unfold_frames(y, x.shape[2])
     if folded == "columns" and groups == 1:
