@@ -115,8 +115,8 @@ def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
     found.append(Variant(f"{full}, students as teachers", beyond, web, fully, full, again=True))
     for name in web if len(web) > 1 else ():
         ask(beyond, f"+{name}, {full}", fully, of=(name,))
-    ask(beyond, "thresholds by class: its surest 30 %", {rule: "agree" if queried else "teacher", least: 0.0}
-        | {"select.calibrate.quantile": 0.3})  # fmt: skip
+    surest = {rule: "agree" if queried else "teacher", least: 0.0, "select.calibrate.quantile": 0.3}
+    ask(beyond, "thresholds by class: its surest 30 %", surest)
     if not recipe.student.trunk_views:
         ask(beyond, "batch-norm statistics per source", {"student.norm_per_source": True})
     if recipe.student.network.options.get("consensus", "mean") != "mean":

@@ -26,8 +26,6 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple, pad
         # One matrix product over all pixels; for few pictures and one thread PyTorch would take a slow kernel.
         return F.linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
     if folded == "frames":
-        # Exporters lay out padded clips otherwise than we do, so that no view would fit: they fold a copy.
-        x = x if ours else x.contiguous()
         y = F.conv2d(fold_frames(x), weight.squeeze(2), bias, stride[1:], padding[1:], groups=groups)
         return unfold_frames(y, x.shape[2])
     if folded == "columns" and groups == 1:
@@ -138,7 +136,11 @@ def same_pads(sizes: torch.Size, kernel: torch.Size, stride: Triple) -> list[tup
 def pad_same(x: Tensor, kernel: torch.Size, stride: Triple) -> Tensor:
     """Pads (N, C, T, H, W) with the zeros of `same_pads`."""
     pads = [part for pair in reversed(same_pads(x.shape[2:], kernel, stride)) for part in pair]
-    return F.pad(x, pads) if any(pads) else x
+    if not any(pads):
+        return x
+    padded = F.pad(x, pads)
+    # Exporters lay out what is padded anew, so that a view of it (folded frames) would no longer fit.
+    return padded.contiguous() if torch.compiler.is_exporting() else padded
 
 
 def max_pool(x: Tensor, kernel: Triple, stride: Triple, padding: Triple) -> Tensor:

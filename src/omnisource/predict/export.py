@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from omnisource.errors import UserError
 from omnisource.networks import Meta, Network, load_checkpoint
 
-TOLERANCE = 1e-4  # of a logit, and of the largest where that is above 1
+TOLERANCE = 1e-4  # of a logit
 _HEADER = "omnisource"
 _INPUT, _OUTPUT = "clips", "logits"
 
@@ -34,8 +34,7 @@ def export(checkpoint: Path, out: Path, *, frames: int | None = None, size: int 
         The largest difference of a logit.
 
     Raises:
-        UserError: another suffix, a missing extra, or logits that differ by more than 1e-4 of the largest (of 1,
-            where that is less); then nothing is written.
+        UserError: another suffix, a missing extra, or outputs that differ by more than 1e-4; then nothing is written.
     """
     writers: dict[str, Callable[[Network, Meta, Tensor, Path], Callable[[Tensor], Tensor]]] = {
         ".onnx": _write_onnx,
@@ -60,11 +59,10 @@ def export(checkpoint: Path, out: Path, *, frames: int | None = None, size: int 
         with torch.inference_mode():
             found = [run(clip) for clip in clips]
         worst = max(float((a - b).abs().max()) for a, b in zip(expected, found, strict=True))
-        limit = TOLERANCE * max(1.0, *(float(logits.abs().max()) for logits in expected))
-        if not worst <= limit:
+        if not worst <= TOLERANCE:
             raise UserError(
                 f"{out}: the exported network differs from the original by {worst:.2g} in a logit "
-                f"(limit {limit:.2g}); nothing was written"
+                f"(limit {TOLERANCE:g}); nothing was written"
             )
         partial.replace(out)
     finally:

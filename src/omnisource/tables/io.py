@@ -36,9 +36,10 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
-        # The first line: the others speak of settings that are not the user's.
-        cure = "free some space (or memory), the same command resumes"
-        raise UserError(f"{path}: {str(error).splitlines()[0]}; {cure}") from error
+        what = str(error).splitlines()[0]  # the other lines speak of settings that are not the user's
+        full = isinstance(error, duckdb.OutOfMemoryException) or any(os.strerror(code) in what for code in NO_ROOM)
+        cure = "free some space (or memory)" if full else "mend the file or the disk"
+        raise UserError(f"{path}: {what}; {cure}, the same command resumes") from error
     except OSError as error:
         if error.errno in NO_ROOM:
             cure = "the disk (or its quota) is full; free some space, the same command resumes"
