@@ -227,6 +227,17 @@ def test_a_file_that_vanishes_gets_rows_with_a_reason(tmp_path: Path, media: Pat
     assert {row["reason"] for row in rows} == {"missing"} and record.counts["failed"] == len(rows) == 18
 
 
+def test_a_film_that_was_replaced_after_the_probe_is_not_scored(tmp_path: Path, media: Path, recipe: Recipe) -> None:
+    copy = tmp_path / "media"
+    shutil.copytree(media, copy)
+    mine = a_recipe(copy)
+    workspace = a_workspace(tmp_path / "workspace", mine)
+    write_video(copy / "films" / "wave" / "0.mp4", 3, 7)  # shorter: its last frame would stand for all that is gone
+    score(mine, workspace, Engine(workers=1))
+    rows = [row for row in read_table(workspace.table("scores")).to_pylist() if row["status"] != "ok"]
+    assert {row["reason"] for row in rows} == {"changed"} and len(rows) == 18
+
+
 def test_what_is_scored_follows_from_the_planned_students(media: Path) -> None:
     def units(*networks: str) -> set[str]:
         runs = {str(i): {"sources": ["target"], "set": {"network.name": name}} for i, name in enumerate(networks)}

@@ -182,3 +182,11 @@ def test_devices() -> None:
     assert pick_device("auto").type in ("cpu", "cuda")
     with pytest.raises(UserError, match="device: 'warp'"):
         pick_device("warp")
+
+
+def test_a_file_that_is_another_by_now_is_not_recognised(folder: Path, three_d: Network) -> None:
+    clip, path = dense_test(30, 4, 4, clips=1), folder / "0.mp4"
+    size = path.stat().st_size
+    same, other = run(three_d, [Request(n, str(path), clip, bytes=size - n) for n in (0, 1)])
+    assert same.logits is not None
+    assert other.reason == "changed" and f"has {size} bytes, it had {size - 1}" in (other.message or "")

@@ -74,7 +74,8 @@ def frames_of(sample: Sample, frames: int) -> Iterator[Request]:
         count = frames_between(sample, sample.start_s or 0.0, sample.end_s)
         indices = segment_test(count, min(frames, count))[:, None]
         piece = Piece(sample, (Span("clip", sample.start_s, sample.end_s),), last=True)
-        yield Request(piece, sample.uri, indices, start_s=sample.start_s or 0.0, end_s=sample.end_s)
+        start_s = sample.start_s or 0.0
+        yield Request(piece, sample.uri, indices, start_s=start_s, end_s=sample.end_s, bytes=sample.bytes)
     else:
         each = Score(frames_per_second=frames / _SECONDS)
         yield from pieces(sample, ["image", "frame"], Look(True, 1, 1), each)

@@ -53,7 +53,7 @@ def pieces(sample: Sample, units: Sequence[Unit], look: Look, score: Score) -> I
     requests = [request for unit in units for request in _of_unit(sample, unit, look, score)]
     for number, request in enumerate(requests, 1):
         piece = Piece(sample, request.key, last=number == len(requests))  # type: ignore[arg-type]
-        yield replace(request, key=piece)
+        yield replace(request, key=piece, bytes=sample.bytes)
 
 
 def _of_unit(sample: Sample, unit: Unit, look: Look, score: Score) -> Iterator[Request]:

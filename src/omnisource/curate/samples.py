@@ -33,6 +33,7 @@ class Sample:
     variable_fps: bool
     num_frames: int | None
     duration_s: float | None
+    bytes: int | None = None
 
 
 SAMPLE = pa.struct(
@@ -50,6 +51,7 @@ SAMPLE = pa.struct(
         ("variable_fps", pa.bool_()),
         ("num_frames", pa.int64()),
         ("duration_s", pa.float64()),
+        ("bytes", pa.int64()),
     ]
 )
 """A Sample in a table."""
@@ -109,7 +111,8 @@ class Samples:
 
 
 _COLUMNS = """sample_id, source, format, uri, classes.number AS query, s.start_s, s.end_s, coalesce(width, 0) AS width,
-    coalesce(height, 0) AS height, fps, coalesce(variable_fps, false) AS variable_fps, num_frames, duration_s"""
+    coalesce(height, 0) AS height, fps, coalesce(variable_fps, false) AS variable_fps, num_frames, duration_s,
+    p.bytes AS bytes"""
 
 
 def frame_at(sample: Sample, seconds: float) -> int:

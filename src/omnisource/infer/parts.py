@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from omnisource.clips import read_views
-from omnisource.media import Limits
+from omnisource.media import Limits, MediaError, Reason
+from omnisource.media.source import open_source
 
 _PART_BYTES = 16 * 1024**2  # pixels that travel from a process at once; a bigger request comes in parts
 
@@ -29,6 +30,8 @@ class Request:
     """With T = 1: frames into which the picture is repeated, so that a 3D network can look at an image."""
     flip: bool = False
     """Mirror left and right."""
+    bytes: int | None = None
+    """The file's size when its length was found. With another it is another file: its views fail as `changed`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +48,7 @@ class Part:
     start_s: float
     end_s: float | None
     limits: Limits
+    bytes: int | None = None
     flow: bool = False
     """The pixels are displacements."""
 
@@ -58,11 +62,15 @@ def parts_of(request: Request, size: int, short_side: int, limits: Limits, flow:
     for first in range(0, count, each):
         clips = request.clips[first : first + each]
         where = (request.start_s, request.end_s)
-        yield Part(request.uri, first, clips, request.crops, size, short_side, *where, limits, flow)
+        yield Part(request.uri, first, clips, request.crops, size, short_side, *where, limits, request.bytes, flow)
 
 
 def read_part(part: Part) -> npt.NDArray[np.uint8]:
     """The pixels of a part, (clips * crops, T, size, size, 3)."""
+    if part.bytes is not None:
+        found = open_source(part.uri, part.limits.max_bytes).bytes
+        if found != part.bytes:
+            raise MediaError(Reason.CHANGED, f"{part.uri} has {found} bytes, it had {part.bytes} when it was probed")
     return read_views(
         part.uri,
         part.clips,

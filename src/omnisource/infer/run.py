@@ -1,9 +1,11 @@
 """`infer`: requests for views of files in, logits and features out."""
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,7 @@ import torch
 
 from omnisource.clips import augment
 from omnisource.infer.device import pick_device
+from omnisource.infer.lanes import Lanes
 from omnisource.infer.network import Precision, forward
 from omnisource.infer.parts import Part, Request, parts_of, read_part
 from omnisource.media import DEFAULT_LIMITS, Failure, Limits, shared_pool
@@ -82,8 +85,8 @@ def infer(
     """
     where = pick_device(device)
     network.to(where).eval()
-    runner = _Runner(network, meta, where, precision, batch, features)
-    with shared_pool(workers, limits.timeout_s, memory_bytes) as pool, fused(network):
+    with shared_pool(workers, limits.timeout_s, memory_bytes) as pool, fused(network), Lanes(where) as lanes:
+        runner = _Runner(network, meta, where, precision, batch, features, lanes)
         on_their_way: deque[Request] = deque()  # one entry a part: processes need not know what the caller's keys are
 
         def parts() -> Iterator[Part]:
@@ -113,24 +116,40 @@ class _Open:
     failure: Failure | None = None
 
 
+_Places = list[tuple[_Open, int]]  # where the logits of the views of a batch belong
+_Outputs = tuple[F32, F32]  # logits and features of a batch
+
+
 @dataclass(eq=False)
 class _Batch:
-    """Views of one length that wait for a forward pass: pixels, and where their logits belong."""
+    """Views of one length that wait for a forward pass."""
 
     pixels: list[npt.NDArray[np.uint8]] = field(default_factory=list)
-    places: list[tuple[_Open, int]] = field(default_factory=list)
+    places: _Places = field(default_factory=list)
 
 
 class _Runner:
-    """Gathers views into batches, runs them, and gives requests back in order once all their views are done."""
+    """Gathers views into batches, runs them, and gives requests back in order once all their views are done.
+
+    When a batch's outputs are fetched depends on how many came after it, never on time: same requests, same batches.
+    """
 
     def __init__(
-        self, network: Network, meta: Meta, device: torch.device, precision: Precision, batch: int, features: bool
+        self,
+        network: Network,
+        meta: Meta,
+        device: torch.device,
+        precision: Precision,
+        batch: int,
+        features: bool,
+        lanes: Lanes,
     ) -> None:
         self.network, self.meta, self.device, self.precision = network, meta, device, precision
         self.batch, self.with_features = batch, features
+        self.lanes = lanes
         self.open: deque[_Open] = deque()
         self.batches: dict[tuple[int, ...], _Batch] = {}
+        self.running: deque[tuple[Future[_Outputs], _Places]] = deque()
 
     def take(self, request: Request, part: Part, views: npt.NDArray[np.uint8] | Failure) -> None:
         """Adds the views of a part of a request; runs the batches that it fills."""
@@ -147,15 +166,16 @@ class _Runner:
             waiting.pixels.append(view)
             waiting.places.append((at, part.first * part.crops + number))
             if len(waiting.pixels) == self.batch:
-                self._run(waiting, length)
+                self._start(waiting, length)
         if len(self.open) > _MOST_OPEN * self.batch:
             self.flush()  # views of a rare length would hold up all that came after them
 
     def flush(self) -> None:
-        """Runs what waits."""
+        """Runs what waits, and fetches all outputs."""
         for (_, length), waiting in self.batches.items():
-            if waiting.pixels:
-                self._run(waiting, length)
+            self._start(waiting, length, last=True)
+        while self.running:
+            self._fetch()
 
     def finished(self) -> Iterator[Result]:
         """The results at the head of the queue that are complete."""
@@ -173,27 +193,50 @@ class _Runner:
         features = np.empty((views, self.network.feature_dim), np.float32) if self.with_features else None
         return _Open(request, np.empty((views, self.network.num_classes), np.float32), features, views)
 
-    def _run(self, waiting: _Batch, length: int) -> None:
-        frames = torch.from_numpy(np.stack(waiting.pixels))
+    def _start(self, waiting: _Batch, length: int, last: bool = False) -> None:
+        """Starts the forward passes of a batch; `last`: no other will follow soon."""
+        pixels, places = waiting.pixels, waiting.places
+        waiting.pixels, waiting.places = [], []
+        step = max(1, len(pixels))
+        if self.device.type == "cpu" and pixels:
+            height, width = pixels[0].shape[1:3]
+            step = max(1, _CPU_PIXELS[self.network.spatial] // (length * height * width))
+        alone = last and len(pixels) <= step and not self.running  # no other to run beside it
+        for first in range(0, len(pixels), step):
+            part = slice(first, first + step)
+            flips = [at.request.flip for at, _ in places[part]]
+            work = partial(self._outputs, pixels[part], flips, length)
+            if alone or self.lanes.count == 1:
+                self._store(work(), places[part])
+                continue
+            self.running.append((self.lanes.submit(work), places[part]))
+            if len(self.running) > self.lanes.count:  # one waits, so that no lane does
+                self._fetch()
+
+    def _fetch(self) -> None:
+        """Waits for the batch that was started first."""
+        future, places = self.running.popleft()
+        self._store(future.result(), places)
+
+    def _outputs(self, pixels: Sequence[npt.NDArray[np.uint8]], flips: Sequence[bool], length: int) -> _Outputs:
+        frames = torch.from_numpy(np.stack(pixels))
         if self.device.type == "cuda":
             frames = frames.pin_memory().to(self.device, non_blocking=True)
-        flip = torch.tensor([request.request.flip for request, _ in waiting.places], device=self.device)
         clips = augment(
             frames,
             mean=self.meta.mean,
             std=self.meta.std,
-            flip=flip,
+            flip=torch.tensor(flips, device=self.device),
             length=length,
             flow=self.network.in_channels == 2,
         )
-        step = len(clips)
-        if self.device.type == "cpu":
-            step = max(1, _CPU_PIXELS[self.network.spatial] // clips[0, 0].numel())
-        parts = [forward(self.network, part, self.precision) for part in torch.split(clips, step)]
-        logits, features = (torch.cat(values).cpu().numpy() for values in zip(*parts, strict=True))
-        for row, (request, place) in enumerate(waiting.places):
+        logits, features = forward(self.network, clips, self.precision)
+        return logits.cpu().numpy(), features.cpu().numpy()
+
+    def _store(self, outputs: _Outputs, places: _Places) -> None:
+        logits, features = outputs
+        for row, (request, place) in enumerate(places):
             request.logits[place] = logits[row]
             if request.features is not None:
                 request.features[place] = features[row]
             request.missing -= 1
-        waiting.pixels, waiting.places = [], []

@@ -12,7 +12,7 @@ class Reason(StrEnum):
     MISSING = "missing"  # no such file, or it went away while it was read
     UNREADABLE = "unreadable"  # permissions, an I/O error, or a directory, device or pipe
     EMPTY = "empty"  # zero bytes
-    CHANGED = "changed"  # the file changed while it was read
+    CHANGED = "changed"  # the file changed while it was read, or since it was probed
     NOT_MEDIA = "not_media"  # the content is something else: HTML, text, an archive, noise
     WRONG_KIND = "wrong_kind"  # media, but not of the kind that was asked for
     UNSUPPORTED = "unsupported"  # media of a known kind without a decoder here
