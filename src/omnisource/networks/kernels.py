@@ -84,7 +84,7 @@ class _Depthwise(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         dy = dy.contiguous(memory_format=torch.channels_last_3d)
         want_x, want_weight, want_bias, _ = ctx.needs_input_grad
-        dx = torch.zeros_like(x) if want_x else None
+        dx = None
         dweight = torch.zeros_like(weight) if want_weight else None
         for tap, read, write in taps(x.shape[2], ctx.stride):
             grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
@@ -100,8 +100,13 @@ class _Depthwise(torch.autograd.Function):
                 x.shape[1],
                 [want_x, want_weight, False],
             )
-            if dx is not None:
-                dx[:, :, read] += unfold_frames(grad_x, write.stop - write.start)
+            if want_x:
+                part = unfold_frames(grad_x, write.stop - write.start)
+                if dx is None and part.shape == x.shape:  # the first tap reaches every frame; no stride skips one
+                    dx = part
+                else:
+                    dx = torch.zeros_like(x) if dx is None else dx
+                    dx[:, :, read] += part
             if dweight is not None:
                 dweight[:, :, tap] = grad_weight
         return dx, dweight, dy.sum((0, 2, 3, 4)) if want_bias else None, None

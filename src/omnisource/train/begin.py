@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from omnisource.media import DEFAULT_LIMITS, Limits
 from omnisource.recipe import Training
 from omnisource.train.distributed import Ranks, joined
 from omnisource.train.loop import Trainer, TrainResult
+from omnisource.train.memory import freed_memory_kept
 from omnisource.train.pool import Pool
 from omnisource.train.record import differences, load_state, read_run, set_aside, write_run
 
@@ -97,7 +99,8 @@ def _run(
     }
     if ranks.first:
         write_run(run_dir, run)
-    result = trainer.run()
+    with freed_memory_kept() if ranks.device.type == "cpu" else nullcontext():
+        result = trainer.run()
     if ranks.first:
         write_run(run_dir, run | {"finished": True, "result": asdict(result)})
         for leftover in ("state.pt", "state.previous.pt"):
