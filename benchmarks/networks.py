@@ -1,10 +1,11 @@
 """Times forward and training step of the networks, fast form beside plain form, in one run.
 
 The plain form is torch's own Conv3d and BatchNorm3d in the default memory format, with the same weights. Forward passes
-run as scoring runs them, with the kernels of the fast form made once before (networks.fused). On a CPU training steps
-are timed twice: with the C library's usual handling of memory, and as `train` runs them (train.memory). The forms
-take turns, and the least time of each counts, so that other work on the machine harms both alike. A product of two
-matrices takes its turn with them: its rate is about the most that convolutions, computed as products, can reach there.
+run as scoring runs them, with the kernels of the fast form made once before (networks.fused). On a CPU all is timed
+twice: with the C library's usual handling of memory, and with that of a training here (omnisource.train.memory);
+`times_faster_as_run` is the plain form's usual step over ours in a training. The forms take turns, and the least time
+of each counts, so that other work on the machine harms both alike. A product of two matrices takes its turn with them:
+its rate is about the most that convolutions, computed as products, can reach there.
 
     python benchmarks/networks.py --network slowonly_r50 ircsn_r152 --out benchmarks/results/networks-cpu.json
 """
@@ -31,7 +32,7 @@ from omnisource.train.memory import freed_memory_kept
 
 CLASSES = 400
 PRODUCT = 1536  # side of the matrices
-KEPT = "step, freed memory kept"
+KEPT = ", freed memory kept"
 
 
 def main() -> None:
@@ -79,7 +80,8 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     dtype = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}[arguments.amp]
     amp: Callable[[], Any] = nullcontext if dtype is None else lambda: torch.autocast(device.type, dtype)
     forms = {form: build(name, form == "plain", device) for form in ("plain", "fast")}
-    kinds = ["forward", "step", *([KEPT] if device.type == "cpu" else [])]
+    ways = {"": nullcontext, **({KEPT: freed_memory_kept} if device.type == "cpu" else {})}
+    kinds = [kind + way for way in ways for kind in ("forward", "step")]
     seconds = {form: dict.fromkeys(kinds, float("inf")) for form in forms}
     memory = dict.fromkeys(forms, 0)
     product = float("inf")
@@ -87,25 +89,24 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     for repeat in range(arguments.repeats + 1):  # the first round warms up and does not count
         product = min(product, timed(lambda: torch.mm(matrix, matrix), device, arguments.clock))
         for form, network in forms.items():
-            network.eval()
-            with networks.fused(network):  # as scoring runs it: what can be made once is made before
-                forward(network, x, amp)
-                taken = {"forward": timed(lambda n=network: forward(n, x, amp), device, arguments.clock)}
-            if device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats()
-            step(network, x, y, amp)
-            taken["step"] = timed(lambda n=network: step(n, x, y, amp), device, arguments.clock)
+            taken = {}
+            for way, handling in ways.items():
+                with handling():
+                    network.eval()
+                    with networks.fused(network):  # as scoring runs it: what can be made once is made before
+                        forward(network, x, amp)
+                        taken["forward" + way] = timed(lambda n=network: forward(n, x, amp), device, arguments.clock)
+                    if device.type == "cuda":
+                        torch.cuda.reset_peak_memory_stats()
+                    step(network, x, y, amp)
+                    taken["step" + way] = timed(lambda n=network: step(n, x, y, amp), device, arguments.clock)
             if device.type == "cuda":
                 memory[form] = torch.cuda.max_memory_allocated()
-            else:
-                with freed_memory_kept():
-                    step(network, x, y, amp)
-                    taken[KEPT] = timed(lambda n=network: step(n, x, y, amp), device, arguments.clock)
             if repeat:
                 seconds[form] = {key: min(value, taken[key]) for key, value in seconds[form].items()}
     costs = networks.cost(name, CLASSES, frames, arguments.size)
-    trained = KEPT if KEPT in kinds else "step"
-    clips = arguments.batch / seconds["fast"][trained]
+    as_run = list(ways)[-1]
+    clips = arguments.batch / seconds["fast"]["step" + as_run]
     result: dict[str, Any] = {
         "network": name,
         "clip": [arguments.batch, 3, frames, arguments.size, arguments.size],
@@ -113,8 +114,8 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "repeats": arguments.repeats,
         "clock": arguments.clock,
         "seconds": seconds,
-        "times_faster": {key: seconds["plain"][key] / seconds["fast"][key] for key in kinds}
-        | {"step, as trained against plain": seconds["plain"]["step"] / seconds["fast"][trained]},
+        "times_faster": {key: seconds["plain"][key] / seconds["fast"][key] for key in kinds},
+        "times_faster_as_run": {"step": seconds["plain"]["step"] / seconds["fast"]["step" + as_run]},
         "gmacs": costs.macs / 1e9,
         "gmacs_per_s": {
             "product of matrices, fp32": PRODUCT**3 / product / 1e9,

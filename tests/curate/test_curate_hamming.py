@@ -1,11 +1,13 @@
 """Pairs of like hashes against comparing everything with everything."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omnisource.curate.hamming import keep_first, near_pairs
+from omnisource.curate.hamming import I64, U64, keep_first, near_pairs
 
 
 def brute(words: list[int], distance: int) -> set[tuple[int, int]]:
@@ -40,22 +42,70 @@ def test_blocks_see_what_came_before_them(monkeypatch: pytest.MonkeyPatch) -> No
     assert found == brute([int(word) for word in words], 1)
 
 
+def words_at(*distances: int) -> U64:
+    """Words of which each differs from the one before in so many bits, never the same ones."""
+    words, bit = [0], 0
+    for distance in distances:
+        words.append(words[-1] ^ (2**distance - 1) << bit)
+        bit += distance
+    return np.array(words, np.uint64)
+
+
 def test_the_best_copy_stays_and_likeness_is_not_passed_on() -> None:
     # 0 - 1 - 2 - 3 is a chain: 1 is dropped for 0, so it can't take 2 with it; 3 is dropped for 2.
-    pairs = [(np.array([0, 1, 2]), np.array([1, 2, 3]))]
-    assert keep_first(5, pairs).tolist() == [-1, 0, -1, 2, -1]
+    assert keep_first(words_at(2, 2, 2, 20), 3).tolist() == [-1, 0, -1, 2, -1]
+
+
+def small_blocks(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("omnisource.curate.hamming._BLOCK", 7)
 
 
 @given(st.lists(NEAR.map(flipped), max_size=40), st.integers(0, 8))
 def test_what_stays_is_far_apart_and_what_goes_has_a_twin_that_stays(words: list[int], distance: int) -> None:
-    twin = keep_first(len(words), near_pairs(np.array(words, np.uint64), distance))
+    with pytest.MonkeyPatch.context() as patch:
+        small_blocks(patch)
+        twin = keep_first(np.array(words, np.uint64), distance)
     kept = [at for at in range(len(words)) if twin[at] < 0]
     assert not any((words[a] ^ words[b]).bit_count() <= distance for a in kept for b in kept if a < b)
     for at, other in enumerate(twin.tolist()):
         assert other < 0 or (twin[other] < 0 and other < at and (words[at] ^ words[other]).bit_count() <= distance)
 
 
-def test_many_equal_words_stay_within_memory() -> None:
+class Parity:
+    """Says that even items are like even ones, and odd ones like odd ones; counts what it is asked."""
+
+    def __init__(self, always: bool | None = None) -> None:
+        self.always, self.held, self.asked = always, set[int](), 0
+
+    def read(self, places: I64) -> None:
+        self.held |= set(places.tolist())
+
+    def agree(self, earlier: int, later: int) -> bool:
+        assert {earlier, later} <= self.held
+        self.asked += 1
+        return self.always if self.always is not None else (earlier - later) % 2 == 0
+
+    def forget(self, places: I64) -> None:
+        self.held -= set(places.tolist())
+
+
+def test_pairs_that_disagree_stay_and_those_that_are_impossible_are_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_blocks(monkeypatch)
+    words, question = np.zeros(50, np.uint64), Parity()
+    assert keep_first(words, 2, question=question).tolist() == [-1, -1, *[0, 1] * 24]
+    assert question.held <= {0, 1} and question.asked <= 100
+    near = Parity()
+    twin = keep_first(words, 2, lambda a, b: np.abs(a - b) < 4, near)
+    assert twin[:6].tolist() == [-1, -1, 0, 1, -1, -1]  # 4 could be one with 2 only, which is gone
+
+
+def test_many_like_words_cost_neither_memory_nor_time() -> None:
     words = np.zeros(30_000, np.uint64)
-    twin = keep_first(len(words), near_pairs(words[:3000], 2))
-    assert twin[0] == -1 and (twin[1:3000] == 0).all()
+    tracemalloc.start()
+    twin = keep_first(words, 2, question=(same := Parity(True)))
+    assert twin[0] == -1 and not twin[1:].any()
+    assert same.asked == len(words) - 1 and same.held == {0}
+    keep_first(words[:5000], 2, question=(other := Parity(False)))  # a hash that says nothing: all stay
+    assert other.asked < 5000 * 100 and len(other.held) == 100
+    assert tracemalloc.get_traced_memory()[1] < 100 * 1024**2
+    tracemalloc.stop()

@@ -1,6 +1,7 @@
 """`dedupe`: copies within the web, and web samples too close to what the target is tested on (paper, section 3.1)."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any
 
 import duckdb
@@ -14,9 +15,9 @@ from omnisource.curate.closeness import compare
 from omnisource.curate.detail import DETAIL
 from omnisource.curate.embed import FEATURES
 from omnisource.curate.engine import LOCAL, Engine
-from omnisource.curate.hamming import I64, keep_first, near_pairs
+from omnisource.curate.hamming import I64, Bools, keep_first
 from omnisource.curate.motion import MOTION
-from omnisource.curate.samples import Samples
+from omnisource.curate.samples import Sample, Samples
 from omnisource.media import Limits
 from omnisource.recipe import Recipe
 from omnisource.tables import DUPLICATES, Journal, view_table, write_table
@@ -67,40 +68,44 @@ def dedupe(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> Stag
 
 
 class _Rows:
-    """Web samples, best first, and what became of them."""
+    """Web samples, best first, and what became of them. Strings stay Arrow's, for millions of rows."""
 
     def __init__(self, table: pa.Table) -> None:
-        columns = {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}
-        self.ids: Strings = columns["sample_id"]
-        self.sha256: Strings = columns["sha256"]
-        self.phash: Strings = columns["phash"]
-        self.format: Strings = columns["format"]
-        self.duration_s = np.nan_to_num(columns["duration_s"].astype(np.float64))
-        self.flat = columns["flat"].astype(bool)
-        count = len(self.ids)
+        self.ids = table["sample_id"]
+        self.content = _numbered(table["sha256"])
+        """Equal numbers for equal content; -1: unknown."""
+        self.words = table["word"].fill_null(0).to_numpy()
+        self.hashed = table["hashed"].to_numpy()
+        """Whether the word, the perceptual hash, tells something."""
+        self.format = table["format"]
+        self.duration_s = np.nan_to_num(table["duration_s"].to_numpy())
+        count = table.num_rows
         self.reason: Strings = np.full(count, None, object)
         self.rule: Strings = np.full(count, None, object)
         self.twin: Strings = np.full(count, None, object)
         self.similarity = np.full(count, np.nan)
+        self.kept = np.ones(count, bool)
 
     @property
     def empty(self) -> bool:
-        return len(self.ids) == 0
+        return not len(self.kept)
 
-    @property
-    def kept(self) -> npt.NDArray[np.bool_]:
-        return ~_known(self.reason)
-
-    def drop(self, which: npt.NDArray[np.int64], reason: str, rule: str, twins: Strings, similarity: Any) -> None:
+    def drop(self, which: I64, reason: str, rule: str, twins: Strings, similarity: Any) -> None:
         self.reason[which], self.rule[which] = reason, rule
         self.twin[which], self.similarity[which] = twins, similarity
+        self.kept[which] = False
+
+    def names(self, places: I64) -> Strings:
+        """The ids there."""
+        names: Strings = np.array(self.ids.take(pa.array(places)).to_pylist(), object)
+        return names
 
     def table(self) -> pa.Table:
-        order = np.argsort(self.ids.astype(str), kind="stable")
+        order = pc.sort_indices(self.ids.combine_chunks()).to_numpy()
         similarity = self.similarity[order]
         return pa.table(
             {
-                "sample_id": self.ids[order],
+                "sample_id": self.ids.take(pa.array(order)),
                 "status": np.where(self.kept, "ok", "dropped")[order],
                 "reason": pa.array(self.reason[order], pa.string()),
                 "rule": pa.array(self.rule[order], pa.string()),
@@ -112,6 +117,12 @@ class _Rows:
         )
 
 
+def _numbered(strings: pa.ChunkedArray) -> I64:
+    """Equal numbers for equal strings, in the order in which they are first met; -1 for none."""
+    numbers: I64 = strings.combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy()
+    return numbers
+
+
 def _web_rows(workspace: Workspace) -> _Rows:
     """Whole web samples: those with most pixels first, then most bytes, then by id, so that the best copy stays."""
     with duckdb.connect() as db:
@@ -119,8 +130,9 @@ def _web_rows(workspace: Workspace) -> _Rows:
         view_table(db, "probe", workspace.table("probe"))
         return _Rows(
             db.sql(
-                """SELECT sample_id, sha256, phash, format, duration_s,
-                       coalesce(list_contains(flags, 'black'), false) AS flat
+                """SELECT sample_id, nullif(sha256, '') AS sha256, format, duration_s,
+                       TRY_CAST('0x' || phash AS UBIGINT) AS word,
+                       word IS NOT NULL AND NOT coalesce(list_contains(flags, 'black'), false) AS hashed
                 FROM samples AS s JOIN probe AS p USING (sample_id)
                 WHERE role = 'web' AND s.status = 'ok' AND p.status = 'ok'
                 ORDER BY width::BIGINT * height DESC NULLS LAST, p.bytes DESC NULLS LAST, sample_id"""
@@ -128,19 +140,13 @@ def _web_rows(workspace: Workspace) -> _Rows:
         )
 
 
-def _known(values: Strings) -> npt.NDArray[np.bool_]:
-    return np.array([bool(value) for value in values], bool)
-
-
 def _exact(rows: _Rows) -> None:
     """Of files with the same content the first stays."""
-    known = np.flatnonzero(_known(rows.sha256))
-    if not len(known):
-        return
-    _, first, group = np.unique(rows.sha256[known].astype(str), return_index=True, return_inverse=True)
+    known = np.flatnonzero(rows.content >= 0)
+    _, first, group = np.unique(rows.content[known], return_index=True, return_inverse=True)
     original = known[first][group]
     copies = original != known
-    rows.drop(known[copies], "duplicate_exact", "sha256", rows.ids[original[copies]], 1.0)
+    rows.drop(known[copies], "duplicate_exact", "sha256", rows.names(original[copies]), 1.0)
 
 
 def _near(recipe: Recipe, workspace: Workspace, rows: _Rows, distance: int, engine: Engine) -> None:
@@ -150,29 +156,37 @@ def _near(recipe: Recipe, workspace: Workspace, rows: _Rows, distance: int, engi
     """
     limits = recipe.probe.limits
     bounds = Limits(**limits.model_dump(exclude={"memory_bytes"}))
-    hashed = rows.kept & ~rows.flat & _known(rows.phash)
+    hashed = rows.kept & rows.hashed
     for format_ in ("image", "clip", "untrimmed"):
-        mine = np.flatnonzero(hashed & (rows.format == format_))
-        words = np.array([int(word, 16) for word in rows.phash[mine]], np.uint64)
-        pairs = near_pairs(words, distance)
-        samples = Samples(workspace, "web", [format_]).table()
-        samples = samples.take(pc.index_in(pa.array(rows.ids[mine], pa.string()), samples["sample_id"]))
-        if format_ != "image":
-            pairs = _of_one_length(pairs, rows.duration_s[mine])
-        glance = DETAIL if format_ == "image" else MOTION
-        pairs = Agreement(glance, bounds, limits.memory_bytes, engine.workers).agreeing(pairs, samples)
-        twin = keep_first(len(mine), pairs)
+        mine = np.flatnonzero(hashed & pc.equal(rows.format, format_).to_numpy())
+        samples = partial(_samples_at, cache(partial(_in_order, workspace, format_, rows.ids.take(pa.array(mine)))))
+        question = Agreement(
+            DETAIL if format_ == "image" else MOTION, samples, bounds, limits.memory_bytes, engine.workers
+        )
+        possible = None if format_ == "image" else partial(_of_one_length, rows.duration_s[mine])
+        words = rows.words[mine]
+        twin = keep_first(words, distance, possible, question)
         copies = np.flatnonzero(twin >= 0)
         differing = np.bitwise_count(words[copies] ^ words[twin[copies]])
-        rows.drop(mine[copies], "duplicate_near", "phash", rows.ids[mine[twin[copies]]], 1 - differing / 64)
+        rows.drop(mine[copies], "duplicate_near", "phash", rows.names(mine[twin[copies]]), 1 - differing / 64)
 
 
-def _of_one_length(pairs: Iterable[tuple[I64, I64]], duration_s: npt.NDArray[np.float64]) -> Iterator[tuple[I64, I64]]:
-    """The pairs of videos that are equally long: one frame alone says too little about a video."""
-    for a, b in pairs:
-        longer = np.maximum(duration_s[a], duration_s[b])
-        alike = np.abs(duration_s[a] - duration_s[b]) <= _SAME_LENGTH * longer
-        yield a[alike], b[alike]
+def _in_order(workspace: Workspace, format_: str, ids: pa.ChunkedArray) -> pa.Table:
+    """The samples with these ids as a table in one piece, of which rows are quickly taken."""
+    table = Samples(workspace, "web", [format_]).table()
+    return table.take(pc.index_in(ids, table["sample_id"])).combine_chunks()
+
+
+def _samples_at(table: Callable[[], pa.Table], places: I64) -> list[Sample]:
+    """Rows of a table that is made when it is first asked for."""
+    return [Sample(**row) for row in table().take(pa.array(places)).to_pylist()]
+
+
+def _of_one_length(duration_s: npt.NDArray[np.float64], a: I64, b: I64) -> Bools:
+    """Which pairs of videos are equally long: one frame alone says too little about a video."""
+    longer = np.maximum(duration_s[a], duration_s[b])
+    alike: Bools = np.abs(duration_s[a] - duration_s[b]) <= _SAME_LENGTH * longer
+    return alike
 
 
 def _against_test(recipe: Recipe, workspace: Workspace, rows: _Rows, mark: str, engine: Engine) -> Row:
@@ -180,14 +194,14 @@ def _against_test(recipe: Recipe, workspace: Workspace, rows: _Rows, mark: str, 
     held_out = list(Samples(workspace, "target", splits=("val", "test")))
     if not held_out:
         return {}
-    web = Samples(workspace, "web").table(without=set(rows.ids[~rows.kept]))
+    web = Samples(workspace, "web").table(without=set(rows.names(np.flatnonzero(~rows.kept))))
     unrelated = list(Samples(workspace, "target", splits=("train",)))
     folder = workspace.partial("dedupe")
     found = compare(recipe, held_out, unrelated, web, Journal(folder, FEATURES, ["sample_id"], mark), folder, engine)
-    places = np.flatnonzero(np.isin(rows.ids.astype(str), list(found.closest)))
-    for place in places:
-        rows.twin[place], rows.similarity[place] = found.closest[rows.ids[place]]
-    close = places[np.isin(rows.ids[places].astype(str), list(found.copies))]
+    places = pc.index_in(pa.array(found.closest, pa.string()), rows.ids).to_numpy()
+    for place, (twin, similarity) in zip(places, found.closest.values(), strict=True):
+        rows.twin[place], rows.similarity[place] = twin, similarity
+    close = pc.index_in(pa.array(sorted(found.copies), pa.string()), rows.ids).to_numpy()
     rows.drop(close, "near_test", "feature", rows.twin[close], rows.similarity[close])
     return found.measured | {"threshold": found.threshold}
 

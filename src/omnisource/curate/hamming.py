@@ -1,7 +1,7 @@
 """Near-duplicates by perceptual hash: pairs of 64-bit words within a small Hamming distance."""
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import faiss
 import numpy as np
@@ -9,12 +9,14 @@ import numpy.typing as npt
 
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
-_BLOCK = 16_384  # queries at a time
+_BLOCK = 512  # queries at a time
 _MOST_BANDS = 8  # beyond so many differing bits the bands are too short to save anything
+_MOST_ASKED = 100  # kept items with like words that one item is compared with; where there are more, words say nothing
 
 
-def near_pairs(words: U64, distance: int) -> Iterator[tuple[I64, I64]]:
+def near_pairs(words: U64, distance: int, hidden: Bools | None = None) -> Iterator[tuple[I64, I64]]:
     """Pairs (earlier, later) of positions whose words differ in at most `distance` bits; block after block.
 
     Exact: words that differ in d bits agree in at least one of d + 1 bands of bits, so only words that share a band are
@@ -23,38 +25,74 @@ def near_pairs(words: U64, distance: int) -> Iterator[tuple[I64, I64]]:
     Args:
         words: (N,).
         distance: most differing bits, 0 to 64.
+        hidden: (N,), true for what is not to be found any more; looked at after each block.
     """
     codes = np.ascontiguousarray(words).view(np.uint8).reshape(len(words), 8)
     bands = distance + 1
     index: Any = faiss.IndexBinaryFlat(64)
     if bands <= _MOST_BANDS:
         index = faiss.IndexBinaryMultiHash(64, bands, min(64 // bands, 32))
+    known, count = np.empty(len(words), np.int64), 0  # positions of what the index holds
     for first in range(0, len(words), _BLOCK):
-        block = codes[first : first + _BLOCK]
-        index.add(block)
-        limits, _, earlier = index.range_search(block, distance + 1)
-        later = np.repeat(np.arange(first, first + len(block)), np.diff(limits.astype(np.int64)))
-        earlier = earlier.astype(np.int64)
-        before = earlier < later
-        yield earlier[before], later[before]
+        block = words[first : first + _BLOCK]
+        places = np.arange(first, first + len(block))
+        limits, _, found = index.range_search(codes[places], distance + 1)
+        before = np.repeat(places, np.diff(limits.astype(np.int64)))
+        later, earlier = np.nonzero(np.tril(np.bitwise_count(block[:, None] ^ block) <= distance, -1))
+        yield (
+            np.concatenate([known[found.astype(np.int64)], places[earlier]]),
+            np.concatenate([before, places[later]]),
+        )
+        stay = places if hidden is None else places[~hidden[places]]
+        index.add(codes[stay])
+        known[count : count + len(stay)] = stay
+        count += len(stay)
 
 
-def keep_first(count: int, pairs: Iterable[tuple[I64, I64]]) -> I64:
-    """For each of `count` items the earlier item that it duplicates, or -1.
+class Question(Protocol):
+    """What two items with like words are asked."""
+
+    def read(self, places: I64) -> None:
+        """What it needs of these items; asked for once."""
+
+    def agree(self, earlier: int, later: int) -> bool:
+        """Whether two items that were read may be one."""
+
+    def forget(self, places: I64) -> None:
+        """These are not asked about any more."""
+
+
+def keep_first(
+    words: U64, distance: int, possible: Callable[[I64, I64], Bools] | None = None, question: Question | None = None
+) -> I64:
+    """For each item the earlier item that it duplicates, or -1.
 
     Items come best first; one is dropped when it is a pair with an earlier item that is itself kept. So likeness is not
-    passed on: of a chain of ever less similar items, those that are far from what is kept are kept too.
+    passed on: of a chain of ever less similar items, those that are far from what is kept are kept too. Where a hundred
+    kept items have like words but disagree, words say nothing: more of them are kept without being compared.
 
     Args:
-        count: items.
-        pairs: as `near_pairs` gives them, blocks in the order of `later`.
+        words: (N,), one for each item.
+        distance: most bits in which the words of a pair differ.
+        possible: (earlier, later) -> which of these can be pairs at all; None: all.
+        question: what pairs must agree in, too.
     """
-    twin = np.full(count, -1, np.int64)
-    for earlier, later in pairs:
-        possible = twin[earlier] < 0
-        earlier, later = earlier[possible], later[possible]
+    twin = np.full(len(words), -1, np.int64)
+    hidden = np.zeros(len(words), bool)
+    for earlier, later in near_pairs(words, distance, hidden):
+        if possible is not None:
+            which = possible(earlier, later)
+            earlier, later = earlier[which], later[which]
+        if not len(later):
+            continue
+        if question is not None:
+            question.read(np.unique(np.concatenate([earlier, later])))
         order = np.lexsort((earlier, later))
-        for a, b in zip(earlier[order].tolist(), later[order].tolist(), strict=True):
-            if twin[a] < 0 and twin[b] < 0:
-                twin[b] = a
+        places, starts = np.unique(later[order], return_index=True)
+        for b, before in zip(places.tolist(), np.split(earlier[order], starts[1:]), strict=True):
+            kept = before[twin[before] < 0][:_MOST_ASKED]
+            twin[b] = next((a for a in kept.tolist() if question is None or question.agree(a, b)), -1)
+            hidden[b] = twin[b] >= 0 or len(kept) == _MOST_ASKED
+        if question is not None:
+            question.forget(places[hidden[places]])
     return twin

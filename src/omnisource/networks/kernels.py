@@ -1,9 +1,10 @@
-"""Two convolutions by faster routes than the vendor's, forward and backward.
+"""Convolutions by faster routes than the vendor's, forward and backward.
 
 - A depthwise 3x3x3 convolution is the sum of three depthwise 3x3 ones, one per tap along time. Vendor libraries
   have good kernels for the 2D ones and poor ones for the 3D one, above all for its gradients.
 - A 3x1x1 convolution over a multiple of four frames is computed by Winograd's method, F(4,3): four outputs with six
   products in place of twelve (Winograd, 1980; Lavin and Gray, 2016). All six are matrix products.
+- A 1x1x1 convolution that strides over frames is a matrix product over the points that it reads.
 
 Clips are channels last: (N, C, T, H, W) with C innermost in memory.
 """
@@ -110,6 +111,28 @@ class _Depthwise(torch.autograd.Function):
             if dweight is not None:
                 dweight[:, :, tap] = grad_weight
         return dx, dweight, dy.sum((0, 2, 3, 4)) if want_bias else None, None
+
+
+class _EveryOther(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, stride: Triple) -> Tensor:
+        ctx.shape, ctx.stride = x.shape, stride
+        return x[:, :, :: stride[0], :: stride[1], :: stride[2]].contiguous(memory_format=torch.channels_last_3d)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
+        dx = torch.empty(ctx.shape, dtype=dy.dtype, device=dy.device, memory_format=torch.channels_last_3d).zero_()
+        dx[:, :, :: ctx.stride[0], :: ctx.stride[1], :: ctx.stride[2]] = dy
+        return dx, None
+
+
+def every_other(x: Tensor, stride: Triple) -> Tensor:
+    """What a 1x1x1 kernel of this stride sees of x (N, C, T, H, W), channels last."""
+    if stride == (1, 1, 1):
+        return x
+    y: Tensor = _EveryOther.apply(x, stride)  # type: ignore[no-untyped-call]
+    return y
 
 
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:

@@ -22,8 +22,10 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple, pad
     """A 3D convolution by the cheapest equal route; x (N, I, T, H, W), weight (O, I/groups, kT, kH, kW)."""
     folded = plane(weight.shape[2:], stride, padding)
     ours = free_form()
-    if ours and x.device.type == "cpu" and weight.shape[2:] == (1, 1, 1) == stride and not any(padding) and groups == 1:
+    point = weight.shape[2:] == (1, 1, 1) and (stride[0] > 1 or stride == (1, 1, 1))
+    if ours and x.device.type == "cpu" and point and not any(padding) and groups == 1:
         # One matrix product over all pixels; for few pictures and one thread PyTorch would take a slow kernel.
+        x = kernels.every_other(x, stride)
         return F.linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
     if folded == "frames":
         y = F.conv2d(fold_frames(x), weight.squeeze(2), bias, stride[1:], padding[1:], groups=groups)

@@ -1,4 +1,4 @@
-"""What the C library does with memory that a training frees."""
+"""What the C library does with memory that a training on a CPU frees."""
 
 import ctypes
 from collections.abc import Iterator
@@ -16,9 +16,9 @@ _USUAL = {_MMAP_MAX: 65_536, _MMAP_THRESHOLD: 32 * 1024**2, _TRIM_THRESHOLD: 64 
 def freed_memory_kept() -> Iterator[None]:
     """Inside of it freed memory stays with this process, for what is allocated next; afterwards it is given back.
 
-    glibc gives big blocks back to the system at once. A training step on a CPU allocates the same ones again and again,
-    and the system has to clear every page of them: a fifth to a quarter of the step (benchmarks/networks.py). Where
-    the C library is another, nothing changes.
+    glibc gives big blocks back to the system at once. A training step allocates the same ones again and again, and the
+    system has to clear every page of them: up to a quarter of the step's time (benchmarks/networks.py). Where the C
+    library is another, nothing changes.
     """
     library: Any = ctypes.CDLL(None)
     if not hasattr(library, "mallopt"):
