@@ -11,7 +11,7 @@ U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-_BLOCK = 512  # queries at a time
+_BLOCK = 2048  # queries at a time
 _MOST_BANDS = 8  # beyond so many differing bits the bands are too short to save anything
 _MOST_ASKED = 100  # kept items with like words that one item is compared with; where there are more, words say nothing
 
@@ -28,25 +28,37 @@ def near_pairs(words: U64, distance: int, hidden: Bools | None = None) -> Iterat
         hidden: (N,), true for what is not to be found any more; looked at after each block.
     """
     codes = np.ascontiguousarray(words).view(np.uint8).reshape(len(words), 8)
-    bands = distance + 1
-    index: Any = faiss.IndexBinaryFlat(64)
-    if bands <= _MOST_BANDS:
-        index = faiss.IndexBinaryMultiHash(64, bands, min(64 // bands, 32))
+    index = _index(distance)
     known, count = np.empty(len(words), np.int64), 0  # positions of what the index holds
     for first in range(0, len(words), _BLOCK):
-        block = words[first : first + _BLOCK]
-        places = np.arange(first, first + len(block))
-        limits, _, found = index.range_search(codes[places], distance + 1)
-        before = np.repeat(places, np.diff(limits.astype(np.int64)))
-        later, earlier = np.nonzero(np.tril(np.bitwise_count(block[:, None] ^ block) <= distance, -1))
+        places = np.arange(first, min(first + _BLOCK, len(words)))
+        block = codes[places]
+        among = _index(distance)
+        among.add(block)
+        found, later = _search(index, block, distance)
+        earlier, other = _search(among, block, distance)
+        before = earlier < other
         yield (
-            np.concatenate([known[found.astype(np.int64)], places[earlier]]),
-            np.concatenate([before, places[later]]),
+            np.concatenate([known[found], places[earlier[before]]]),
+            np.concatenate([places[later], places[other[before]]]),
         )
         stay = places if hidden is None else places[~hidden[places]]
         index.add(codes[stay])
         known[count : count + len(stay)] = stay
         count += len(stay)
+
+
+def _index(distance: int) -> Any:
+    bands = distance + 1
+    if bands <= _MOST_BANDS:
+        return faiss.IndexBinaryMultiHash(64, bands, min(64 // bands, 32))
+    return faiss.IndexBinaryFlat(64)
+
+
+def _search(index: Any, codes: npt.NDArray[np.uint8], distance: int) -> tuple[I64, I64]:
+    """Pairs (position in the index, position among the codes) within the distance."""
+    limits, _, found = index.range_search(codes, distance + 1)
+    return found.astype(np.int64), np.repeat(np.arange(len(codes)), np.diff(limits.astype(np.int64)))
 
 
 class Question(Protocol):
