@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omnisource.curate.hamming import I64, U64, keep_first, near_pairs
+from omnisource.curate.hamming import I64, U64, Bools, keep_first, near_pairs
 
 
 def brute(words: list[int], distance: int) -> set[tuple[int, int]]:
@@ -113,3 +113,17 @@ def test_pairs_of_many_like_words_come_in_pieces(monkeypatch: pytest.MonkeyPatch
     for earlier, later in near_pairs(np.zeros(3000, np.uint64), 2, hidden):
         assert len(later) < 100 * 200  # at most a hundred that stayed and those of the block itself
         hidden[earlier[earlier >= 100]] = hidden[later[later >= 100]] = True
+
+
+def test_impossible_pairs_of_like_words_cost_no_memory() -> None:
+    words, lengths = np.zeros(12_000, np.uint64), np.exp(np.random.default_rng(0).uniform(0, 8, 12_000))
+    largest = 0
+
+    def possible(earlier: I64, later: I64) -> Bools:
+        nonlocal largest
+        largest = max(largest, len(later))
+        return np.abs(lengths[earlier] - lengths[later]) < 0.0001 * lengths[later]
+
+    twin = keep_first(words, 2, possible)
+    assert 10_000 < (twin < 0).sum() < 12_000  # so all that stays is found by each that comes
+    assert largest < 6_000_000  # of 60 million

@@ -51,6 +51,8 @@ class Agreement:
         """Reads those samples that were not read yet."""
         glance = self._glance
         wanted = np.array([place for place in places.tolist() if place not in self._seen], np.int64)
+        if not len(wanted):
+            return
         asked = [glance.ask(sample, self._limits) for sample in self._samples(wanted)]
         with shared_pool(self._workers, self._limits.timeout_s, self._memory_bytes) as pool:
             found = [result for _, result in pool.map(glance.read, asked, ordered=True)]

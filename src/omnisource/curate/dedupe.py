@@ -119,7 +119,7 @@ class _Rows:
 
 def _numbered(strings: pa.ChunkedArray) -> I64:
     """Equal numbers for equal strings, in the order in which they are first met; -1 for none."""
-    numbers: I64 = strings.combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy()
+    numbers: I64 = strings.combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy().astype(np.int64)
     return numbers
 
 

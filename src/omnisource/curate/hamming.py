@@ -12,11 +12,14 @@ I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 _BLOCK = 2048  # queries at a time
+_PAIRS = 4_000_000  # of one search, about, so that memory stays small where many words are alike
 _MOST_BANDS = 8  # beyond so many differing bits the bands are too short to save anything
 _MOST_ASKED = 100  # kept items with like words that one item is compared with; where there are more, words say nothing
 
 
-def near_pairs(words: U64, distance: int, hidden: Bools | None = None) -> Iterator[tuple[I64, I64]]:
+def near_pairs(
+    words: U64, distance: int, hidden: Bools | None = None, possible: Callable[[I64, I64], Bools] | None = None
+) -> Iterator[tuple[I64, I64]]:
     """Pairs (earlier, later) of positions whose words differ in at most `distance` bits; block after block.
 
     Exact: words that differ in d bits agree in at least one of d + 1 bands of bits, so only words that share a band are
@@ -26,22 +29,27 @@ def near_pairs(words: U64, distance: int, hidden: Bools | None = None) -> Iterat
         words: (N,).
         distance: most differing bits, 0 to 64.
         hidden: (N,), true for what is not to be found any more; looked at after each block.
+        possible: (earlier, later) -> which of these to give at all; None: all.
     """
     codes = np.ascontiguousarray(words).view(np.uint8).reshape(len(words), 8)
     index = _index(distance)
     known, count = np.empty(len(words), np.int64), 0  # positions of what the index holds
+    step = _BLOCK
     for first in range(0, len(words), _BLOCK):
         places = np.arange(first, min(first + _BLOCK, len(words)))
         block = codes[places]
         among = _index(distance)
         among.add(block)
-        found, later = _search(index, block, distance)
-        earlier, other = _search(among, block, distance)
-        before = earlier < other
-        yield (
-            np.concatenate([known[found], places[earlier[before]]]),
-            np.concatenate([places[later], places[other[before]]]),
-        )
+        pairs, total = [], 0
+        for part in range(0, len(places), step):
+            found, asking = _search(index, block[part : part + step], distance)
+            pairs.append(_those(possible, known[found], places[part + asking]))
+            total += len(found)
+        step = min(_BLOCK, max(1, _PAIRS * len(places) // max(1, total)))
+        found, asking = _search(among, block, distance)
+        before = found < asking
+        pairs.append(_those(possible, places[found[before]], places[asking[before]]))
+        yield np.concatenate([earlier for earlier, _ in pairs]), np.concatenate([later for _, later in pairs])
         stay = places if hidden is None else places[~hidden[places]]
         index.add(codes[stay])
         known[count : count + len(stay)] = stay
@@ -61,11 +69,16 @@ def _search(index: Any, codes: npt.NDArray[np.uint8], distance: int) -> tuple[I6
     return found.astype(np.int64), np.repeat(np.arange(len(codes)), np.diff(limits.astype(np.int64)))
 
 
+def _those(possible: Callable[[I64, I64], Bools] | None, earlier: I64, later: I64) -> tuple[I64, I64]:
+    which = slice(None) if possible is None else possible(earlier, later)
+    return earlier[which], later[which]
+
+
 class Question(Protocol):
     """What two items with like words are asked."""
 
     def read(self, places: I64) -> None:
-        """What it needs of these items; asked for once."""
+        """What it needs of these items; they may have been asked for before."""
 
     def agree(self, earlier: int, later: int) -> bool:
         """Whether two items that were read may be one."""
@@ -91,10 +104,7 @@ def keep_first(
     """
     twin = np.full(len(words), -1, np.int64)
     hidden = np.zeros(len(words), bool)
-    for earlier, later in near_pairs(words, distance, hidden):
-        if possible is not None:
-            which = possible(earlier, later)
-            earlier, later = earlier[which], later[which]
+    for earlier, later in near_pairs(words, distance, hidden, possible):
         if not len(later):
             continue
         if question is not None:

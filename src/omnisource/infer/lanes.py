@@ -18,7 +18,7 @@ class Lanes:
     Inside an operator PyTorch's threads wait for each other, at its end, without sleeping. Where decoders want the same
     cores, one of them is always late. Whole forward passes side by side need not wait.
 
-    A context manager. Until its end PyTorch in other threads may have fewer threads, too.
+    A context manager. A thread that first uses PyTorch before its end has as few threads as a lane, for good.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -67,7 +67,7 @@ def parts_of(request: Request, size: int, short_side: int, limits: Limits, flow:
 
 def read_part(part: Part) -> npt.NDArray[np.uint8]:
     """The pixels of a part, (clips * crops, T, size, size, 3)."""
-    if part.bytes is not None:
+    if part.bytes is not None and part.first == 0:
         found = open_source(part.uri, part.limits.max_bytes).bytes
         if found != part.bytes:
             raise MediaError(Reason.CHANGED, f"{part.uri} has {found} bytes, it had {part.bytes} when it was probed")

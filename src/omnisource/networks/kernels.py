@@ -122,6 +122,7 @@ class _EveryOther(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
+        # torch.zeros takes no order of memory.
         dx = torch.empty(ctx.shape, dtype=dy.dtype, device=dy.device, memory_format=torch.channels_last_3d).zero_()
         dx[:, :, :: ctx.stride[0], :: ctx.stride[1], :: ctx.stride[2]] = dy
         return dx, None
