@@ -173,7 +173,8 @@ class _Runner:
     def flush(self) -> None:
         """Runs what waits, and fetches all outputs."""
         for (_, length), waiting in self.batches.items():
-            self._start(waiting, length, last=True)
+            if waiting.pixels:
+                self._start(waiting, length, last=True)
         while self.running:
             self._fetch()
 
@@ -194,11 +195,11 @@ class _Runner:
         return _Open(request, np.empty((views, self.network.num_classes), np.float32), features, views)
 
     def _start(self, waiting: _Batch, length: int, last: bool = False) -> None:
-        """Starts the forward passes of a batch; `last`: no other will follow soon."""
+        """Starts the forward passes of a batch; `last`: it is not full, as no more views are at hand."""
         pixels, places = waiting.pixels, waiting.places
         waiting.pixels, waiting.places = [], []
-        step = max(1, len(pixels))
-        if self.device.type == "cpu" and pixels:
+        step = len(pixels)
+        if self.device.type == "cpu":
             height, width = pixels[0].shape[1:3]
             step = max(1, _CPU_PIXELS[self.network.spatial] // (length * height * width))
         alone = last and len(pixels) <= step and not self.running  # no other to run beside it

@@ -17,7 +17,7 @@ def freed_memory_kept() -> Iterator[None]:
     """Inside of it freed memory stays with this process, for what is allocated next; afterwards it is given back.
 
     glibc gives big blocks back to the system at once. A training step allocates the same ones again and again, and the
-    system has to clear every page of them: up to a quarter of the step's time (benchmarks/networks.py). The price is
+    system has to clear every page of them: up to a quarter of the step's time (docs/measured.md). The price is
     memory: an eighth more in SlowOnly R50's steps; several times its size for a single block of 1 GiB and more, which
     does not fit into the hole that it left. Where the C library is another, nothing changes.
     """
