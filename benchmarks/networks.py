@@ -46,6 +46,9 @@ def main() -> None:
         "--clock", choices=["wall", "cpu"], default="wall", help="cpu: the process's own seconds, for a busy machine"
     )
     parser.add_argument("--threads", type=int, help="CPU threads; default: torch's own choice")
+    parser.add_argument(
+        "--norm", choices=["train", "frozen"], default="train", help="frozen: how video-pretrained irCSN is fine-tuned"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--amp", choices=["none", "bf16", "fp16"], default="none", help="autocast, both forms")
     parser.add_argument("--peak-tflops", type=float, help="the device's peak, for the share of it that is used (MFU)")
@@ -80,6 +83,9 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     dtype = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}[arguments.amp]
     amp: Callable[[], Any] = nullcontext if dtype is None else lambda: torch.autocast(device.type, dtype)
     forms = {form: build(name, form == "plain", device) for form in ("plain", "fast")}
+    if arguments.norm == "frozen":
+        for network in forms.values():
+            networks.freeze_norm(network)
     ways = {"": nullcontext, **({KEPT: freed_memory_kept} if device.type == "cpu" else {})}
     kinds = [kind + way for way in ways for kind in ("forward", "step")]
     seconds = {form: dict.fromkeys(kinds, float("inf")) for form in forms}
@@ -111,6 +117,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "network": name,
         "clip": [arguments.batch, 3, frames, arguments.size, arguments.size],
         "amp": arguments.amp,
+        "norm": arguments.norm,
         "repeats": arguments.repeats,
         "clock": arguments.clock,
         "seconds": seconds,

@@ -130,6 +130,22 @@ def test_gradients_with_frozen_norms_are_those_of_the_plain_form(
         torch.testing.assert_close(value, plain_form[key], msg=key)
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_frozen_norms_copy_no_gradients(name: str) -> None:
+    """A change in place of a view would cost a copy of the whole gradient each time."""
+    network = networks.create(name, 3, **SMALL[name])
+    networks.freeze_norm(network)
+    network.train()
+    waiting = [network(torch.randn(1, 3, 8, 64, 64)).grad_fn]
+    seen = set()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [before for before, _ in node.next_functions]
+    assert len(seen) > 50 and not [node for node in seen if "CopySlices" in node.name()]
+
+
 def test_recomputing_changes_neither_gradients_nor_statistics() -> None:
     torch.manual_seed(0)
     plain = networks.create("slowonly_r18", 3, base_width=8, dropout=0)

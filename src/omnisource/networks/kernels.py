@@ -62,6 +62,27 @@ def _whole(view: Tensor) -> Tensor:
     return owner.set_(view.untyped_storage(), view.storage_offset(), view.shape, view.stride())
 
 
+class _Own(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, view: Tensor) -> Tensor:
+        return _whole(view)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Tensor:
+        return dy
+
+
+def own(y: Tensor) -> Tensor:
+    """The same memory, not as a view, of the output of an operation that needs its output no more (a convolution).
+
+    What changes a view in place costs autograd a copy of the whole gradient (CopySlices), for each change another.
+    """
+    if not (y._is_view() and y.requires_grad):
+        return y
+    whole: Tensor = _Own.apply(y)  # type: ignore[no-untyped-call]
+    return whole
+
+
 class _Depthwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:

@@ -102,6 +102,7 @@ class ConvNorm(nn.Module):
                 return onednn.convolve(x, kernel.wider(zeros), self.stride, padding, self.groups, shortcut, self.act)
             x, weight, padding = self._padded(x, kernel.weight)
             y = convolve(x, weight, kernel.bias, self.stride, padding, self.groups)
+            y = kernels.own(y) if free_form() else y
         if shortcut is not None:
             y += shortcut
         if self.act is not None:
