@@ -4,7 +4,7 @@
 
 Correctness: every kind of network in fp32 (no TF32) on the GPU and on the CPU, from the same weights and input; logits
 must agree to 1e-3 of their spread. Then the networks' and the training benchmark. Everything is cut off after
-`BUDGET_S`. Results: benchmarks/results/gpu-check.json, networks-gpu.json, training-*.json.
+`BUDGET_S`. Results: benchmarks/results/gpu-check.json, networks-gpu*.json, training-*.json.
 """
 
 import json
@@ -25,6 +25,8 @@ NETWORKS = ["tsn_r50", "tsn_efficientnet_lite0", "slowonly_r50", "ircsn_r50", "i
 BENCHMARKS = (
     "networks.py --network slowonly_r50 ircsn_r152 slowonly_r101 --batch 8 --device cuda --amp bf16 --repeats 10 "
     f"--out {RESULTS / 'networks-gpu.json'}",
+    "networks.py --network ircsn_r152 --norm frozen --batch 8 --device cuda --amp bf16 --repeats 10 "
+    f"--out {RESULTS / 'networks-gpu-frozen.json'}",
     "training.py --network slowonly_r50 --width 0 --size 224 --frames 8 --batch 40 --device cuda --clock wall "
     "--workers 8",
 )

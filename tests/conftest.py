@@ -7,6 +7,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# The suite's processes fill the cores already. With threads of their own on top, these wait for each other inside every
+# operator, and on a busy machine the suite takes many times as long. Set before torch is imported.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
 # Deadlines measure the machine's load, not the code; fewer examples keep the suite short.
 settings.register_profile("omnisource", deadline=None, max_examples=25)
 settings.load_profile("omnisource")

@@ -58,16 +58,18 @@ def test_two_processes_cannot_share_a_workspace(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_is_removed_and_journals_stay(tmp_path: Path) -> None:
     code = """if True:
-        import os, pathlib, signal, sys, tempfile
+        import os, pathlib, signal, sys
         import pyarrow as pa
+        from omnisource.scratch import scratch
         from omnisource.tables import table_writer
         from omnisource.workspace import open_workspace
         with open_workspace(pathlib.Path(sys.argv[1])) as ws, table_writer(ws.table("decisions"), pa.schema([])):
             ws.partial("probe").mkdir(parents=True)
             (ws.partial("probe") / "fingerprint").write_text("mark")
-            tempfile.NamedTemporaryFile(dir=ws.partial("probe").parent, delete=False).write(b"spilled")
-            pathlib.Path(tempfile.mkdtemp(dir=ws.table("x").parent, prefix=".select-"), "spilled").write_text("rows")
-            os.kill(os.getpid(), signal.SIGKILL)
+            with scratch(ws.partial("probe").parent) as spill, scratch(ws.table("x").parent) as spilled:
+                (spill / "samples").write_text("rows")
+                (spilled / "scores").write_text("rows")
+                os.kill(os.getpid(), signal.SIGKILL)
     """
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
 

@@ -25,6 +25,7 @@ from typing import Any
 from omnisource import __version__
 from omnisource.errors import UserError
 from omnisource.recipe import Recipe
+from omnisource.scratch import sweep
 from omnisource.tables import write_json
 
 
@@ -204,10 +205,8 @@ def open_workspace(root: str | Path) -> Iterator[Workspace]:
 
 def _sweep(root: Path) -> None:
     """Removes what a killed process left: half-written tables and records, and what did not fit into its memory."""
-    hidden = [path for name in ("tables", "stages") for path in (root / name).glob(".*")]
-    spilled = [path for path in (root / "partial").glob("*") if not path.is_dir()]  # journals are folders
-    for path in hidden + spilled:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
+    for folder in (root / "tables", root / "partial"):
+        sweep(folder)
+    for name in ("tables", "stages"):
+        for path in (root / name).glob(".*.tmp"):
             path.unlink(missing_ok=True)

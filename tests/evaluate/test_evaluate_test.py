@@ -31,15 +31,6 @@ run_test = evaluate.test_run  # under this name pytest does not take it for a te
 CLASSES = ["left", "right"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny networks are slower with more threads, most of all where other tests run beside."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def film(path: Path, dx: int, frames: int, seed: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)

@@ -1,7 +1,6 @@
 """The scores table as one row a scored unit, its teachers averaged; read range by range, so that memory stays small."""
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ import pyarrow as pa
 
 from omnisource.curate.trust import BELIEVED, query_trust
 from omnisource.errors import UserError
+from omnisource.scratch import scratch
 from omnisource.tables import view_table, writing
 
 MEMORY = "2GB"  # DuckDB spills to disk beyond it, so that 10 million rows fit beside a training
@@ -47,11 +47,11 @@ def units(
     """
     with (
         writing(scores.parent),
-        tempfile.TemporaryDirectory(dir=scores.parent, prefix=".select-") as spill,
+        scratch(scores.parent) as spill,
         duckdb.connect() as db,
     ):
         db.execute(f"SET memory_limit='{MEMORY}'")
-        db.execute("SET temp_directory=?", [spill])
+        db.execute("SET temp_directory=?", [str(spill)])
         db.execute("SET preserve_insertion_order=false")
         db.execute(f"SET threads={max(1, len(os.sched_getaffinity(0)))}")
         places = pa.array(range(len(classes)), pa.int32())

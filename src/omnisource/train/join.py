@@ -21,6 +21,7 @@ from omnisource.errors import UserError
 from omnisource.flow import use_flow
 from omnisource.progress import console
 from omnisource.recipe import Recipe
+from omnisource.scratch import scratch
 from omnisource.tables import read_table, view_table, writing
 from omnisource.train.pool import (
     FACTS,
@@ -74,10 +75,12 @@ def build_pool(
             raise UserError(f"'{name}' is no source of the recipe; sources are: {', '.join(recipe.sources)}")
     names = tuple(name for name in recipe.sources if name in set(sources))
     classes = tuple(workspace.classes())
-    spill = workspace.root / "partial"
-    spill.mkdir(exist_ok=True)
-    settings = {"memory_limit": _MEMORY, "temp_directory": str(spill)}
-    with writing(spill), duckdb.connect(config=settings) as tables:
+    partial = workspace.root / "partial"
+    with (
+        writing(partial),
+        scratch(partial) as spill,
+        duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": str(spill)}) as tables,
+    ):
         _declare(tables, recipe, workspace, names, classes)
         if flow:
             _turn_to_flow(tables, recipe, workspace, names)
