@@ -31,6 +31,7 @@ from omnisource.evidence.page import BEGIN, END, forest, load_rows
 from omnisource.media import write_video
 from omnisource.networks import is_spatial
 from omnisource.tables import read_table
+from omnisource.workspace import Workspace
 
 LABELS = {"tennis": ("backhand", "serve"), "home": ("walk", "lying")}
 
@@ -116,6 +117,22 @@ def test_cells_are_trained_once_and_survive(data: Path, tmp_path: Path, small: N
     kept.write_text("\n".join(lines) + '\n{"track": "tenn')  # cut off by a kill
     assert run_cells(track, data, tmp_path / "work", variants, [0, 1], track.folds) == cells
     assert len(kept.read_text().splitlines()) == len(lines) + 1
+
+
+def test_a_held_out_split_is_calibrated_on(data: Path, tmp_path: Path, small: None) -> None:
+    def sections(media: Path, place: Path, fold: int) -> dict[str, Any]:
+        given = dict(track_of("tennis-val").sections(media, place, fold))
+        given["sources"]["target"]["val"] = {"rank": {"below": 0.25}}  # these files have two folds, one is tested on
+        return given
+
+    track = replace(track_of("tennis-val"), sections=sections)
+    base = track.recipe((data / "tennis").resolve(), tmp_path / "look", 0)
+    name = "thresholds by class: 70 % of held-out samples right"
+    precise = next(one for one in variants_of(base) if one.name == name)
+    (cell,) = run_cells(track, data, tmp_path / "work", [precise], [0], [0])
+    assert cell.tested == 16
+    record = Workspace(tmp_path / "work/tennis-val/fold-0/workspace").record("calibrate")
+    assert record is not None and record.counts["samples"] == 4
 
 
 def test_what_cells_amount_to(tmp_path: Path) -> None:
@@ -255,6 +272,8 @@ def test_the_questions_fit_the_student(data: Path, tmp_path: Path) -> None:
     assert {"positives only", "mean consensus"} <= flat and not {"still", "homography-per-class"} & flat
     assert {"still", "translate-random", "translate-constant", "homography-per-class"} <= deep & world
     assert not {"positives only", "mean consensus", "homography"} & (deep | world)
+    held_out = names("tennis-val") - names("tennis-full")
+    assert len(held_out) == 3 and all("held-out" in name or "fitted" in name for name in held_out)
     assert "agree, t = 0.3" in world - flat, "it is what tennis starts from"
 
 

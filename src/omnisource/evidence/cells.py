@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from omnisource.clips import fit_camera_stage
-from omnisource.curate import dedupe, probe, score, select
+from omnisource.curate import calibrate, dedupe, probe, score, select
 from omnisource.evidence.features import test_on_features
 from omnisource.evidence.tracks import Track
 from omnisource.evidence.variants import Variant
@@ -158,6 +158,8 @@ def _selected(work: _Work, workspace: Workspace) -> _Work:
     """Selects for a cell, which several share, and says how well."""
     if not work.sources:
         return replace(work, root=workspace.root)
+    if work.recipe.select.calibrate.held_out:
+        calibrate(work.recipe, workspace)
     select(work.recipe, workspace)
     return replace(_judged(work, work.recipe, workspace), root=workspace.root)
 

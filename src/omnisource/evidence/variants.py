@@ -117,6 +117,11 @@ def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
         ask(beyond, f"+{name}, {full}", fully, of=(name,))
     surest = {rule: "agree" if queried else "teacher", least: 0.0, "select.calibrate.quantile": 0.3}
     ask(beyond, "thresholds by class: its surest 30 %", surest)
+    if any(recipe.sources[name].val for name in recipe.target_sources):
+        for share in (0.7, 0.9):
+            precise = {"select.calibrate.precision": share}
+            ask(beyond, f"thresholds by class: {100 * share:.0f} % of held-out samples right", precise)
+        ask(beyond, f"{full}, fitted temperature", fully | {"select.calibrate.temperature": True})
     if not recipe.student.trunk_views:
         ask(beyond, "batch-norm statistics per source", {"student.norm_per_source": True})
     if recipe.student.network.options.get("consensus", "mean") != "mean":
