@@ -78,7 +78,7 @@ def run_cells(
             for number, (_, cell) in enumerate(side_by_side(_measure, todo, min(jobs, len(todo))), 1):
                 kept.add(cell)
                 told = f"{cell.variant}, seed {cell.seed}: {100 * cell.top1:.1f}"
-                console.print(f"{track.name}  fold {fold}  {number}/{len(todo)}  {told}", markup=False)
+                console.print(f"{track.name}  fold {fold}  {number}/{len(todo)}  {told}", markup=False, soft_wrap=True)
         found += [replace(kept[work.key], variant=work.variant) for work in planned]
         console.print(f"{track.name}: {len(found)}/{total} cells", markup=False)
     return found
