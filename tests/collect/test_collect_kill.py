@@ -42,10 +42,14 @@ def start(folder: Path, *options: str) -> "subprocess.Popen[bytes]":
 
 
 def kill_and_resume(site: Site, folder: Path, count: int, kills: int, delay_s: float) -> None:
+    allowed = 0  # requests that are answered at once; what comes after waits, so that no run ends before it is killed
+
     async def picture(request: Request, writer: object) -> None:
         import asyncio
 
         await asyncio.sleep(delay_s)
+        while site.asked.total() > allowed:
+            await asyncio.sleep(0.01)
         writer.write(answer(200, jpeg(int(request.path[1:-4]), size=8)))  # type: ignore[attr-defined]
 
     site.routes = {f"/{i}.jpg": picture for i in range(count)}
@@ -54,6 +58,7 @@ def kill_and_resume(site: Site, folder: Path, count: int, kills: int, delay_s: f
     chance = random.Random(0)
     finished: dict[str, int] = {}  # done URL -> requests for it when it was seen done
     for _ in range(kills):
+        allowed = site.asked.total() + count // (kills + 2)
         process = start(folder)
         known = len(done_urls(folder / "work"))
         while process.poll() is None and len(done_urls(folder / "work")) == known:
@@ -61,10 +66,12 @@ def kill_and_resume(site: Site, folder: Path, count: int, kills: int, delay_s: f
         time.sleep(chance.uniform(0.0, 0.4))
         process.send_signal(signal.SIGKILL)
         process.wait()
-        time.sleep(2 * delay_s)  # the site answers what was asked already
+        allowed = site.asked.total()
+        time.sleep(2 * delay_s + 0.02)  # the site answers what was asked already
         for url in done_urls(folder / "work"):
             finished.setdefault(url, site.asked[url.removeprefix(site.url)])
     assert 0 < len(finished) < count, "the kills must fall in the middle of the work"
+    allowed += 2 * count
     last = start(folder)
     assert last.wait(timeout=240) == 0, last.stderr and last.stderr.read()
     again = {url for url, asked in finished.items() if site.asked[url.removeprefix(site.url)] != asked}
