@@ -211,7 +211,7 @@ def test_a_file_that_changes_while_it_is_read(tmp_path, change, monkeypatch):
     path = make_video(tmp_path / "changes.mp4", 5)
     other = make_video(tmp_path / "other.mp4", 2)
 
-    def hash_then_change(source: Source, deadline: float) -> str:  # between the hash and the decoding, whatever the speed
+    def hash_then_change(source: Source, deadline: float) -> str:  # whatever the speed, between the two
         sha256 = file_sha256(source, deadline)
         if change == "vanish":
             path.unlink()
