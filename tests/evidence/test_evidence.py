@@ -28,12 +28,13 @@ from omnisource.evidence import (
 )
 from omnisource.evidence.cells import recipe_of
 from omnisource.evidence.page import BEGIN, END, forest, load_rows
+from omnisource.ingest import ingest
 from omnisource.media import write_video
 from omnisource.networks import is_spatial
 from omnisource.tables import read_table
-from omnisource.workspace import Workspace
+from omnisource.workspace import Workspace, open_workspace
 
-LABELS = {"tennis": ("backhand", "serve"), "home": ("walk", "lying")}
+LABELS = ("backhand", "serve")
 
 
 def film(path: Path, label: int, number: int) -> None:
@@ -59,7 +60,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
     tennis = root / "tennis"
     target, images, clips, long = [], [], [], []
-    for label, name in enumerate(LABELS["tennis"]):
+    for label, name in enumerate(LABELS):
         for number in range(16):
             path = f"target/{name}{number}.mp4"
             film(tennis / path, label, 100 * label + number)
@@ -77,6 +78,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         long.append({"path": f"untrimmed/{name}.mp4", "query": name})
     for file, rows in (("target", target), ("images", images), ("clips", clips), ("untrimmed", long)):
         table(tennis / f"{file}.csv", rows)
+    (root / "home").mkdir()
+    videos = [{"video": f"{room}-{fold}", "layout": room, "fold": fold} for room in ("01", "02") for fold in range(4)]
+    for video in videos:
+        video["path"] = f"clips/{video['video']}.mp4"
+        for path in (video["path"], f"untrimmed/{video['video']}.mp4"):
+            film(root / "home" / str(path), 0, 0)
+    table(root / "home/target.csv", [video | {"label": "walk"} for video in videos])
     return root
 
 
@@ -92,7 +100,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
     plain = tracks.training
     monkeypatch.setattr(tracks, "training", tiny)
-    monkeypatch.setattr(tracks, "_TENNIS", list(LABELS["tennis"]))
+    monkeypatch.setattr(tracks, "_TENNIS", list(LABELS))
 
 
 def test_cells_are_trained_once_and_survive(data: Path, tmp_path: Path, small: None) -> None:
@@ -242,8 +250,6 @@ def test_other_teachers_score_in_a_workspace_of_their_own(tmp_path: Path, tiny_w
 
 def test_every_variant_is_a_valid_recipe(data: Path, tmp_path: Path) -> None:
     for track in TRACKS:
-        if track.folder == "home":
-            continue
         base = track.recipe(track.media(data, tmp_path, 0), tmp_path / track.name, 0)
         assert base.student.trunk_views or not is_spatial(base.student.network.name)
         variants = variants_of(base)
@@ -254,6 +260,26 @@ def test_every_variant_is_a_valid_recipe(data: Path, tmp_path: Path) -> None:
             assert variant.against in names
             recipe = recipe_of(base, variant)
             assert recipe.planned_runs()["cell"].sources == [*base.target_sources, *variant.sources]
+
+
+@pytest.mark.parametrize("name", ["home", "home-moved"])
+def test_no_video_at_home_is_tested_and_learned_from(name: str, data: Path, tmp_path: Path) -> None:
+    track, tested = track_of(name), []
+    for fold in track.folds:
+        recipe = track.recipe(track.media(data, tmp_path, fold), tmp_path / str(fold), fold)
+        recipe = recipe.model_copy(update={"unlabelled_classes": "allow"})
+        with open_workspace(tmp_path / f"{fold}/work") as workspace:
+            ingest(recipe, workspace)
+            rows = read_table(workspace.table("samples")).to_pylist()
+        films = {role: {Path(row["uri"]).stem for row in rows if role in (row["source"], row["split"])}
+                 for role in ("train", "test", "untrimmed")}  # fmt: skip
+        assert films["train"] - films["untrimmed"] and films["untrimmed"] and films["test"]
+        assert not films["test"] & (films["train"] | films["untrimmed"])
+        if name == "home-moved":
+            rooms = {role: {video[:2] for video in names} for role, names in films.items()}
+            assert rooms["test"] == rooms["untrimmed"] and len(rooms["test"]) == 1
+        tested += films["test"]
+    assert len(tested) == len(set(tested)) == 8
 
 
 def test_a_variant_that_is_not_there_is_named(data: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The datasets on which the method is measured: for each fold of each a recipe, as anybody would write it."""
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import as_file, files
@@ -168,24 +168,30 @@ def _tennis_30(data: Path, place: Path, fold: int) -> dict[str, Any]:
 def _home(data: Path, place: Path, fold: int) -> dict[str, Any]:
     """One fold is tested on, the next is labelled, the untrimmed videos of the other two stand for the web."""
     web = [(fold + 2) % 4, (fold + 3) % 4]
-    videos = sorted({f"{row['video']}.mp4" for row in _rows(data / "target.csv") if int(row["fold"]) in web})
+    target = {"exclude": {"fold": web}, "test": {"fold": fold}}
+    return _rooms({"target": target}, {row["video"] for row in _rows(data / "target.csv") if int(row["fold"]) in web})
+
+
+def _home_moved(data: Path, place: Path, fold: int) -> dict[str, Any]:
+    """Labelled in one room, tested in the other, of which the untrimmed videos of two folds stand for the web."""
+    labelled, room = ("01", "02") if fold < 2 else ("02", "01")
+    half = [2 * (fold % 2), 2 * (fold % 2) + 1]  # of the folds: tested on
+    target = {"where": {"layout": labelled}}
+    test = {"where": {"layout": room, "fold": half}, "split": "test"}
+    rows = [row for row in _rows(data / "target.csv") if row["layout"] == room and int(row["fold"]) not in half]
+    return _rooms({"target": target, "test": test}, {row["video"] for row in rows})
+
+
+def _rooms(target: Mapping[str, Sections], web: Set[str]) -> dict[str, Any]:
+    """What the splits of `home` share. web: names of the videos that stand for it."""
+    listed = {"role": "target", "path": "target.csv", "columns": {"group": "video"}}
+    untrimmed = {"role": "web", "format": "untrimmed", "path": "untrimmed", "layout": "files"}
+    where = {"path": sorted(f"{video}.mp4" for video in web)}
     return {
         "classes": _HOME,
         "sources": {
-            "target": {
-                "role": "target",
-                "path": "target.csv",
-                "columns": {"group": "video"},
-                "exclude": {"fold": web},
-                "test": {"fold": fold},
-            },
-            "untrimmed": {
-                "role": "web",
-                "format": "untrimmed",
-                "path": "untrimmed",
-                "layout": "files",
-                "where": {"path": videos},
-            },
+            **{name: {**listed, **rows} for name, rows in target.items()},
+            "untrimmed": {**untrimmed, "where": where},
         },
         "truth": {"segments": "segments.csv", "min_overlap": 0.5},
         "score": {"window_s": 5.0, "hop_s": 2.5},  # about as long as the labelled clips
@@ -206,12 +212,14 @@ _FULL = "seven tennis strokes, all training groups labelled"
 _FEW = "the same with labels for three tenths of the groups; the other training clips are web clips"
 _HELD_OUT = "the same with a fourth of the labelled groups held out, to calibrate on"
 _ROOMS = "eight household actions under a ceiling camera; web: untrimmed videos"
+_MOVED = "the same, labelled in one room and tested in the other; web: untrimmed videos of the other"
 _DEEP = "; 3D student"
 TRACKS = (
     Track("tennis-full", _FULL, "tennis", (0, 1, 2, 3, 4), partial(_flat, _tennis)),
     Track("tennis-30", _FEW, "tennis", (0, 1, 2, 3, 4), partial(_flat, _tennis_30)),
     Track("tennis-val", _HELD_OUT, "tennis", (0, 1, 2, 3, 4), partial(_flat, _tennis_val)),
     Track("home", _ROOMS, "home", (0, 1, 2, 3), partial(_flat, _home)),
+    Track("home-moved", _MOVED, "home", (0, 1, 2, 3), partial(_flat, _home_moved)),
     Track("world", "eight drawn actions, every fold another world; 3D student", None, (0, 1, 2, 3, 4), _world),
     Track("tennis-full-3d", _FULL + _DEEP, "tennis", (0, 1, 2, 3, 4), partial(_deep, _tennis)),
     Track("tennis-30-3d", _FEW + _DEEP, "tennis", (0, 1, 2, 3, 4), partial(_deep, _tennis_30)),

@@ -74,8 +74,9 @@ def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
     for ratio in (0.25, 0.5, 2.0):
         ask(balance, f"web 1 : {ratio}", {"student.batch.ratio": {}, "student.batch.web_ratio": ratio})
     for power in (0.5, 0.2, 0.0):
-        powers = {name: {"power": power} for name in web}
-        ask(balance, f"classes resampled by N^{power}", {"student.resample": powers}, "2D: none 71.5, 0.2 72.0")
+        powers = {"student.resample": {name: {"power": power} for name in web}}
+        ask(balance, f"classes resampled by N^{power}", powers, "2D: none 71.5, 0.2 72.0")
+        ask(balance, f"unfiltered, classes resampled by N^{power}", powers | {rule: "all"})
     mixing = "does mixup help?"
     paper = "3D from scratch 72.9 -> 73.3; ImageNet 73.8 -> 73.6"
     ask(mixing, "cross-dataset mixup", {"student.mixup": {"kind": "cross", "alpha": 0.2}}, paper)
