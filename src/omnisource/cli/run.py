@@ -1,6 +1,6 @@
 """`omnisource run`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -53,11 +53,11 @@ def results_table(summaries: Sequence["RunSummary"]) -> Table:
     how = "t over trainings" if several else "bootstrap over samples"
     table = Table(
         title=f"top-1 on {summaries[0].samples} test samples, 95 % intervals: {how}",
-        caption=_lists(summaries),
+        caption="\n".join([*_of_each(summaries, _scored), *_of_each(summaries, _tested_on)]),
         title_justify="left",
         caption_justify="left",
     )
-    for name in ("trained on", "top-1", "interval", "gain", "interval", "trainings", "scored"):
+    for name in ("trained on", "top-1", "interval", "gain", "interval", "trainings"):
         table.add_column(name, justify="left" if name == "trained on" else "right")
     for row in summaries:
         gain = "" if row.gain is None else f"{100 * row.gain:+.1f}"
@@ -68,17 +68,23 @@ def results_table(summaries: Sequence["RunSummary"]) -> Table:
             gain,
             _span(row.gain_t_interval or row.gain_interval),
             str(row.trainings),
-            f"{row.samples} of {row.samples + row.failed}",
         )
     return table
 
 
-def _lists(summaries: Sequence["RunSummary"]) -> str:
-    """The hashes of the test lists: in one line where all runs were tested on the same, as they should be."""
-    lists = {row.run: " ".join(row.list_hashes) for row in summaries}
-    if len(set(lists.values())) == 1:
-        return f"test list {next(iter(lists.values()))}"
-    return "\n".join(f"test list of {run}: {hashes}" for run, hashes in lists.items())
+def _of_each(summaries: Sequence["RunSummary"], say: Callable[["RunSummary"], str]) -> list[str]:
+    """What is said of every run: in one line where it is the same of all, as it should be."""
+    said = {row.run: say(row) for row in summaries}
+    same = len(set(said.values())) == 1
+    return [next(iter(said.values()))] if same else [f"{run}: {text}" for run, text in said.items()]
+
+
+def _scored(row: "RunSummary") -> str:
+    return f"{row.samples} of {row.samples + row.failed} scored"
+
+
+def _tested_on(row: "RunSummary") -> str:
+    return f"test list {' '.join(row.list_hashes)}"
 
 
 def _span(interval: tuple[float, float] | None) -> str:
