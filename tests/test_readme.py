@@ -46,7 +46,7 @@ def blocks(language: str) -> str:
     return "\n".join(re.findall(rf"```{language}\n(.*?)```", README, flags=re.S))
 
 
-def test_the_commands(folder: Path) -> None:
+def test_the_commands_and_the_python(folder: Path) -> None:
     commands = [line for line in blocks("sh").splitlines() if line.startswith("omnisource ")]
     assert [shlex.split(line)[1] for line in commands] == ["init", "run"]
     for line in commands:
@@ -57,9 +57,7 @@ def test_the_commands(folder: Path) -> None:
         assert done.returncode == 0, done.stderr
     assert "report:" in done.stderr
     assert (folder / "workspaces/project/report/index.html").exists()
-
-
-def test_the_python(folder: Path) -> None:
+    # The lines of Python go on where the commands ended.
     code = blocks("python")
     assert '"student.epochs=5"' in code
     code = code.replace('["student.epochs=5"]', repr(QUICK)) + "\nassert report.exists()\n"
