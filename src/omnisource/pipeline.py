@@ -1,6 +1,7 @@
 """`run`: the stages of a recipe in order, and independent trainings side by side.
 
-    ingest -> probe -> dedupe -> teachers -> score (-> calibrate) -> select -> camera -> flow -> students -> tests
+    ingest -> probe -> dedupe -> teachers (-> judges) -> score (-> calibrate) -> select -> camera -> flow
+    -> students -> tests
     (-> students as teachers: score -> select -> students -> tests, for runs with a `teacher`) -> report
 
 A stage that is current does nothing, so the same call continues a run that was interrupted anywhere.
@@ -23,7 +24,7 @@ from omnisource.recipe import Recipe, Training
 from omnisource.workspace import StageRecord, Workspace, default_workspace, open_workspace
 
 Tell = Callable[[StageRecord], None]
-Job = tuple[str, str, int]  # what ("teacher" or "student"), its name, its seed
+Job = tuple[str, str, int]  # what ("teacher", "judge" or "student"), its name, its seed (a judge's part left out)
 Work = TypeVar("Work")
 Done = TypeVar("Done")
 
@@ -56,12 +57,17 @@ def run_in(recipe: Recipe, workspace: Workspace, *, jobs: int | None, tell: Tell
     from omnisource.flow import compute_flow
     from omnisource.ingest import ingest
     from omnisource.report import write_report
+    from omnisource.train import target_parts
 
     tell(ingest(recipe, workspace))
     tell(probe(recipe, workspace))
     if recipe.web_sources:
         tell(dedupe(recipe, workspace))
         _train(recipe, workspace, [("teacher", name, recipe.seed) for name in used_teachers(recipe)], jobs, tell)
+        if recipe.select.calibrate.crossed:
+            parts = range(len(target_parts(recipe, workspace)))
+            judges = [("judge", name, part) for name in used_teachers(recipe) for part in parts]
+            _train(recipe, workspace, judges, jobs, tell)
         _look(recipe, workspace, tell)
         if needs_camera(recipe):
             tell(fit_camera_stage(recipe, workspace))
@@ -155,7 +161,7 @@ def train_and_test(recipe: Recipe, root: Path, job: Job) -> list[StageRecord]:
     import torch
 
     from omnisource.evaluate import test_run
-    from omnisource.train import train_student, train_teacher
+    from omnisource.train import train_judge, train_student, train_teacher
 
     kind, name, seed = job
     workspace = Workspace(root)
@@ -164,6 +170,8 @@ def train_and_test(recipe: Recipe, root: Path, job: Job) -> list[StageRecord]:
         torch.set_num_threads(threads)
     if kind == "teacher":
         return [train_teacher(recipe, workspace, name)]
+    if kind == "judge":
+        return [train_judge(recipe, workspace, name, seed)]
     return [train_student(recipe, workspace, name, seed), test_run(recipe, workspace, name, seed)]
 
 
@@ -181,7 +189,7 @@ def default_jobs(trainings: Sequence[Training]) -> int:
 
 def _training(recipe: Recipe, job: Job) -> Training:
     kind, name, _ = job
-    if kind == "teacher":
+    if kind in ("teacher", "judge"):
         return recipe.teachers[name]
     if name not in recipe.planned_runs():
         raise UserError(f"recipe {recipe.name}: no run '{name}'; runs are: {', '.join(recipe.planned_runs())}")

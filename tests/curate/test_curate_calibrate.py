@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from omnisource.curate import select, what_if
-from omnisource.curate.calibrate import NEVER, fit, fit_temperature, negative_log_likelihood, precise_threshold
+from omnisource.curate.calibrate import (
+    NEVER,
+    fit,
+    fit_temperature,
+    match_temperature,
+    mean_confidence,
+    negative_log_likelihood,
+    precise_threshold,
+)
 from omnisource.curate.decide import decide, quantile_thresholds
 from omnisource.curate.units import units
 from omnisource.errors import UserError
@@ -50,6 +58,19 @@ def test_a_teacher_that_is_always_or_never_right_gets_the_limits() -> None:
     probs = np.array([[0.7, 0.2, 0.1]] * 5)
     assert fit_temperature(probs, np.zeros(5, int)) == pytest.approx(0.02)
     assert fit_temperature(probs, np.full(5, 2)) == pytest.approx(50.0)
+
+
+@pytest.mark.parametrize("accuracy", [0.5, 0.7, 0.8])
+def test_a_matched_teacher_is_as_sure_of_the_web_as_it_is_right(accuracy: float) -> None:
+    probs, _ = drawn(2000)
+    found = match_temperature(probs, accuracy)
+    assert 0.4 < found < 20 and mean_confidence(probs, found) == pytest.approx(accuracy, abs=1e-6)
+
+
+def test_a_matched_temperature_has_bounds() -> None:
+    probs, _ = drawn(200)
+    assert match_temperature(probs, 1.0) == pytest.approx(0.4), "the query must not fall silent"
+    assert match_temperature(probs, 0.1) == pytest.approx(20.0)
 
 
 @given(
@@ -161,6 +182,24 @@ def test_temperatures_of_teachers_are_told_apart_and_applied_before_they_are_ave
     assert kept == record.counts["kept"] and 500 < kept < 2500
 
 
+def test_temperatures_are_matched_with_the_web(workspace: Workspace) -> None:
+    recipe = a_recipe(workspace.root, rule="all", label="soft", calibrate={"temperature": "matched", "split": "cross"})
+    measured = select(recipe, workspace).counts["temperatures"]
+    held, web = (read_table(workspace.table(name)).to_pylist() for name in ("calibration", "scores"))
+    truth = {row["sample_id"]: row["label"] for row in read_table(workspace.table("samples")).to_pylist()}
+    for teacher, drawn_sharper in (("a", 3.0), ("b", 2.0)):
+        found = measured[teacher]["image"]
+        right = np.mean(
+            [CLASSES[r["top_classes"][0]] == truth[r["sample_id"]] for r in held if r["teacher"] == teacher]
+        )
+        probs = np.array([row["probs"] for row in web if row["teacher"] == teacher], np.float64)
+        assert found["right"] == pytest.approx(right, abs=1e-4) and found["web"] == found["samples"] == 3000
+        assert found["sure_before"] == pytest.approx(mean_confidence(probs, 1.0), abs=1e-4)
+        assert found["sure_after"] == pytest.approx(right, abs=1e-3) and found["sure_before"] > right + 0.05
+        # Labels are drawn from what an honest teacher says, on the web as on the target: both ways find that one.
+        assert found["T"] == pytest.approx(drawn_sharper, rel=0.15)
+
+
 def test_what_is_kept_is_as_precise_as_it_was_calibrated_to_be(workspace: Workspace) -> None:
     """The web's queries are drawn as the target's labels are, so its precision is known too."""
     kept = {}
@@ -259,5 +298,9 @@ def test_off_by_default_and_wrong_settings_are_named(workspace: Workspace, tmp_p
         Select.model_validate({"rule": "all", "calibrate": {"quantile": 0.5}})
     with pytest.raises(ValidationError, match="trained on that split"):
         a_recipe(tmp_path, calibrate={"split": "train"})
+    rounds = {"first": {"sources": ["target", "web"]}, "again": {"sources": ["target", "web"], "teacher": "first"}}
+    with pytest.raises(ValidationError, match=r"runs\.again\.teacher: students are not trained once more"):
+        values = a_recipe(tmp_path, calibrate={"temperature": True, "split": "cross"}).model_dump(mode="json")
+        Recipe.model_validate(values | {"runs": rounds})
     with pytest.raises(UserError, match="'swim', which is not in the class list"):
         select(a_recipe(workspace.root, per_class={"swim": 0.5}), workspace)

@@ -22,6 +22,7 @@ from omnisource.ingest import ingest
 from omnisource.networks import Meta, create, load_checkpoint, save_checkpoint, use_plain_form
 from omnisource.recipe import Recipe
 from omnisource.tables import SCORES, Journal, read_table
+from omnisource.train import target_parts
 from omnisource.workspace import Workspace, open_workspace
 
 CLASSES = ["jump", "wave"]
@@ -336,6 +337,32 @@ def test_held_out_target_samples_are_scored_like_web_samples(
     # three seconds at one frame a second
     assert kinds[("image", "image")] == kinds[("image", "frame")] == 2 * 3
     assert set(select(mine, other).counts["temperatures"]) == {"image", "video"}
+
+
+def test_training_samples_are_judged_by_teachers_that_never_saw_them(media: Path, tmp_path: Path) -> None:
+    mine = a_recipe(media, select={"calibrate": {"temperature": "matched", "split": "cross"}})
+    place = a_workspace(tmp_path, mine)
+    parts = target_parts(mine, place)
+    assert [len(part) for part in parts] == [1, 1]
+    with pytest.raises(UserError, match="needs 'train-teacher-image~0'"):
+        calibrate(mine, place)
+    for name in mine.teachers:
+        network, meta = load_checkpoint(place.run_dir(f"teacher-{name}") / "last.safetensors")
+        for number in range(len(parts)):
+            torch.nn.init.constant_(network.head.weight, 0.0)
+            # Its certainty tells which judge it was: the classes here are `wave`, `jump`.
+            network.head.bias.data = torch.tensor([0.0, 1.0 + number])
+            save_checkpoint(place.run_dir(f"teacher-{name}~{number}") / "last.safetensors", network, meta)
+            place.run_stage(f"train-teacher-{name}~{number}", settings={}, after=[], outputs=[], work=lambda _: {})
+    record = calibrate(mine, place, Engine(workers=1))
+    rows = read_table(place.table("calibration")).to_pylist()
+    assert record.counts == {"samples": 2, "rows": len(rows), "split": "cross"}
+    assert {(row["teacher"], row["unit"]) for row in rows} == {
+        ("image", "frame"), ("image", "image"), ("video", "clip"), ("video", "window")
+    }  # fmt: skip
+    for row in rows:
+        part = next(number for number, names in enumerate(parts) if row["sample_id"] in names)
+        assert row["probs"][0] == pytest.approx(1 / (1 + np.exp(-1.0 - part)), abs=1e-5)
 
 
 def test_a_target_without_held_out_samples_is_named(tmp_path: Path, recipe: Recipe, workspace: Workspace) -> None:

@@ -40,7 +40,7 @@ def train(
 
     On several GPUs: torchrun --nproc-per-node 8 -m omnisource train RECIPE NAME
     """
-    from omnisource.train import train_student, train_teacher
+    from omnisource.train import target_parts, train_judge, train_student, train_teacher
 
     if allow_changed and anew:
         raise UserError("--allow-changed and --anew contradict each other; give one")
@@ -50,6 +50,9 @@ def train(
         for name in wanted:
             if name in loaded.teachers:
                 say(train_teacher(loaded, place, name, changed))
+                if loaded.select.calibrate.crossed:
+                    for part in range(len(target_parts(loaded, place))):
+                        say(train_judge(loaded, place, name, part, changed))
             elif name in loaded.planned_runs():
                 for one in seed or loaded.seeds:
                     say(train_student(loaded, place, name, one, changed))

@@ -1,7 +1,7 @@
 """Calibration: what a teacher's probabilities are worth on target samples that no training saw (ours, not the paper's).
 
-`calibrate` scores held-out target samples with the teachers, as if they were web samples; `select` fits to these rows
-one temperature for each teacher and unit, and for each class the threshold above which the teacher is right often
+`calibrate` scores held-out target samples with the teachers, as if they were web samples; `select` finds with these
+rows one temperature for each teacher and unit, and for each class the threshold above which the teacher is right often
 enough.
 """
 
@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from omnisource.curate.decide import Threshold
 from omnisource.curate.engine import LOCAL, Engine
 from omnisource.curate.samples import Sample, Samples
-from omnisource.curate.score import score_samples, score_settings, trained_here, units_by_teacher
+from omnisource.curate.score import score_samples, score_settings, units_by_teacher
 from omnisource.curate.teacher import load_teacher
 from omnisource.curate.units import units
 from omnisource.errors import UserError
@@ -28,22 +28,28 @@ from omnisource.progress import track
 from omnisource.recipe import Recipe, Select
 from omnisource.recipe.curation import Unit
 from omnisource.tables import SCORES, Journal, view_table, write_table
+from omnisource.train import target_parts
 from omnisource.workspace import StageRecord, Workspace
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
 NEVER = 2.0  # a threshold that no probability reaches
+_KEYS = ("sample_id", "teacher", "unit", "start_s")
 _STILL = ("image", "frame")  # units of one picture
 _HALVINGS = 60  # of the interval in which a temperature is sought,
-_RANGE = (0.02, 50.0)  # this one
+_RANGE = (0.02, 50.0)  # this one,
+_MATCHED = (0.4, 20.0)  # or this one: a teacher that is always right there must not silence the query on the web
+_WEB = 50_000  # scores of web units, about, on which a temperature is matched
 
 
 def calibrate(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> StageRecord:
     """Writes the table `calibration`: SCORES of the target's held-out samples; `query_prob` is that of the true class.
 
-    Held out is the target's split `select.calibrate.split`: `val`, on which nothing is trained. A sample stands for
-    every unit that a teacher scores: a video's 1-FPS frames for images and frames, the video for clips and windows.
+    Held out is the target's split `select.calibrate.split`: `val`, on which nothing is trained; or `cross`, the
+    training samples, each judged by a teacher that was trained without its part of them (`train_judge`). A sample
+    stands for every unit that a teacher scores: a video's 1-FPS frames for images and frames, the video for clips and
+    windows.
 
     Raises:
         UserError: the target has no such samples, or a teacher is not there.
@@ -52,39 +58,48 @@ def calibrate(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> S
     split = recipe.select.calibrate.split
     fully = recipe.model_copy(update={"score": recipe.score.model_copy(update={"probs": True, "features": False})})
     stage, path = recipe.scored_by("calibrate"), workspace.table(recipe.scored_by("calibration"))
+    parts = target_parts(recipe, workspace) if split == "cross" and any(n in recipe.teachers for n in wanted) else []
+
+    def judges(name: str) -> Sequence[int | None]:
+        """By part left out, the trainings of a teacher that judge; None is the teacher itself, for all samples."""
+        return range(len(parts)) if parts and name in recipe.teachers else [None]
 
     def work(mark: str) -> Mapping[str, Any]:
-        samples = list(Samples(workspace, "target", splits=[split]))
+        samples = list(Samples(workspace, "target", splits=["train" if split == "cross" else split]))
         if not samples:
             raise UserError(
                 f"select.calibrate needs held-out target samples, but none is in the split '{split}'; "
                 "give a target source `split` or `val` conditions"
             )
-        journal = Journal(workspace.partial(stage), SCORES, ["sample_id", "teacher", "unit", "start_s"], mark)
-        done = journal.done("teacher")
+        tables = []
         for name, kinds in wanted.items():
-            if name not in done:
-                teacher = load_teacher(recipe, workspace, name, classes)
-                journal.append(
-                    row | {"unit": unit}
-                    for kind in (_STILL, ("clip", "window"))
-                    if (mine := [unit for unit in kinds if unit in kind])
-                    for rows in track(
-                        score_samples(fully, teacher, *_shown(samples, mine), engine.workers),
-                        len(samples),
-                        f"calibrate {name}",
+            for part in judges(name):
+                shown = samples if part is None else [sample for sample in samples if sample.sample_id in parts[part]]
+                journal = Journal(workspace.partial(stage) / recipe.training_of(name, part), SCORES, _KEYS, mark)
+                if not journal.done("teacher"):
+                    teacher = load_teacher(recipe, workspace, name, classes, part)
+                    told = f"calibrate {name}" + ("" if part is None else f", part {part + 1} of {len(parts)}")
+                    journal.append(
+                        row | {"unit": unit}
+                        for kind in (_STILL, ("clip", "window"))
+                        if (mine := [unit for unit in kinds if unit in kind])
+                        for rows in track(
+                            score_samples(fully, teacher, *_shown(shown, mine), engine.workers), len(shown), told
+                        )
+                        for row in rows
+                        for unit in mine
                     )
-                    for row in rows
-                    for unit in mine
-                )
-        table = journal.table()
+                tables.append(journal.table())
+        table = pa.concat_tables(tables) if tables else SCORES.empty_table()
+        table = table.take(pc.sort_indices(table, sort_keys=[(key, "ascending") for key in _KEYS]))
         write_table(path, table)
         return {"samples": len(samples), "rows": table.num_rows, "split": split}
 
+    trained = [f"train-{recipe.training_of(n, part)}" for n in wanted if n in recipe.teachers for part in judges(n)]
     return workspace.run_stage(
         stage,
         settings=score_settings(fully, wanted) | {"split": split},
-        after=["ingest", "probe", *trained_here(recipe, wanted)],
+        after=["ingest", "probe", *trained],
         outputs=[path],
         work=work,
     )
@@ -109,26 +124,26 @@ class Fitted:
 
 
 def fit(recipe: Recipe, workspace: Workspace) -> Fitted:
-    """Fits what `select.calibrate` asks for to the table `calibration`."""
+    """Fits what `select.calibrate` asks for to the table `calibration`, and matches it with the table `scores`."""
     settings, classes = recipe.select.calibrate, workspace.classes()
-    given: dict[tuple[str, str], float] = {}
-    if settings.temperature is not False and settings.temperature is not True:
-        given = {
-            (name, unit): settings.temperature for name, kinds in units_by_teacher(recipe).items() for unit in kinds
-        }
+    temperatures: dict[tuple[str, str], float] = {}
+    if isinstance(settings.temperature, float):
+        for name, kinds in units_by_teacher(recipe).items():
+            temperatures |= dict.fromkeys([(name, unit) for unit in kinds], settings.temperature)
     if not settings.held_out:
-        return Fitted(given, [], {})
+        return Fitted(temperatures, [], {})
     scores, samples = workspace.table(recipe.scored_by("calibration")), workspace.table("samples")
     measured: dict[str, Any] = {}
-    temperatures = given
-    if settings.temperature is True:
+    if settings.temperature is True or settings.temperature == "matched":
         for (teacher, unit), (probs, truth) in _held_out(scores, samples, classes).items():
-            temperatures[teacher, unit] = value = fit_temperature(probs, truth)
+            if settings.temperature is True:
+                found = _fitted(probs, truth)
+            else:
+                web = _of_the_web(workspace.table(recipe.scored_by("scores")), teacher, unit, len(classes))
+                found = _matched(probs, truth, web)
+            temperatures[teacher, unit] = found["T"]
             measured.setdefault("temperatures", {}).setdefault(teacher, {})[unit] = {
-                "T": round(value, 4),
-                "samples": len(truth),
-                "nll_before": round(negative_log_likelihood(probs, truth, 1.0), 4),
-                "nll_after": round(negative_log_likelihood(probs, truth, value), 4),
+                key: round(value, 4) for key, value in found.items()
             }
     thresholds: list[Threshold] = []
     if settings.precision is not None:
@@ -138,6 +153,54 @@ def fit(recipe: Recipe, workspace: Workspace) -> Fitted:
         for t in thresholds:
             measured["thresholds"][t.unit][t.label] = round(t.value, 4) if t.value < NEVER else "never"
     return Fitted(temperatures, thresholds, measured)
+
+
+def _fitted(probs: F64, truth: I64) -> dict[str, float]:
+    value = fit_temperature(probs, truth)
+    return {
+        "T": value,
+        "samples": len(truth),
+        "nll_before": negative_log_likelihood(probs, truth, 1.0),
+        "nll_after": negative_log_likelihood(probs, truth, value),
+    }
+
+
+def _matched(probs: F64, truth: I64, web: F64) -> dict[str, float]:
+    right = float((probs.argmax(1) == truth).mean())
+    value = match_temperature(web, right) if len(web) else 1.0
+    return {
+        "T": value,
+        "samples": len(truth),
+        "right": right,
+        "web": len(web),
+        "sure_before": mean_confidence(web, 1.0) if len(web) else 0.0,
+        "sure_after": mean_confidence(web, value) if len(web) else 0.0,
+    }
+
+
+def match_temperature(probs: F64, accuracy: float) -> float:
+    """The T for which the largest of p^(1/T), scaled to sum to 1, is on average `accuracy`, or the nearest in range.
+
+    A teacher that hardly knows the web's classes is as sure of the web as one that does; on held-out samples it is
+    seen how often it is right, and it gets no more confidence than that, nor less.
+
+    Args:
+        probs: (N, classes) of web units.
+        accuracy: share of held-out samples of which the teacher's best class is right.
+    """
+    low, high = map(math.log, _MATCHED)
+    for _ in range(_HALVINGS):  # the mean confidence falls as T grows
+        middle = (low + high) / 2
+        if mean_confidence(probs, math.exp(middle)) >= accuracy:
+            low = middle
+        else:
+            high = middle
+    return math.exp((low + high) / 2)
+
+
+def mean_confidence(probs: F64, temperature: float) -> float:
+    """Mean over samples of the probability of the best class; arguments as for `fit_temperature`."""
+    return float(_powers(np.log(np.maximum(probs, 1e-12)), 1 / temperature).max(1).mean())
 
 
 def fit_temperature(probs: F64, truth: I64) -> float:
@@ -232,6 +295,23 @@ def _held_out(scores: Path, samples: Path, classes: Sequence[str]) -> dict[tuple
     found = {}
     for row in table.group_by(["teacher", "unit"]).aggregate([]).to_pylist():
         mine = table.filter((pc.field("teacher") == row["teacher"]) & (pc.field("unit") == row["unit"]))
-        probs = mine["probs"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float64)
-        found[row["teacher"], row["unit"]] = (probs.reshape(-1, len(classes)), mine["place"].to_numpy())
+        found[row["teacher"], row["unit"]] = (_array(mine["probs"], len(classes)), mine["place"].to_numpy())
+    return found
+
+
+def _of_the_web(scores: Path, teacher: str, unit: str, classes: int) -> F64:
+    """Probabilities (N, classes) of up to about `_WEB` units that a teacher scored, the same ones in any order."""
+    with duckdb.connect() as db:
+        view_table(db, "scores", scores)
+        query = """SELECT probs FROM scores WHERE teacher = $teacher AND unit = $unit AND status = 'ok'
+            AND probs IS NOT NULL AND hash(sample_id, start_s) % $step = 0 ORDER BY sample_id, start_s"""
+        mine = {"teacher": teacher, "unit": unit}
+        (count,) = db.execute(f"SELECT count(*) FROM ({query})", mine | {"step": 1}).fetchall()[0]
+        table = db.sql(query, params=mine | {"step": math.ceil(count / _WEB) or 1}).to_arrow_table()
+    return _array(table["probs"], classes)
+
+
+def _array(lists: pa.ChunkedArray, classes: int) -> F64:
+    flat = lists.combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float64)
+    found: F64 = flat.reshape(-1, classes)
     return found

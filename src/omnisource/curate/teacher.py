@@ -27,8 +27,13 @@ class Teacher:
     precision: Literal["fp32", "bf16", "fp16"]
 
 
-def load_teacher(recipe: Recipe, workspace: Workspace, name: str, classes: Sequence[str]) -> Teacher:
+def load_teacher(
+    recipe: Recipe, workspace: Workspace, name: str, classes: Sequence[str], without: int | None = None
+) -> Teacher:
     """Loads a teacher and matches its classes with the workspace's.
+
+    Args:
+        without: of the teachers that are trained here, the one that left out this part of the target.
 
     Raises:
         UserError: it is not trained yet, does not know a class, or its file does not fit.
@@ -36,7 +41,7 @@ def load_teacher(recipe: Recipe, workspace: Workspace, name: str, classes: Seque
     if name in recipe.foreign_teachers:
         return _foreign(recipe, name, classes)
     training = recipe.teachers[name]
-    path = workspace.run_dir(recipe.training_of(name)) / "last.safetensors"
+    path = workspace.run_dir(recipe.training_of(name, without)) / "last.safetensors"
     if not path.exists():
         raise UserError(f"{path}: teacher '{name}' is not trained yet; run `omnisource train`")
     network, meta = load_checkpoint(path)

@@ -13,12 +13,12 @@ from omnisource.evidence.features import test_on_features
 from omnisource.evidence.tracks import Track
 from omnisource.evidence.variants import Variant
 from omnisource.ingest import ingest
-from omnisource.pipeline import needs_camera, side_by_side, train_and_test
+from omnisource.pipeline import needs_camera, side_by_side, train_and_test, used_teachers
 from omnisource.progress import console
 from omnisource.recipe import Recipe, Run
 from omnisource.recipe.load import check, set_key
 from omnisource.report.numbers import Story
-from omnisource.train import train_student, train_teacher
+from omnisource.train import target_parts, train_judge, train_student, train_teacher
 from omnisource.workspace import Workspace, fingerprint, open_workspace
 
 _KINDS = ("window", "positive-negative")
@@ -158,6 +158,10 @@ def _selected(work: _Work, workspace: Workspace) -> _Work:
     """Selects for a cell, which several share, and says how well."""
     if not work.sources:
         return replace(work, root=workspace.root)
+    if work.recipe.select.calibrate.crossed:
+        for name in used_teachers(work.recipe):
+            for part in range(len(target_parts(work.recipe, workspace))):
+                train_judge(work.recipe, workspace, name, part)
     if work.recipe.select.calibrate.held_out:
         calibrate(work.recipe, workspace)
     select(work.recipe, workspace)

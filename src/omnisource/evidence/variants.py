@@ -106,6 +106,9 @@ def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
     # Where nobody searched the teacher is the only witness, and to count what it is sure of more only tells it twice.
     full, fully = (EVIDENCE, weighted) if queried else (BELIEVED, believed)
     ask(beyond, f"{full}, temperature 1.5", fully | {"select.calibrate.temperature": 1.5})
+    crossed = fully | {"select.calibrate.split": "cross"}
+    ask(beyond, f"{full}, cross-fitted temperature", crossed | {"select.calibrate.temperature": True})
+    ask(beyond, f"{full}, matched temperature", crossed | {"select.calibrate.temperature": "matched"})
     ask(beyond, "query as evidence without temperature, soft, p >= 0.3", {evidence: True, rule: "query", label: "soft"})
     kinds = {is_spatial(teacher.network.name): name for name, teacher in recipe.teachers.items()}
     if len(kinds) > 1:

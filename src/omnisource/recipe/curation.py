@@ -95,19 +95,27 @@ class Score(Section):
 class Calibrate(Section):
     """Ours, off by default: thresholds and probabilities that follow from data instead of being set by hand."""
 
-    # p becomes p^(1/T), scaled to sum 1. true: one T for each teacher and unit, fitted to held-out target samples; or
-    # a T for all, above 1 for teachers that are surer than they should be, as those of few labels are.
-    temperature: bool | Annotated[float, Field(gt=0, le=50)] = False
+    # p becomes p^(1/T), scaled to sum 1. A T for all, above 1 for teachers that are surer than they should be, as those
+    # of few labels are; or one T for each teacher and unit, found on held-out target samples: true fits it to them,
+    # matched makes the teacher on average as sure of the web as it is right there.
+    temperature: bool | Literal["matched"] | Annotated[float, Field(gt=0, le=50)] = False
     quantile: Annotated[float, Field(gt=0, le=1)] | None = None  # keep the surest of each source's units of a class
     # For each class the lowest threshold above which this share of held-out target samples is what the teacher says.
     precision: Share | None = None
     min_samples: Annotated[int, Field(ge=1)] = 5  # above a class's threshold; with fewer the class takes that of all
-    split: Literal["val", "train"] = "val"  # of the target; train only for teachers that never saw it
+    # Of the target: val, on which nothing is trained; cross: the training samples, a fifth at a time, each judged by
+    # teachers that are trained once more without it; train: only for foreign teachers, which never saw it.
+    split: Literal["val", "train", "cross"] = "val"
 
     @property
     def held_out(self) -> bool:
         """Whether held-out samples must be scored."""
-        return self.temperature is True or self.precision is not None
+        return self.temperature is True or self.temperature == "matched" or self.precision is not None
+
+    @property
+    def crossed(self) -> bool:
+        """Whether teachers are trained once more without a part of the target (`split: cross`)."""
+        return self.held_out and self.split == "cross"
 
     @model_validator(mode="after")
     def _one_at_most(self) -> "Calibrate":

@@ -78,6 +78,11 @@ class Recipe(Section):
             for source in run.sources:
                 if source not in self.sources:
                     raise ValueError(f"runs.{name} names the source '{source}', sources are: {', '.join(self.sources)}")
+            if run.teacher is not None and self.select.calibrate.crossed:
+                raise ValueError(
+                    f"runs.{name}.teacher: students are not trained once more for select.calibrate.split: cross; "
+                    "write val, or a number as temperature"
+                )
         earlier: list[str] = []
         for name, run in self.runs.items():
             if run.teacher is not None and run.teacher not in earlier:
@@ -161,9 +166,10 @@ class Recipe(Section):
         """The run whose students are the teachers here (`seen_by`), or None."""
         return self._students
 
-    def training_of(self, teacher: str) -> str:
-        """The name of the training behind a teacher."""
-        return f"teacher-{teacher}" if self._students is None else teacher
+    def training_of(self, teacher: str, without: int | None = None) -> str:
+        """The name of the training behind a teacher, or of the one that left out a part of the target."""
+        name = f"teacher-{teacher}" if self._students is None else teacher
+        return name if without is None else f"{name}~{without}"
 
     def scored_by(self, name: str) -> str:
         """The name of a stage or table about scores; those by students stand beside those by teachers."""

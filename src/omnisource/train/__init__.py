@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from omnisource.train.join import build_pool
+from omnisource.train.parts import target_parts
 from omnisource.train.plan import Plan, Slots
 from omnisource.train.pool import Pool, Unit
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from omnisource.train.begin import Changed, train
     from omnisource.train.listing import write_plan
     from omnisource.train.loop import TrainResult
-    from omnisource.train.stages import train_student, train_teacher
+    from omnisource.train.stages import train_judge, train_student, train_teacher
 
 __all__ = [
     "Changed",
@@ -21,7 +22,9 @@ __all__ = [
     "TrainResult",
     "Unit",
     "build_pool",
+    "target_parts",
     "train",
+    "train_judge",
     "train_student",
     "train_teacher",
     "write_plan",
@@ -32,6 +35,7 @@ _LAZY = {
     "Changed": "begin",
     "train": "begin",
     "TrainResult": "loop",
+    "train_judge": "stages",
     "train_student": "stages",
     "train_teacher": "stages",
     "write_plan": "listing",

@@ -6,7 +6,7 @@ are mapped into memory.
 """
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ def build_pool(
     split: str = "train",
     flow: bool = False,
     prepared: bool = False,
+    leave_out: Collection[str] = (),
 ) -> Pool:
     """Joins the tables into the units of a run.
 
@@ -65,6 +66,7 @@ def build_pool(
         split: of target samples.
         flow: read the target's flow videos (stage `flow`) in place of the videos; samples without flow are left out.
         prepared: read the files of the stage `prepare`; samples without one are left out.
+        leave_out: ids of samples that are left out; then a class or a source may be left without any.
 
     Raises:
         UserError: an unknown source, web sources for a network of flow, a target with nothing to train on, a class that
@@ -84,8 +86,9 @@ def build_pool(
         _declare(tables, recipe, workspace, names, classes)
         if flow:
             _turn_to_flow(tables, recipe, workspace, names)
-        pool = _join(tables, recipe, workspace, names, classes, by_frame, split, prepared, spill)
-    _check(pool, recipe, split)
+        pool = _join(tables, recipe, workspace, names, classes, by_frame, split, prepared, leave_out, spill)
+    if not leave_out:
+        _check(pool, recipe, split)
     for stage in [*(["flow"] if flow else []), *(["prepare"] if prepared else [])]:
         if made := workspace.record(stage):
             # The same samples under other settings of flow or of prepared media are other inputs: a run begins anew.
@@ -168,13 +171,16 @@ def _join(
     by_frame: bool,
     split: str,
     prepared: bool,
+    leave_out: Collection[str],
     spill: Path,
 ) -> Pool:
     roles = tuple(recipe.sources[name].role for name in names)
     piece = KINDS.index("frame" if by_frame else "window")
-    samples, listed = _read(
-        tables, "samples", _SAMPLES.format(piece=piece, split=split.replace("'", "''")), _FILES, spill
-    )
+    wanted = _SAMPLES.format(piece=piece, split=split.replace("'", "''"))
+    if leave_out:
+        tables.register("left_out", pa.table({"sample_id": pa.array(sorted(leave_out), pa.string())}))
+        wanted += " AND sample_id NOT IN (FROM left_out)"
+    samples, listed = _read(tables, "samples", wanted, _FILES, spill)
     index = _Index(samples.pop("hash"))
     file, files = np.arange(len(samples["place"]), dtype=np.int32), listed
     if prepared:

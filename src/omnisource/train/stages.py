@@ -1,32 +1,48 @@
 """The trainings of a recipe as stages: its teachers, and its students."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from omnisource.clips import Camera, camera_path, load_camera
+from omnisource.errors import UserError
 from omnisource.media import Limits
 from omnisource.networks import is_spatial, takes_frames
 from omnisource.recipe import Recipe, Training
 from omnisource.train.begin import Changed, train
 from omnisource.train.join import build_pool
-from omnisource.workspace import StageRecord, Workspace
+from omnisource.train.parts import target_parts
+from omnisource.workspace import StageRecord, Workspace, fingerprint
 
 
 def train_teacher(recipe: Recipe, workspace: Workspace, name: str, changed: Changed = "anew") -> StageRecord:
     """Trains a teacher on the target's training split (paper, section 3.2). Run: `teacher-NAME`."""
-    stage, run = f"train-teacher-{name}", f"teacher-{name}"
-    return _stage(
-        recipe,
-        workspace,
-        stage,
-        run,
-        recipe.teachers[name],
-        recipe.target_sources,
-        recipe.seed,
-        ["ingest", "probe"],
-        changed,
-    )
+    return _train_teacher(recipe, workspace, name, recipe.training_of(name), changed)
+
+
+def train_judge(recipe: Recipe, workspace: Workspace, name: str, part: int, changed: Changed = "anew") -> StageRecord:
+    """Trains a teacher once more, without a part of the target, on which it is judged. Run: `teacher-NAME~PART`.
+
+    Raises:
+        UserError: there is no such part, or as `target_parts`.
+    """
+    parts = target_parts(recipe, workspace)
+    if part >= len(parts):
+        raise UserError(f"{workspace.root}: the target has {len(parts)} parts, there is no part {part}")
+    return _train_teacher(recipe, workspace, name, recipe.training_of(name, part), changed, parts[part])
+
+
+def _train_teacher(
+    recipe: Recipe,
+    workspace: Workspace,
+    name: str,
+    run: str,
+    changed: Changed,
+    without: Collection[str] = (),
+) -> StageRecord:
+    training, sources = recipe.teachers[name], recipe.target_sources
+    after = ["ingest", "probe"]
+    return _stage(recipe, workspace, f"train-{run}", run, training, sources, recipe.seed, after, changed, without)
 
 
 def train_student(recipe: Recipe, workspace: Workspace, run: str, seed: int, changed: Changed = "anew") -> StageRecord:
@@ -52,14 +68,17 @@ def _stage(
     seed: int,
     after: Sequence[str],
     changed: Changed,
+    without: Collection[str] = (),
 ) -> StageRecord:
+    """without: ids of samples to leave out."""
     folder = workspace.run_dir(run)
     training = _resolved(recipe, training)
     flow = training.input.modality == "flow"
 
     def work(_: str) -> Mapping[str, Any]:
         by_frame = takes_frames(training)
-        pool = build_pool(recipe, workspace, sources, by_frame, flow=flow, prepared=training.input.prepared)
+        prepared = training.input.prepared
+        pool = build_pool(recipe, workspace, sources, by_frame, flow=flow, prepared=prepared, leave_out=without)
         targets = [name for name in sources if recipe.sources[name].role == "target"]
         validation = build_pool(recipe, workspace, targets, by_frame, "val", flow) if training.validate_every else None
         result = train(
@@ -80,7 +99,8 @@ def _stage(
             "training": training.model_dump(mode="json", exclude={"workers", "cache_bytes"}),
             "sources": list(sources),
             "seed": seed,
-        },
+        }
+        | ({"without": fingerprint(sorted(without))} if without else {}),
         after=[*after, *(["flow"] if flow else []), *(["prepare"] if training.input.prepared else [])],
         outputs=[folder / "last.safetensors", folder / "log.jsonl"],
         work=work,
