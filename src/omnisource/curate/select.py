@@ -38,16 +38,25 @@ def select(recipe: Recipe, workspace: Workspace) -> StageRecord:
     def work(_: str) -> Mapping[str, Any]:
         fitted = fit(recipe, workspace)
         scores, samples = workspace.table(recipe.scored_by("scores")), workspace.table("samples")
-        with units(
-            scores, samples, classes, settings.label == "soft", fitted.temperatures, settings.query_evidence
-        ) as db:
+        align = settings.calibrate.align
+        soft = settings.label == "soft"
+        with units(scores, samples, classes, soft, fitted.temperatures, settings.query_evidence, align) as db:
             found = fitted.thresholds
             if settings.calibrate.quantile is not None:
                 found = quantile_thresholds(db, settings, settings.calibrate.quantile)
             _write(path, decide(db, settings, overrides, found))
             rows = db.execute("FROM trust ORDER BY ALL").fetchall() if settings.query_evidence else []
+            weights = db.execute("FROM class_weights ORDER BY ALL").fetchall() if align else []
         trust = {f"{source} ({unit})": round(value, 3) for source, unit, value in rows}  # how often queries are right
-        return _counts(path) | fitted.measured | ({"query_trust": trust} if trust else {})
+        counts = _counts(path) | fitted.measured
+        if trust:
+            counts["query_trust"] = trust
+        if weights:
+            counts["class_weights"] = {
+                f"{source} ({unit})": {label: round(w, 3) for label, w in zip(classes, values, strict=True)}
+                for source, unit, values in weights
+            }
+        return counts
 
     return workspace.run_stage(
         settings.stage,
@@ -79,7 +88,7 @@ def what_if(
 ) -> list[Share]:
     """The funnel for a grid of thresholds and rules; writes nothing. Leaves out caps, overrides, found thresholds.
 
-    `select.unanimous`, temperatures and the query's evidence hold as in the recipe.
+    `select.unanimous`, temperatures, class shares and the query's evidence hold as in the recipe.
     """
     conditions = {
         "agree": "top = query AND query_prob >= {t}",
@@ -98,6 +107,7 @@ def what_if(
         False,
         temperatures,
         recipe.select.query_evidence,
+        recipe.select.calibrate.align,
     ) as db:
         rows = db.execute(
             f"SELECT source, unit, count(*), {columns} FROM units GROUP BY source, unit ORDER BY source, unit"

@@ -8,6 +8,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from omnisource.curate.align import ALIGNED, class_shares, class_weights
 from omnisource.curate.trust import BELIEVED, query_trust
 from omnisource.errors import UserError
 from omnisource.scratch import scratch
@@ -29,6 +30,7 @@ def units(
     need_probs: bool = False,
     temperatures: Temperatures | None = None,
     query_evidence: bool = False,
+    align: float = 0.0,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Opens a database whose view `units` has one row a scored unit, and whose table `classes` lists (place, name).
 
@@ -39,6 +41,8 @@ def units(
 
     Args:
         temperatures: probabilities p become p^(1/T), scaled to their old sum, before teachers are averaged.
+        align: probabilities of units without a query are brought so far to the target's class shares (align.py), after
+            the above. The table `class_weights` tells how.
         query_evidence: probabilities are those of teacher and query together (trust.py), after all the above.
 
     Raises:
@@ -64,14 +68,14 @@ def units(
             "SELECT coalesce(max(n), 0) FROM (SELECT count(DISTINCT teacher) AS n FROM scores GROUP BY unit)"
         ).fetchall()[0]
         several = teachers > 1
-        need_probs = need_probs or query_evidence
+        need_probs = need_probs or query_evidence or align > 0
         if several or need_probs or temperatures:
             missing = db.execute("SELECT count(*) FROM scores WHERE status = 'ok' AND probs IS NULL").fetchall()[0][0]
             if missing:
                 why = (
                     "several teachers score a unit"
                     if several
-                    else "soft labels, a temperature or the query's evidence are asked for"
+                    else "soft labels, a temperature, class shares or the query's evidence are asked for"
                 )
                 raise UserError(f"{scores}: {why}, but the scores hold no full probabilities; set score.probs=true")
         if temperatures:
@@ -82,14 +86,21 @@ def units(
         scored = (_SEVERAL if several else _SINGLE).format(
             scores="tempered" if temperatures else "scores", probs="probs" if need_probs else "NULL::FLOAT[]"
         )
-        db.execute(f"CREATE VIEW {'plain' if query_evidence else 'units'} AS {_UNITS.format(scored=scored)}")
+        db.execute(f"CREATE VIEW plain AS {_UNITS.format(scored=scored)}")
+        if align:
+            db.execute("CREATE TABLE class_weights (source VARCHAR, unit VARCHAR, weights DOUBLE[])")
+            for (source, unit), weights in class_weights(db, "plain", class_shares(samples, classes)).items():
+                db.execute("INSERT INTO class_weights VALUES (?, ?, ?)", [source, unit, (weights**align).tolist()])
+        db.execute(f"CREATE VIEW aligned AS {ALIGNED.format(plain='plain') if align else 'FROM plain'}")
         if query_evidence:
-            trust = query_trust(db, "plain", len(classes))
+            trust = query_trust(db, "aligned", len(classes))
             rows = [(source, unit, value) for (source, unit), value in trust.items()]
             db.execute("CREATE TABLE trust (source VARCHAR, unit VARCHAR, trust DOUBLE)")
             if rows:
                 db.executemany("INSERT INTO trust VALUES (?, ?, ?)", rows)
-            db.execute(f"CREATE VIEW units AS {BELIEVED.format(plain='plain', others=max(len(classes) - 1, 1))}")
+            db.execute(f"CREATE VIEW units AS {BELIEVED.format(plain='aligned', others=max(len(classes) - 1, 1))}")
+        else:
+            db.execute("CREATE VIEW units AS FROM aligned")
         yield db
 
 

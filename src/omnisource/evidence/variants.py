@@ -108,7 +108,10 @@ def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
     ask(beyond, f"{full}, temperature 1.5", fully | {"select.calibrate.temperature": 1.5})
     crossed = fully | {"select.calibrate.split": "cross"}
     ask(beyond, f"{full}, cross-fitted temperature", crossed | {"select.calibrate.temperature": True})
-    ask(beyond, f"{full}, matched temperature", crossed | {"select.calibrate.temperature": "matched"})
+    matched = crossed | {"select.calibrate.temperature": "matched"}
+    ask(beyond, f"{full}, matched temperature", matched)
+    for align, name in ((0.5, "half"), (1.0, "fully")) if not queried else ():
+        ask(beyond, f"{full}, matched temperature, {name} aligned", matched | {"select.calibrate.align": align})
     ask(beyond, "query as evidence without temperature, soft, p >= 0.3", {evidence: True, rule: "query", label: "soft"})
     kinds = {is_spatial(teacher.network.name): name for name, teacher in recipe.teachers.items()}
     if len(kinds) > 1:

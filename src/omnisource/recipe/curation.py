@@ -99,6 +99,9 @@ class Calibrate(Section):
     # of few labels are; or one T for each teacher and unit, found on held-out target samples: true fits it to them,
     # matched makes the teacher on average as sure of the web as it is right there.
     temperature: bool | Literal["matched"] | Annotated[float, Field(gt=0, le=50)] = False
+    # How far (0 to 1) the shares of the classes in what teachers say of units without a query are brought to those of
+    # the target: where nobody searched, a teacher's words may be lopsided.
+    align: Share = 0.0
     quantile: Annotated[float, Field(gt=0, le=1)] | None = None  # keep the surest of each source's units of a class
     # For each class the lowest threshold above which this share of held-out target samples is what the teacher says.
     precision: Share | None = None
@@ -121,6 +124,8 @@ class Calibrate(Section):
     def _one_at_most(self) -> "Calibrate":
         if self.quantile is not None and self.precision is not None:
             raise ValueError("give quantile or precision, not both")
+        if self.align and self.precision is not None:
+            raise ValueError("give align or precision, not both: held-out samples say nothing of aligned probabilities")
         return self
 
 
