@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from omnisource.errors import UserError
-from omnisource.progress import console
+from omnisource.progress import say
 
 Value = Annotated[str | None, typer.Option(show_default=False)]
 
@@ -26,11 +26,11 @@ def forget(
     asked = [(kind, value) for kind, value in given.items() if value]
     if len(asked) != 1:
         raise UserError("give exactly one of --url, --author, --host, --sha256")
-    with open_workspace(workspace) as opened:
+    with open_workspace(workspace, begin=False) as opened:
         done = take_out(opened, *asked[0])
-    console.print(f"removed {done.files} files ({done.bytes} bytes) and {done.urls} URLs; they are not fetched again")
+    say(f"removed {done.files} files ({done.bytes} bytes) and {done.urls} URLs; they are not fetched again")
     for table, rows in done.rows.items():
-        console.print(f"  {rows} rows of {table}", markup=False)
+        say(f"  {rows} rows of {table}")
     if done.runs:
         names = ", ".join(done.runs)
-        console.print(f"trained with them: {names}; train these again", markup=False, soft_wrap=True)
+        say(f"trained with them: {names}; train these again")
