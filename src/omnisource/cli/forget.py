@@ -8,15 +8,13 @@ import typer
 from omnisource.errors import UserError
 from omnisource.progress import say
 
-Value = Annotated[str | None, typer.Option(show_default=False)]
-
 
 def forget(
     workspace: Annotated[Path, typer.Option("--workspace", "-w", help="Where it was collected.", show_default=False)],
-    url: Value = None,
-    author: Value = None,
-    host: Value = None,
-    sha256: Value = None,
+    url: Annotated[str | None, typer.Option(help="Of one file.", show_default=False)] = None,
+    author: Annotated[str | None, typer.Option(help="All of one author.", show_default=False)] = None,
+    host: Annotated[str | None, typer.Option(help="All from one host.", show_default=False)] = None,
+    sha256: Annotated[str | None, typer.Option(help="One content, wherever it came from.", show_default=False)] = None,
 ) -> None:
     """Remove media and their rows, never fetch them again, and list the runs that used them."""
     from omnisource.collect import forget as take_out

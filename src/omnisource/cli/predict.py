@@ -38,7 +38,7 @@ def predict(
     annotate: Annotated[
         Path | None, typer.Option(help="Write copies with the guesses drawn on into this folder.", show_default=False)
     ] = None,
-    device: str = "auto",
+    device: Annotated[str, typer.Option(help="Where the network runs: auto, cpu, cuda or cuda:1.")] = "auto",
 ) -> None:
     """Recognise images, clips and long videos with a trained network."""
     from omnisource.media import DEFAULT_LIMITS, shared_pool

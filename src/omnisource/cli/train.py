@@ -30,9 +30,14 @@ def train(
         list[int] | None, typer.Option(help="Seeds of the runs; default: the recipe's.", show_default=False)
     ] = None,
     allow_changed: Annotated[
-        bool, typer.Option(help="Go on with an interrupted run though its settings or its samples have changed.")
+        bool,
+        typer.Option(
+            "--allow-changed", help="Go on with an interrupted run though its settings or its samples have changed."
+        ),
     ] = False,
-    anew: Annotated[bool, typer.Option(help="Begin an interrupted run again when something has changed.")] = False,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Begin an interrupted run again when something has changed.")
+    ] = False,
     workspace: WorkspaceDir = None,
     overrides: Overrides = None,
 ) -> None:
