@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 from test_starter import make
+from typer.testing import CliRunner
 
 from omnisource import __version__
+from omnisource.cli import app
+from omnisource.errors import UserError
 from omnisource.networks import Meta, create, save_checkpoint
 
 
@@ -93,3 +96,27 @@ def test_an_interrupt_says_how_to_go_on(project: Path) -> None:
     assert process.returncode == 130, said
     assert "the same command resumes" in said
     assert "Traceback" not in said
+
+
+_ABSENT = [
+    *(f"{verb} RECIPE" for verb in ("probe", "prepare", "dedupe", "score", "calibrate", "select", "select --what-if")),
+    *(f"{verb} RECIPE" for verb in ("camera fit", "camera sheet", "train", "flow", "test", "report")),
+    "plan RECIPE --out p.parquet",
+    "collect --status --classes names.txt --sources openverse",
+    "provenance x",
+    "forget --url http://example.org/x",
+    "datasheet",
+]
+
+
+@pytest.mark.parametrize("words", _ABSENT)
+def test_no_verb_but_those_that_begin_one_makes_a_workspace(
+    words: str, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names.txt").write_text("jump\n")
+    given = [str(project / "recipe.yaml") if word == "RECIPE" else word for word in words.split()]
+    done = CliRunner().invoke(app, [*given, "-w", "mistyped"])
+    assert isinstance(done.exception, UserError), done.output
+    assert "mistyped: no workspace here" in str(done.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["names.txt"]

@@ -92,15 +92,18 @@ def release(root: Path) -> None:
     """The lists and folders of the released web data: `path label` lines, and JSON with positive 10 s parts."""
     lists = root / "annotations"
     lists.mkdir(parents=True)
-    (lists / "classes.txt").write_text("\n".join(CLASSES) + "\n")
-    for source, suffix in (("googleimage_200", "jpg"), ("insimage_200", "jpg"), ("insvideo_200", "mp4")):
+    (lists / "k200_actions.txt").write_text("\n".join(CLASSES) + "\n")
+    for source, suffix, teacher in (
+        ("googleimage_200", "jpg", "tsn_8seg"),
+        ("insimage_200", "jpg", "tsn_8seg"),
+        ("insvideo_200", "mp4", "slowonly_8x8"),
+    ):
         lines = [f"{label}/{source}{label}{n}.{suffix} {c}" for c, label in enumerate(CLASSES) for n in range(2)]
         for line in lines:
             (photo if suffix == "jpg" else film)(root / source / line.split()[0])
-        for kind in ("tsn_8seg", "slowonly_8x8"):
-            path = lists / source / f"{kind}_{source}_wodup.txt"
-            path.parent.mkdir(exist_ok=True)
-            path.write_text("\n".join(lines) + "\n")
+        path = lists / source / f"{teacher}_{source}_wodup.txt"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("\n".join(lines) + "\n")
     rows = []
     for c, label in enumerate(CLASSES):
         for part in (0, 2):
@@ -184,6 +187,33 @@ def test_a_recipe_loads_and_finds_its_data(path: Path, data: Path, tmp_path: Pat
     usable = {(row["source"], row["split"]) for row in counts["sources"] if row["status"] == "ok"}
     assert {source for source, _ in usable} == set(recipe.sources)
     assert {"train", "test"} <= {split for _, split in usable}
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_schedules_and_shares_are_the_papers(path: Path) -> None:
+    recipe = load_recipe(path)
+    for name, run in recipe.planned_runs().items():
+        student = recipe.student_of(name)
+        optimiser, start, network = student.optimiser, student.network.init, student.network.name
+        schedule = (student.epochs, optimiser.schedule, optimiser.steps, optimiser.warmup_epochs)
+        if network.startswith("tsn_"):
+            assert schedule == (100, "step", [40, 80], 0), name
+        elif network.startswith("slowonly_") and start.imagenet:
+            assert schedule == (150, "step", [90, 130], 10), name
+            assert optimiser.lr == 0.01
+        elif network.startswith("slowonly_") and not start.checkpoint:
+            assert schedule == (196 if "r101" in network else 256, "cosine", [], 0), name
+            assert optimiser.lr == 0.1
+        shares: dict[str, float] = {}
+        for source in set(run.sources) & set(recipe.web_sources):
+            kind = "images" if source in ("google", "instagram") else source
+            shares[kind] = shares.get(kind, 0) + student.batch.ratio.get(source, student.batch.web_ratio)
+        if len(shares) == 3:  # 2:1:1:1; of TSN's images 64 beside twice 12 videos
+            images = 64 / 24 if network.startswith("tsn_") else 0.5
+            assert shares == {"images": pytest.approx(images, abs=0.01), "instagram_clips": 0.5, "untrimmed": 0.5}
+        elif len(shares) == 1 and path.stem != "batch_ratio":
+            (share,) = shares.values()
+            assert share == pytest.approx(64 / 12 if "images" in shares and network.startswith("tsn_") else 1, abs=0.1)
 
 
 def test_every_recipe_says_what_was_published_and_how_to_run_it() -> None:

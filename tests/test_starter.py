@@ -52,6 +52,10 @@ def test_wrong_folders(tmp_path: Path) -> None:
         write_starter(tmp_path / "p", target=tmp_path / "none")
     with pytest.raises(UserError, match=r"no class folders with files in them \(--target\)"):
         write_starter(tmp_path / "p", target=tmp_path / "empty")
+    make(tmp_path, "t/jump/1.mp4")
+    with pytest.raises(UserError, match=r"unknown network 'tsn_r51': did you mean tsn_r"):
+        write_starter(tmp_path / "p", target=tmp_path / "t", network="tsn_r51")
+    assert not (tmp_path / "p").exists()
 
 
 def test_target_folders_with_splits_keep_them(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from omnisource.errors import UserError
-from omnisource.workspace import Workspace, open_workspace
+from omnisource.workspace import Workspace, find_workspace, open_workspace
 
 
 def stage(ws: Workspace, name: str, after: list[str], settings: dict[str, Any], done: list[str]) -> bool:
@@ -89,3 +89,20 @@ def test_a_file_is_no_workspace(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be a workspace"), open_workspace(tmp_path / "file"):
         pass
+
+
+def test_what_only_looks_makes_no_workspace(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no workspace here; `omnisource run`"), open_workspace(tmp_path, begin=False):
+        pass
+    assert not list(tmp_path.iterdir())
+    with open_workspace(tmp_path):
+        assert find_workspace(tmp_path).root == tmp_path
+    with open_workspace(tmp_path, begin=False):
+        pass
+
+
+def test_a_missing_stage_names_the_verb(tmp_path: Path) -> None:
+    with open_workspace(tmp_path) as ws:
+        for before, verb in (("train-teacher-image", "train"), ("camera", "camera fit"), ("select-strict", "select")):
+            with pytest.raises(UserError, match=f"run `omnisource {verb}`"):
+                stage(ws, "b", [before], {}, [])

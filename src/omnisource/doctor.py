@@ -69,7 +69,7 @@ def _decoders() -> Iterator[Finding]:
         cure = "" if has else "pip install --upgrade av; the wheels from PyPI bring their own FFmpeg"
         yield Finding(f"decoder {name}", "good" if has else "bad", f"PyAV {av.__version__} ({use})", cure)
     encoder = "libx264" in available
-    cure = "" if encoder else "pip install --upgrade av; needed by prepare, predict --video and the demo"
+    cure = "" if encoder else "pip install --upgrade av; needed by prepare, flow, predict --annotate and the demo"
     yield Finding("encoder H.264", "good" if encoder else "bad", "libx264" if encoder else "missing", cure)
 
 

@@ -17,12 +17,19 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 T = TypeVar("T")
-console = Console(stderr=True, highlight=False, emoji=False)  # a path may hold :x:
+# Class names, file names and other people's words are printed as they are: a path may hold :x: or [red].
+console = Console(stderr=True, highlight=False, emoji=False, markup=False)
 
 _PLAIN_INTERVAL_S = 10.0
 _QUIET = "OMNISOURCE_QUIET"
+
+
+def say(*parts: str | tuple[str, str]) -> None:
+    """Prints one line, each part a text or (text, style); it is not wrapped, so that what it names can be copied."""
+    console.print(Text.assemble(*parts), soft_wrap=True)
 
 
 def be_quiet() -> None:
@@ -66,12 +73,12 @@ def meter(what: str, total: int | None = None) -> Iterator[Meter]:
         return
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console, transient=True) as bar:
         yield Meter(what, total, bar)

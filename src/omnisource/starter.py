@@ -23,7 +23,7 @@ TEMPLATE = """\
 name: {name}
 
 sources:
-{sources}
+{held_out}{sources}
 
 # Teachers learn from the target alone; then they score the web data. `image` scores images and single frames,
 # `video` scores clips and windows.{fixed}
@@ -81,6 +81,12 @@ FIXED = """
 # them train in seconds. Remove `trunk_views` and `trunk_lr_scale` to train whole networks: hours on a CPU."""
 
 
+HELD_OUT = """\
+  # A quarter of each class is tested on. Are there several clips of one film? Then lay the target out as train/<class>/
+  # and test/<class>/, or list it with a column of films (docs/data.md), so that no film is on both sides.
+"""
+
+
 def write_starter(
     folder: Path,
     *,
@@ -96,7 +102,7 @@ def write_starter(
         Path of the recipe.
 
     Raises:
-        UserError: a folder is missing or has no class folders, or a recipe is already there.
+        UserError: a folder is missing or has no class folders, no network has that name, or a recipe is already there.
     """
     path = folder / "recipe.yaml"
     if path.exists():
@@ -107,6 +113,8 @@ def write_starter(
         if place is not None:
             _need_classes(place, f"--{name}")
             lines.append(f"  {name}: {{role: web, format: {form}, path: {_quoted(place)}}}")
+    if network is not None:
+        _need_network(network)
     chosen = network or default_network()
     fixed = LITE0 in (chosen, default_network())
     quick = chosen == default_network() == LITE0
@@ -117,6 +125,7 @@ def write_starter(
         TEMPLATE.format(
             recipe=path,
             name=re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-.") or "recipe",
+            held_out=HELD_OUT if "test_share" in lines[0] else "",
             sources="\n".join(lines),
             fixed=FIXED if fixed else "",
             calibrated=MATCHED if quick else BY_HAND,
@@ -178,6 +187,12 @@ def _need_classes(folder: Path, option: str) -> None:
         raise UserError(f"{folder}: no such folder ({option})")
     if not any(child.is_dir() and any(child.iterdir()) for child in folder.iterdir()):
         raise UserError(f"{folder}: no class folders with files in them ({option}); expected <class>/<file>")
+
+
+def _need_network(name: str) -> None:
+    from omnisource.networks import options_of  # brings torch, which `init` does without where it can
+
+    options_of(name)
 
 
 def _quoted(path: Path) -> str:

@@ -156,8 +156,9 @@ class Workspace:
     def _stamp(self, stage: str, before: str) -> str:
         record = self.record(before)
         if record is None:
+            verb = "camera fit" if before == "camera" else before.partition("-")[0]  # `train-all-0` is of `train`
             raise UserError(
-                f"{self.root}: stage '{stage}' needs '{before}', which has not run; run `omnisource {before}`"
+                f"{self.root}: stage '{stage}' needs '{before}', which has not run; run `omnisource {verb}`"
             )
         return record.stamp
 
@@ -180,13 +181,33 @@ def default_workspace(recipe: Recipe) -> Path:
     return Path("workspaces") / recipe.name
 
 
-@contextmanager
-def open_workspace(root: str | Path) -> Iterator[Workspace]:
-    """Creates the folder if need be and locks it for this process until the block ends.
+def find_workspace(root: str | Path) -> Workspace:
+    """A workspace that is there, not locked: to look into, also beside the process that works in it.
 
     Raises:
-        UserError: not a folder, not writable, or in use by another process.
+        UserError: there is none.
     """
+    root = Path(root).expanduser().resolve()
+    if not (root / "stages").is_dir():
+        raise UserError(
+            f"{root}: no workspace here; `omnisource run`, `ingest` or `collect` begins one, --workspace names another"
+        )
+    return Workspace(root)
+
+
+@contextmanager
+def open_workspace(root: str | Path, *, begin: bool = True) -> Iterator[Workspace]:
+    """Locks a workspace for this process until the block ends.
+
+    Args:
+        root: its folder.
+        begin: make it if it is not there.
+
+    Raises:
+        UserError: not there and not to be made, not a folder, not writable, or in use by another process.
+    """
+    if not begin:
+        find_workspace(root)
     try:
         root = Path(root).expanduser().resolve()
         for name in ("tables", "stages", "runs"):

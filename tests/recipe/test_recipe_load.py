@@ -78,6 +78,8 @@ def test_a_wrong_override_names_itself(tmp_path: Path) -> None:
 
 
 def test_a_missing_or_binary_recipe(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a folder, not a recipe; do you mean"):
+        load_recipe(tmp_path)
     with pytest.raises(UserError, match="omnisource init"):
         load_recipe(tmp_path / "none.yaml")
     (tmp_path / "recipe.yaml").write_bytes(b"\xff\xfe\x00\x01")

@@ -34,7 +34,7 @@ from omnisource.cli.test import test
 from omnisource.cli.train import train
 from omnisource.cli.weights import app as weights
 from omnisource.errors import UserError
-from omnisource.progress import console
+from omnisource.progress import say
 from omnisource.tables import NO_ROOM
 
 app = typer.Typer(
@@ -113,6 +113,5 @@ def main() -> None:
 
 
 def _fail(message: str, status: int) -> None:
-    console.print("[bold red]omnisource:[/] ", end="")
-    console.print(" ".join(message.split()), markup=False, soft_wrap=True)
+    say(("omnisource: ", "bold red"), " ".join(message.split()))
     sys.exit(status)

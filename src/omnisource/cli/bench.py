@@ -38,7 +38,7 @@ def effect(
 ) -> None:
     """Train every variant on every track, fold and seed; write what it amounts to. Resumable."""
     from omnisource.evidence import TRACKS, run_cells, summarise, track_of, variants_of, write_page, write_results
-    from omnisource.progress import console
+    from omnisource.progress import say
 
     root = workspace.resolve()
     for chosen in [track_of(name) for name in track] if track else TRACKS:
@@ -50,13 +50,13 @@ def effect(
         for row in rows:
             gain = "" if row.gain is None else f"{row.gain:+5.1f}  {row.gain_interval}  over {row.against}"
             line = f"{chosen.name}  {row.variant:32} {row.top1:5.1f}  {gain}"
-            console.print(line, markup=False, soft_wrap=True)
+            say(line)
         command = ["omnisource", "bench", "effect", *(["--data", "DATA"] if chosen.folder else [])]
         command += ["--track", chosen.name, *(["--folds", str(folds)] if folds else []), "--seeds", str(seeds)]
         command += ["--few"] * few + [word for name in only or () for word in ("--only", name)]
         write_results(rows, shlex.join(command), results)
         write_page(results, page)
-    console.print(f"figures: {results}, {page}", markup=False, soft_wrap=True)
+    say(f"figures: {results}, {page}")
 
 
 @app.command(name="page")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from omnisource.cli.common import Overrides, RecipePath, WorkspaceDir, opened, tell
-from omnisource.progress import console
+from omnisource.progress import say
 
 camera = typer.Typer(no_args_is_help=True, help="The moving camera that turns images into clips.")
 
@@ -32,4 +32,4 @@ def sheet(
 
     with opened(recipe, workspace, overrides) as (loaded, place):
         camera_sheet(loaded, place, out)
-    console.print(f"wrote {out}", soft_wrap=True)
+    say(f"wrote {out}")

@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from omnisource.cli.common import Overrides, WorkspaceDir, tell
-from omnisource.progress import console
+from omnisource.progress import console, say
 
 Flag = typer.Option(show_default=False)
 
@@ -41,26 +41,24 @@ def collect(
     from omnisource.cli.orders import order_from
     from omnisource.collect import check_source, collect_order, preview, standing
     from omnisource.recipe import CollectSource
-    from omnisource.workspace import Workspace, open_workspace
+    from omnisource.workspace import find_workspace, open_workspace
 
     order, place = order_from(recipe, classes, sources, workspace, overrides or [], allow_private, bool(check))
     if check is not None:
         source = CollectSource.model_validate(check)
         known = [one for one in order.settings.sources if one.label == source.label or one.name == check]
         candidates, seconds = check_source(order, known[0] if known else source, query.split())
-        console.print(f"{check}: {len(candidates)} results in {seconds:.1f} s", markup=False)
+        say(f"{check}: {len(candidates)} results in {seconds:.1f} s")
         for one in candidates:
-            console.print(
-                f"  {one.format}  {one.licence or 'licence unknown'}  {one.url}", markup=False, soft_wrap=True
-            )
+            say(f"  {one.format}  {one.licence or 'licence unknown'}  {one.url}")
         return
     if status:
-        now = standing(Workspace(place))
+        now = standing(find_workspace(place))
         table = Table("source", "class", "found", "finished", "failed", box=None)
         for row in now.rows:
             table.add_row(*(str(cell) if cell is not None else "" for cell in row))
         console.print(table)
-        console.print(now.pace)
+        say(now.pace)
         return
     if dry_run:
         table = Table("source", "queries", "searches", "requests up to", "results up to", "first queries", box=None)
@@ -70,13 +68,12 @@ def collect(
             table.add_row(planned.source.label, *map(str, numbers), planned.problem or first)
         console.print(table)
         settings = order.settings
-        console.print(
+        say(
             f"limits: {settings.per_host} requests at once and {settings.rate_per_host:g} a second to one host, "
             f"robots.txt {'obeyed' if settings.robots else 'not obeyed'}, files up to "
             f"{settings.max_image_bytes / 2**20:.0f} / {settings.max_clip_bytes / 2**20:.0f} / "
             f"{settings.max_untrimmed_bytes / 2**20:.0f} MiB (image / clip / untrimmed), licences: "
-            f"{', '.join(settings.licence) or 'all'}",
-            soft_wrap=True,
+            f"{', '.join(settings.licence) or 'all'}"
         )
         return
     with open_workspace(place) as opened:

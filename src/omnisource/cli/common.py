@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from omnisource.errors import UserError
-from omnisource.progress import console
+from omnisource.progress import say
 from omnisource.recipe import Recipe, load_recipe
 from omnisource.workspace import StageRecord, Workspace, default_workspace, open_workspace
 
@@ -33,10 +33,12 @@ RunName = Annotated[
 
 
 @contextmanager
-def opened(path: Path, workspace: Path | None, overrides: list[str] | None) -> Iterator[tuple[Recipe, Workspace]]:
-    """Loads the recipe and opens (locks) its workspace."""
+def opened(
+    path: Path, workspace: Path | None, overrides: list[str] | None, *, begin: bool = False
+) -> Iterator[tuple[Recipe, Workspace]]:
+    """Loads the recipe and opens (locks) its workspace, which only verbs that `begin` one make if it is not there."""
     recipe = load_recipe(path, overrides or [])
-    with open_workspace(workspace or default_workspace(recipe)) as opened_workspace:
+    with open_workspace(workspace or default_workspace(recipe), begin=begin) as opened_workspace:
         yield recipe, opened_workspace
 
 
@@ -54,7 +56,7 @@ def tell(record: StageRecord) -> None:
     shown = {name: text for name, value in record.counts.items() if (text := _shown(name, value))}
     counts = ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in shown.items())
     state = f"done in {record.seconds:.1f} s" if record.fresh else "nothing to do"
-    console.print(f"[bold]{record.stage}[/] {state}" + (f": {counts}" if counts else ""), soft_wrap=True)
+    say((record.stage, "bold"), f" {state}" + (f": {counts}" if counts else ""))
 
 
 def _shown(name: str, value: object) -> str:

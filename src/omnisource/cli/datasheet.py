@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from omnisource.progress import console
+from omnisource.progress import say
 
 
 def datasheet(
@@ -18,7 +18,7 @@ def datasheet(
     from omnisource.tables import write_atomic
     from omnisource.workspace import open_workspace
 
-    with open_workspace(workspace) as opened:
+    with open_workspace(workspace, begin=False) as opened:
         path = output or opened.root / "datasheet.md"
         write_atomic(path, describe(opened, name or opened.root.name).encode())
-    console.print(f"wrote {path}", soft_wrap=True)
+    say(f"wrote {path}")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from omnisource.cli.common import Overrides
-from omnisource.progress import console
+from omnisource.progress import say
 
 
 def demo(
@@ -24,7 +24,7 @@ def demo(
     from omnisource.demo import make_world
 
     world = make_world(make_data or out / "world", size=size, seed=seed, workers=workers)
-    console.print(f"filmed: {world.root}", soft_wrap=True, markup=False)
+    say(f"filmed: {world.root}")
     if make_data is None:
         from omnisource.cli.run import run_and_show
         from omnisource.recipe import load_recipe

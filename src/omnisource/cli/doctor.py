@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from omnisource.progress import console
 
-_MARKS = {"good": "[green]✓[/]", "note": "[yellow]·[/]", "bad": "[red]✗[/]"}
+_MARKS = {"good": Text("✓", "green"), "note": Text("·", "yellow"), "bad": Text("✗", "red")}
 
 
 def doctor(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from omnisource.progress import console
+from omnisource.progress import say
 
 
 def export(
@@ -18,4 +18,4 @@ def export(
     from omnisource.predict import export as run
 
     worst = run(checkpoint, out, frames=frames, size=size)
-    console.print(f"{out}: largest difference of a logit {worst:.1e}", soft_wrap=True)
+    say(f"{out}: largest difference of a logit {worst:.1e}")

@@ -6,17 +6,15 @@ from typing import Annotated
 import typer
 
 from omnisource.errors import UserError
-from omnisource.progress import console
-
-Value = Annotated[str | None, typer.Option(show_default=False)]
+from omnisource.progress import say
 
 
 def forget(
     workspace: Annotated[Path, typer.Option("--workspace", "-w", help="Where it was collected.", show_default=False)],
-    url: Value = None,
-    author: Value = None,
-    host: Value = None,
-    sha256: Value = None,
+    url: Annotated[str | None, typer.Option(help="Of one file.", show_default=False)] = None,
+    author: Annotated[str | None, typer.Option(help="All of one author.", show_default=False)] = None,
+    host: Annotated[str | None, typer.Option(help="All from one host.", show_default=False)] = None,
+    sha256: Annotated[str | None, typer.Option(help="One content, wherever it came from.", show_default=False)] = None,
 ) -> None:
     """Remove media and their rows, never fetch them again, and list the runs that used them."""
     from omnisource.collect import forget as take_out
@@ -26,11 +24,11 @@ def forget(
     asked = [(kind, value) for kind, value in given.items() if value]
     if len(asked) != 1:
         raise UserError("give exactly one of --url, --author, --host, --sha256")
-    with open_workspace(workspace) as opened:
+    with open_workspace(workspace, begin=False) as opened:
         done = take_out(opened, *asked[0])
-    console.print(f"removed {done.files} files ({done.bytes} bytes) and {done.urls} URLs; they are not fetched again")
+    say(f"removed {done.files} files ({done.bytes} bytes) and {done.urls} URLs; they are not fetched again")
     for table, rows in done.rows.items():
-        console.print(f"  {rows} rows of {table}", markup=False)
+        say(f"  {rows} rows of {table}")
     if done.runs:
         names = ", ".join(done.runs)
-        console.print(f"trained with them: {names}; train these again", markup=False, soft_wrap=True)
+        say(f"trained with them: {names}; train these again")

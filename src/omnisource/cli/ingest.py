@@ -7,5 +7,5 @@ def ingest(recipe: RecipePath, workspace: WorkspaceDir = None, overrides: Overri
     """List the recipe's sources: folders and lists become the samples table."""
     from omnisource.ingest import ingest as stage
 
-    with opened(recipe, workspace, overrides) as (loaded, place):
+    with opened(recipe, workspace, overrides, begin=True) as (loaded, place):
         tell(stage(loaded, place))

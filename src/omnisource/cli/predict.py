@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from omnisource.progress import console
+from omnisource.progress import say
 
 if TYPE_CHECKING:
     from omnisource.predict import Guess, Prediction
@@ -38,7 +38,7 @@ def predict(
     annotate: Annotated[
         Path | None, typer.Option(help="Write copies with the guesses drawn on into this folder.", show_default=False)
     ] = None,
-    device: str = "auto",
+    device: Annotated[str, typer.Option(help="Where the network runs: auto, cpu, cuda or cuda:1.")] = "auto",
 ) -> None:
     """Recognise images, clips and long videos with a trained network."""
     from omnisource.media import DEFAULT_LIMITS, shared_pool
@@ -61,7 +61,7 @@ def predict(
             with shared_pool(None, DEFAULT_LIMITS.timeout_s) as pool:
                 for task, result in pool.map(draw, tasks):
                     wrote = result if isinstance(result, Path) else f"{task.out}: not written: {result.message}"
-                    console.print(wrote, markup=False, soft_wrap=True)
+                    say(str(wrote))
     if all(prediction.reason for prediction in said):
         raise typer.Exit(1)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from omnisource.progress import console
+from omnisource.progress import say
 
 
 def provenance(
@@ -16,11 +16,11 @@ def provenance(
     from omnisource.collect import provenance as look_up
     from omnisource.workspace import open_workspace
 
-    with open_workspace(workspace) as opened:
+    with open_workspace(workspace, begin=False) as opened:
         for row in look_up(opened, what):
             finds = row.pop("finds")
             for name, value in row.items():
-                console.print(f"{name:>14}  {value}", markup=False, soft_wrap=True)
+                say(f"{name:>14}  {value}")
             for find in finds:
                 said = ", ".join(f"{name} {value}" for name, value in find.items() if value is not None)
-                console.print(f"{'found by':>14}  {said}", markup=False, soft_wrap=True)
+                say(f"{'found by':>14}  {said}")

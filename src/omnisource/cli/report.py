@@ -1,7 +1,7 @@
 """`omnisource report`."""
 
 from omnisource.cli.common import Overrides, RecipePath, WorkspaceDir, opened, tell
-from omnisource.progress import console
+from omnisource.progress import say
 
 
 def report(recipe: RecipePath, workspace: WorkspaceDir = None, overrides: Overrides = None) -> None:
@@ -10,4 +10,4 @@ def report(recipe: RecipePath, workspace: WorkspaceDir = None, overrides: Overri
 
     with opened(recipe, workspace, overrides) as (loaded, place):
         tell(write_report(loaded, place))
-        console.print(str(place.report_path), soft_wrap=True, markup=False)
+        say(str(place.report_path))

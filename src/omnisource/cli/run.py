@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from omnisource.cli.common import Overrides, RecipePath, WorkspaceDir, opened, tell
-from omnisource.progress import console
+from omnisource.progress import console, say
 from omnisource.recipe import Recipe
 from omnisource.workspace import StageRecord, Workspace
 
@@ -22,7 +22,7 @@ Jobs = Annotated[
 
 def run(recipe: RecipePath, workspace: WorkspaceDir = None, overrides: Overrides = None, jobs: Jobs = None) -> None:
     """Run a whole recipe: curate the web, train with and without it, test, report. Resumes where it stopped."""
-    with opened(recipe, workspace, overrides) as (loaded, place):
+    with opened(recipe, workspace, overrides, begin=True) as (loaded, place):
         run_and_show(loaded, place, jobs)
 
 
@@ -39,12 +39,11 @@ def run_and_show(recipe: Recipe, workspace: Workspace, jobs: int | None) -> None
         tell(record)
 
     report = run_in(recipe, workspace, jobs=jobs, tell=note)
-    console.print()
+    say()
     console.print(results_table(summarise(workspace, recipe)))
-    console.print("report: ", end="")
-    console.print(str(report), style="bold", soft_wrap=True, markup=False)
+    say("report: ", (str(report), "bold"))
     if not fresh:
-        console.print("everything was finished already; nothing was done again")
+        say("everything was finished already; nothing was done again")
 
 
 def results_table(summaries: Sequence["RunSummary"]) -> Table:

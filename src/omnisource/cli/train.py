@@ -10,7 +10,7 @@ import typer
 
 from omnisource.cli.common import Overrides, RecipePath, WorkspaceDir, opened, tell
 from omnisource.errors import UserError
-from omnisource.progress import be_quiet, console
+from omnisource.progress import be_quiet, say
 from omnisource.recipe import Recipe, load_recipe
 from omnisource.workspace import StageRecord, Workspace, default_workspace
 
@@ -30,9 +30,14 @@ def train(
         list[int] | None, typer.Option(help="Seeds of the runs; default: the recipe's.", show_default=False)
     ] = None,
     allow_changed: Annotated[
-        bool, typer.Option(help="Go on with an interrupted run though its settings or its samples have changed.")
+        bool,
+        typer.Option(
+            "--allow-changed", help="Go on with an interrupted run though its settings or its samples have changed."
+        ),
     ] = False,
-    anew: Annotated[bool, typer.Option(help="Begin an interrupted run again when something has changed.")] = False,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Begin an interrupted run again when something has changed.")
+    ] = False,
     workspace: WorkspaceDir = None,
     overrides: Overrides = None,
 ) -> None:
@@ -45,24 +50,24 @@ def train(
     if allow_changed and anew:
         raise UserError("--allow-changed and --anew contradict each other; give one")
     changed: Changed = "continue" if allow_changed else "anew" if anew else "refuse"
-    with _opened(recipe, workspace, overrides) as (loaded, place, say):
+    with _opened(recipe, workspace, overrides) as (loaded, place, note):
         wanted = names or _possible(loaded, place)
         for name in wanted:
             if name in loaded.teachers:
-                say(train_teacher(loaded, place, name, changed))
+                note(train_teacher(loaded, place, name, changed))
                 if loaded.select.calibrate.crossed:
                     for part in range(len(target_parts(loaded, place))):
-                        say(train_judge(loaded, place, name, part, changed))
+                        note(train_judge(loaded, place, name, part, changed))
             elif name in loaded.planned_runs():
                 for one in seed or loaded.seeds:
-                    say(train_student(loaded, place, name, one, changed))
+                    note(train_student(loaded, place, name, one, changed))
             else:
                 raise UserError(
                     f"'{name}' is no teacher ({', '.join(loaded.teachers)}) and no run "
                     f"({', '.join(loaded.planned_runs())}) of {recipe}"
                 )
         if not wanted:
-            console.print("nothing to train yet: run `omnisource ingest` and `omnisource probe` first")
+            say("nothing to train yet: run `omnisource ingest` and `omnisource probe` first")
 
 
 def _possible(recipe: Recipe, workspace: Workspace) -> Sequence[str]:

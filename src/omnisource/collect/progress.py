@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from omnisource.collect.state import CollectState, UrlRow
-from omnisource.progress import console
+from omnisource.progress import say
 
 _INTERVAL_S = 15.0
 _RATE_OVER_S = 60.0
@@ -35,9 +35,9 @@ class Progress:
             done = self._finished.total()
             standing = look(self._state)
             failed = f", {self._finished[False]} failed" if self._finished[False] else ""
-            console.print(f"collect: {done} URLs finished{failed}; {standing.pace}", soft_wrap=True)
+            say(f"collect: {done} URLs finished{failed}; {standing.pace}")
             for source, found, finished in self._state.by_source():
-                console.print(f"  {source}: {finished} of {found}", soft_wrap=True, markup=False)
+                say(f"  {source}: {finished} of {found}")
 
 
 @dataclass(frozen=True)

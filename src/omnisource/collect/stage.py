@@ -30,7 +30,7 @@ from omnisource.collect.state import CollectState, UrlRow
 from omnisource.collect.store import Store, StoreFull, copy_in
 from omnisource.collect.web import Web
 from omnisource.errors import UserError
-from omnisource.progress import console
+from omnisource.progress import say
 from omnisource.recipe import Recipe
 from omnisource.recipe.collect import Collect, CollectSource
 from omnisource.tables import SAMPLES, table_from_rows, write_table
@@ -158,7 +158,7 @@ class _Collection:
                 await task
         except StoreFull as full:
             stopped = str(full)
-            console.print(f"[yellow]stopped:[/] {full}; what was found stays pending", soft_wrap=True)
+            say(("stopped: ", "yellow"), f"{full}; what was found stays pending")
         finally:
             self._stop.set()
             downloading.clear()
@@ -201,7 +201,7 @@ class _Collection:
             failures = failures + 1 if problem else 0
             if failures in (1, _GIVE_UP_AFTER):
                 said = "given up after" if failures == _GIVE_UP_AFTER else "search failed:"
-                console.print(f"{settings.label}: {said} {problem}", style="yellow", markup=False, soft_wrap=True)
+                say((f"{settings.label}: {said} {problem}", "yellow"))
             if failures == _GIVE_UP_AFTER:
                 return
 

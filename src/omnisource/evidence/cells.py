@@ -14,7 +14,7 @@ from omnisource.evidence.tracks import Track
 from omnisource.evidence.variants import Variant
 from omnisource.ingest import ingest
 from omnisource.pipeline import needs_camera, side_by_side, train_and_test, used_teachers
-from omnisource.progress import console
+from omnisource.progress import say
 from omnisource.recipe import Recipe, Run
 from omnisource.recipe.load import check, set_key
 from omnisource.report.numbers import Story
@@ -78,9 +78,9 @@ def run_cells(
             for number, (_, cell) in enumerate(side_by_side(_measure, todo, min(jobs, len(todo))), 1):
                 kept.add(cell)
                 told = f"{cell.variant}, seed {cell.seed}: {100 * cell.top1:.1f}"
-                console.print(f"{track.name}  fold {fold}  {number}/{len(todo)}  {told}", markup=False, soft_wrap=True)
+                say(f"{track.name}  fold {fold}  {number}/{len(todo)}  {told}")
         found += [replace(kept[work.key], variant=work.variant) for work in planned]
-        console.print(f"{track.name}: {len(found)}/{total} cells", markup=False)
+        say(f"{track.name}: {len(found)}/{total} cells")
     return found
 
 

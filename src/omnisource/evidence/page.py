@@ -11,6 +11,7 @@ from xml.sax.saxutils import escape
 
 import torch
 
+from omnisource.errors import UserError
 from omnisource.evaluate.metrics import Interval
 from omnisource.evidence.summary import Row, is_clear
 from omnisource.evidence.tracks import TRACKS, Track
@@ -41,7 +42,11 @@ def write_results(rows: Sequence[Row], command: str, folder: Path) -> Path:
 
 
 def write_page(folder: Path, page: Path) -> None:
-    """Writes a picture for each track that `folder` has, and the figures between two marks of `page`."""
+    """Writes a picture for each track that `folder` has, and the figures between two marks of `page`.
+
+    Raises:
+        UserError: the folder has the figures of no track.
+    """
     text = []
     for track in TRACKS:
         path = results_path(folder, track.name)
@@ -51,6 +56,10 @@ def write_page(folder: Path, page: Path) -> None:
         picture = page.parent / "images" / f"evidence-{track.name}.svg"
         write_atomic(picture, forest(rows).encode())
         text.append(_track(track, rows, facts, f"images/{picture.name}"))
+    if not text:
+        raise UserError(
+            f"{folder}: no effect-TRACK.json here; `omnisource bench effect` writes them, --results says where"
+        )
     old = page.read_text() if page.exists() else f"# Evidence\n\n{BEGIN}\n{END}\n"
     before, _, rest = old.partition(BEGIN)
     after = rest.partition(END)[2]

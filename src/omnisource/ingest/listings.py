@@ -92,7 +92,9 @@ def read_table_rows(path: Path, columns: dict[str, str]) -> Iterator[Entry]:
         header = next(lines, "")
         delimiter = "\t" if "\t" in header else ";" if ";" in header and "," not in header else ","
         names = next(csv.reader([header], delimiter=delimiter), [])
-        rows = csv.DictReader(lines, fieldnames=names, delimiter=delimiter)
+        rows = _csv_rows(path, csv.DictReader(lines, fieldnames=names, delimiter=delimiter))
+    if not names:
+        raise UserError(f"{path}: empty; a table begins with a line that names its columns, such as path,label")
     for ours, theirs in {"path": "path", **columns}.items():
         if theirs not in names:
             raise UserError(f"{path}: no column '{theirs}' (for {ours}); it has: {', '.join(names)}; set `columns`")
@@ -101,16 +103,28 @@ def read_table_rows(path: Path, columns: dict[str, str]) -> Iterator[Entry]:
         get = {ours: row.get(columns.get(ours, ours)) for ours in ("path", "label", "split", "fold", "group")}
         if get["path"] is None:
             raise UserError(f"{path}:{number}: the row has no path")
+        start_s, end_s = (
+            _number(row.get(columns.get(name, "")), float, f"{path}:{number}", name) for name in ("start_s", "end_s")
+        )
+        if start_s is not None and end_s is not None and start_s >= end_s:
+            raise UserError(f"{path}:{number}: ends at {end_s:g} s, but starts at {start_s:g} s")
         yield Entry(
             path=str(get["path"]),
             label=_text(get["label"]),
             split=_split(get["split"], f"{path}:{number}"),
             fold=_number(get["fold"], int, f"{path}:{number}", "fold"),
             group=_text(get["group"]),
-            start_s=_number(row.get(columns.get("start_s", "")), float, f"{path}:{number}", "start_s"),
-            end_s=_number(row.get(columns.get("end_s", "")), float, f"{path}:{number}", "end_s"),
+            start_s=start_s,
+            end_s=end_s,
             columns=row | {ours: row[theirs] for ours, theirs in columns.items() if theirs in row},
         )
+
+
+def _csv_rows(path: Path, rows: "csv.DictReader[str]") -> Iterator[dict[str, Any]]:
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise UserError(f"{path}:{rows.line_num + 1}: not readable as a table ({error}); is a quote missing?") from None
 
 
 def read_lines(path: Path, root: Path) -> Iterator[Entry]:
@@ -129,7 +143,10 @@ def read_lines(path: Path, root: Path) -> Iterator[Entry]:
         else:
             name, label, count, *positives = words
             if not all(word.isdigit() for word in (count, *positives)):
-                raise UserError(f"{path}:{number}: expected `path label num_clips positive ...`, found: {line[:80]}")
+                raise UserError(
+                    f"{path}:{number}: expected `path label` or `path label num_clips positive ...` (names with spaces "
+                    f"need a table, such as CSV), found: {line[:80]}"
+                )
             yield from _parts(root, name, label, int(count), map(int, positives))
 
 
@@ -146,10 +163,11 @@ def _parts(root: Path, name: str, label: str, count: int, positives: Iterable[in
 
 def read_kinetics(path: Path, root: Path) -> Iterator[Entry]:
     """Kinetics CSV. A clip is looked for as ID_START_END.*, ID.*, both also in a folder of its class or split."""
-    names = {"label": "label", "path": "youtube_id", "split": "split"}
     available = _stems(root)
-    for entry in read_table_rows(path, {k: v for k, v in names.items() if k != "split"}):
-        start, end = (int(float(entry.columns[name])) for name in ("time_start", "time_end"))
+    for number, entry in enumerate(read_table_rows(path, {"path": "youtube_id"}), start=2):
+        start, end = (
+            _seconds(entry.columns.get(name), f"{path}:{number}", name) for name in ("time_start", "time_end")
+        )
         stem = f"{entry.path}_{start:06d}_{end:06d}"
         found = available.get(stem) or available.get(f"{entry.path}_{start}_{end}") or available.get(entry.path)
         yield Entry(found or f"{stem}.mp4", entry.label, entry.split, columns=entry.columns, group=entry.path)
@@ -192,7 +210,7 @@ def read_json(path: Path, root: Path, columns: dict[str, str]) -> Iterator[Entry
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error})") from None
     if isinstance(content, dict) and isinstance(content.get("database"), dict):
-        yield from _segments(content["database"], root)
+        yield from _segments(path, content["database"], root)
         return
     items = content.get("data_list") if isinstance(content, dict) else content
     if not isinstance(items, list):
@@ -226,14 +244,21 @@ def read_json(path: Path, root: Path, columns: dict[str, str]) -> Iterator[Entry
         )
 
 
-def _segments(database: dict[str, Any], root: Path) -> Iterator[Entry]:
+def _segments(path: Path, database: dict[str, Any], root: Path) -> Iterator[Entry]:
     available = _stems(root)
     for video, facts in database.items():
+        where = f"{path}: video '{video}'"
         name = available.get(video) or available.get(f"v_{video}") or f"{video}.mp4"
-        split = _split(facts.get("subset"), video)
-        for piece in facts.get("annotations", []):
-            start, end = (float(second) for second in piece["segment"])
-            yield Entry(name, str(piece["label"]), split, None, video, start, end, {"subset": facts.get("subset", "")})
+        try:
+            subset = facts.get("subset")
+            pieces = [(piece["label"], *piece["segment"]) for piece in facts.get("annotations", [])]
+            labelled = [(str(label), float(start), float(end)) for label, start, end in pieces]
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise UserError(
+                f'{where}: expected {{"subset": ..., "annotations": [{{"label": ..., "segment": [start, end]}}, ...]}}'
+            ) from None
+        for label, start, end in labelled:
+            yield Entry(name, label, _split(subset, where), None, video, start, end, {"subset": subset or ""})
 
 
 def _stems(root: Path) -> dict[str, str]:
@@ -267,6 +292,12 @@ def _split(value: object, where: str) -> str | None:
             f"{where}: split '{value}' is none of train, val, test; map it with `test:` and `val:` conditions"
         )
     return SPLITS[str(value).lower()]
+
+
+def _seconds(value: object, where: str, name: str) -> int:
+    if value is None:
+        raise UserError(f"{where}: no {name}; a Kinetics list has label, youtube_id, time_start, time_end")
+    return int(_number(value, float, where, name))
 
 
 def _number(value: object, kind: Callable[[str], Any], where: str, name: str) -> Any:

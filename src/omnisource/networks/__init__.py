@@ -3,7 +3,7 @@
 from omnisource.networks.base import Network, freeze_norm, fused, running_statistics_kept, use_plain_form
 from omnisource.networks.checkpoint import Meta, load_checkpoint, save_checkpoint
 from omnisource.networks.cost import cost
-from omnisource.networks.create import create, is_spatial, names, takes_frames
+from omnisource.networks.create import create, is_spatial, names, options_of, takes_frames
 from omnisource.networks.files import convert_file, describe_file, read_weights
 from omnisource.networks.foreign import ForeignNetwork
 from omnisource.networks.initialise import InitKind, inflate, initialise
@@ -28,6 +28,7 @@ __all__ = [
     "layouts",
     "load_checkpoint",
     "names",
+    "options_of",
     "read_weights",
     "running_statistics_kept",
     "save_checkpoint",

@@ -36,6 +36,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path}: no such recipe; `omnisource init` writes one from your folders") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder, not a recipe; do you mean {path / 'recipe.yaml'}?") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as text ({error})") from None
     values, lines = parse_yaml(text, str(path))

@@ -7,6 +7,21 @@ from pydantic import Field, model_validator
 from omnisource.recipe.base import Section
 
 Scalar = bool | int | float | str
+# What a table may say of a sample.
+COLUMNS = (
+    "path",
+    "label",
+    "split",
+    "fold",
+    "group",
+    "start_s",
+    "end_s",
+    "url",
+    "page_url",
+    "query",
+    "author",
+    "licence",
+)
 
 
 class Range(Section):
@@ -31,7 +46,9 @@ class Source(Section):
         "auto", "folders", "files", "table", "lines", "kinetics", "ucf101", "hmdb51", "json", "collected"
     ] = "auto"
     root: str | None = None  # where the paths of a list start; default: the list's folder
-    columns: dict[str, str] = {}  # tables: our name (path, label, query, split, fold, group, ...) -> the file's column
+    # Tables: our name -> the file's column, for path, label, split, fold and group where they are called otherwise, and
+    # for start_s, end_s (seconds of the file that the row is about), which no name alone turns on.
+    columns: dict[str, str] = {}
     labels: dict[str, str] = {}  # a label or query of the files -> the class it means: {tennis serve: serve}
     class_index: str | None = None  # list of class names for files whose labels are numbers
     where: Where = {}  # use only rows whose columns satisfy all conditions
@@ -49,6 +66,9 @@ class Source(Section):
     def _consistent(self) -> "Source":
         if not self.path and self.layout != "collected":
             raise ValueError("path is missing (only `layout: collected` needs none)")
+        for name in self.columns:
+            if name not in COLUMNS:
+                raise ValueError(f"columns: '{name}' is none of our names: {', '.join(COLUMNS)}")
         if self.role == "web" and (self.split or self.test or self.val or self.test_share):
             raise ValueError("web sources have no split: remove split, test, val, test_share")
         return self

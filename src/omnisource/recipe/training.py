@@ -26,7 +26,7 @@ class Init(Section):
 
 
 class Network(Section):
-    """A network by name (`omnisource networks` lists them) and its options."""
+    """A network by name (docs/networks.md lists them) and its options."""
 
     name: str
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None  # null: the network's own

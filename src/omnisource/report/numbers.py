@@ -207,7 +207,11 @@ def _read_truth(recipe: Recipe, truth: Truth, samples: Iterable[Row]) -> _Truth:
         for row in _csv(path):
             sample_id = ids.get((path.parent / (row.get("path") or row.get("video") or "")).resolve())
             if sample_id is not None:
-                segments[sample_id].append((float(row["start_s"]), float(row["end_s"]), row["label"]))
+                try:
+                    segments[sample_id].append((float(row["start_s"]), float(row["end_s"]), row["label"]))
+                except (KeyError, TypeError, ValueError):
+                    video = row.get("path") or row.get("video")
+                    raise UserError(f"{path}: {video}: expected start_s and end_s in seconds, and label") from None
     return _Truth(files, truth.column, dict(segments), truth.min_overlap)
 
 

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from omnisource.errors import UserError
 from omnisource.flow import use_flow
-from omnisource.progress import console
+from omnisource.progress import say
 from omnisource.recipe import Recipe
 from omnisource.scratch import scratch
 from omnisource.tables import read_table, view_table, writing
@@ -406,11 +406,9 @@ def _check(pool: Pool, recipe: Recipe, split: str) -> None:
             )
         if count == 0:
             # Not the user's fault, nor the other sources': the training does without, and its record says 0 units.
-            console.print(
+            say(
                 f"source '{name}' has no kept rows in the selection '{recipe.select.name}'; this run trains without it "
-                "(lower `select.threshold` to keep some)",
-                markup=False,
-                soft_wrap=True,
+                "(lower `select.threshold` to keep some)"
             )
     seen = np.bincount(pool.label, minlength=len(pool.classes))
     absent = [name for name, count in zip(pool.classes, seen, strict=True) if count == 0]

@@ -1,0 +1,36 @@
+"""What a user wrote is printed as it is: nothing in it is markup, nothing an emoji, nothing is wrapped."""
+
+import pytest
+from rich.progress import TextColumn
+from rich.table import Table
+
+from omnisource.cli.common import tell
+from omnisource.progress import Meter, console, meter, say
+from omnisource.workspace import StageRecord
+
+ODD = "[red]x[/] [/] [bold :x: a class with a very long name" + " and more" * 20
+
+
+def test_lines_and_tables_print_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    say(ODD, (ODD, "bold"))
+    tell(StageRecord("train-[/]-0", "", "", {}, {"reason": "[b]"}))
+    table = Table(title="[/]", box=None)
+    table.add_column("[b]")
+    table.add_row("[red]cell[/]")
+    console.print(table)
+    assert capsys.readouterr().err.splitlines()[:2] == [ODD + ODD, "train-[/]-0 nothing to do: reason [b]"]
+    with console.capture() as caught:
+        console.print(table)
+    assert "[b]" in caught.get()
+    assert "[red]cell[/]" in caught.get()
+
+
+def test_a_progress_bar_shows_names_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "_force_terminal", True)
+    with console.capture(), meter("train [/]", 3) as bar:
+        assert isinstance(bar, Meter)
+        assert bar._bar is not None
+        bar.advance(note="[red]")
+        (task,) = bar._bar.tasks
+        texts = [column.render(task).plain for column in bar._bar.columns if isinstance(column, TextColumn)]
+    assert texts == ["train [/]", "[red]"]
