@@ -50,6 +50,19 @@ def fingerprint(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+def content_of(path: Path, key: str) -> str:
+    """The SHA-256 of a file: what a result came from is known by content, for another file may take the name.
+
+    Raises:
+        UserError: it can't be read; `key` is where the recipe names it.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); mend {key}") from None
+
+
 class Workspace:
     """A folder that holds everything a recipe makes. Use `open_workspace`, which also locks it."""
 

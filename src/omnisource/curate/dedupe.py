@@ -21,7 +21,7 @@ from omnisource.curate.samples import Sample, Samples
 from omnisource.media import Limits
 from omnisource.recipe import Recipe
 from omnisource.tables import DUPLICATES, Journal, view_table, write_table
-from omnisource.workspace import StageRecord, Workspace
+from omnisource.workspace import StageRecord, Workspace, content_of
 
 _SAME_LENGTH = 0.02  # videos with like pictures are copies only if their lengths differ by no more
 
@@ -44,6 +44,9 @@ def dedupe(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> Stag
     """
     settings = recipe.dedupe
     path = workspace.table("duplicates")
+    content: dict[str, Any] = {}
+    if settings.against_test and settings.init != "imagenet":
+        content = {"init": content_of(recipe.resolve(settings.init), "dedupe.init, or set dedupe.against_test=false")}
 
     def work(mark: str) -> Mapping[str, Any]:
         rows = _web_rows(workspace)
@@ -60,7 +63,7 @@ def dedupe(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> Stag
 
     return workspace.run_stage(
         "dedupe",
-        settings=settings.model_dump(mode="json"),
+        settings=settings.model_dump(mode="json") | content,
         after=["ingest", "probe"],
         outputs=[path],
         work=work,

@@ -1,6 +1,5 @@
 """Teachers: networks trained here, and files from elsewhere (paper, section 3.2)."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,7 +8,7 @@ from omnisource.curate.pieces import Look
 from omnisource.errors import UserError
 from omnisource.networks import ForeignNetwork, Meta, Network, load_checkpoint
 from omnisource.recipe import Recipe
-from omnisource.workspace import Workspace
+from omnisource.workspace import Workspace, content_of
 
 
 @dataclass(frozen=True)
@@ -75,11 +74,6 @@ def look_settings(recipe: Recipe, name: str) -> dict[str, Any]:
         training = recipe.teachers[name]
         return {"short_side": training.input.short_side, "precision": training.precision}
     given = recipe.foreign_teachers[name]
-    path = recipe.resolve(given.file)
-    try:
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); mend foreign_teachers.{name}.file") from None
+    content = content_of(recipe.resolve(given.file), f"foreign_teachers.{name}.file")
     outputs = recipe.read_names(given.classes, "classes") if isinstance(given.classes, str) else given.classes
     return given.model_dump(mode="json", exclude={"file", "device"}) | {"classes": outputs, "sha256": content}

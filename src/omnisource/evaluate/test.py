@@ -28,7 +28,7 @@ from omnisource.networks import Meta, Network, load_checkpoint
 from omnisource.progress import track
 from omnisource.recipe import Recipe, Test, Training
 from omnisource.tables import PREDICTIONS, Journal, read_table
-from omnisource.workspace import StageRecord, Workspace
+from omnisource.workspace import StageRecord, Workspace, content_of
 
 F32 = npt.NDArray[np.float32]
 _SAVE_EVERY_S = 20.0  # finished samples reach the disk at least this often
@@ -69,11 +69,7 @@ def test_checkpoint(
     trainings = {f"{run}-{seed}" for run in recipe.planned_runs() for seed in recipe.seeds}
     if name in trainings | {f"teacher-{teacher}" for teacher in recipe.teachers}:
         raise UserError(f"--name {name}: is the name of a training of this recipe; choose another")
-    try:
-        facts = checkpoint.stat()
-    except OSError as error:
-        raise UserError(f"{checkpoint}: cannot be read ({error.strerror})") from None
-    which = {"checkpoint": str(checkpoint.resolve()), "bytes": facts.st_size, "mtime_ns": facts.st_mtime_ns}
+    which = {"checkpoint": content_of(checkpoint, "--checkpoint")}
     return _test(recipe, workspace, name, checkpoint, training, settings, [], which)
 
 
@@ -145,6 +141,7 @@ def _test(
             "missing": missing,
             "failed": dict(Counter(unscored.reason for unscored in found.failed)),
             "list_hash": found.list_hash,
+            "checkpoint": str(checkpoint.resolve()),
         }
 
     return workspace.run_stage(

@@ -19,6 +19,7 @@ from omnisource.train.loop import Trainer, TrainResult
 from omnisource.train.memory import freed_memory_kept
 from omnisource.train.pool import Pool
 from omnisource.train.record import differences, load_state, read_run, set_aside, write_run
+from omnisource.train.start import settings_of
 
 Changed = Literal["anew", "refuse", "continue"]
 
@@ -59,7 +60,7 @@ def train(
     _check_camera(training, pool, camera)
     if training.threads:
         torch.set_num_threads(training.threads)
-    identity = identity_of(training, pool, seed)
+    identity = identity_of(training, pool, seed, camera)
     with joined(training.device) as ranks:
         if ranks.first:
             _settle(run_dir, identity, changed)
@@ -109,11 +110,13 @@ def _run(
     return result
 
 
-def identity_of(training: Training, pool: Pool, seed: int) -> dict[str, Any]:
+def identity_of(training: Training, pool: Pool, seed: int, camera: Camera | None = None) -> dict[str, Any]:
     """Everything that a training's result depends on."""
-    settings = training.model_dump(mode="json", exclude=set(_FREE))
+    settings = {key: value for key, value in settings_of(training).items() if key not in _FREE}
+    settings["camera"].pop("fitted")  # what it holds stands below
     return {
         "training": settings,
+        **({"camera": camera.identity} if camera is not None else {}),
         "units": {"sources": pool.counts(), "digest": pool.digest},
         "classes": list(pool.classes),
         "seed": seed,

@@ -39,7 +39,7 @@ from omnisource.train.plan import Plan
 from omnisource.train.pool import Pool
 from omnisource.train.precision import autocast, check_precision
 from omnisource.train.record import Log, State, save_state
-from omnisource.train.start import start_network
+from omnisource.train.start import settings_of, start_network
 from omnisource.train.stop import stop_signals
 from omnisource.train.tally import Progress, Tally, new_tally, replaced_row, speed_row, train_row
 from omnisource.train.validate import validate
@@ -85,6 +85,7 @@ class Trainer:
         self.plan = Plan(pool, training, seed)
         if self.plan.sizes and sum(self.plan.sizes) < ranks.world:
             raise UserError(f"{ranks.world} processes can't share a batch of {sum(self.plan.sizes)}; start fewer")
+        self.recipe_hash = fingerprint(settings_of(training))
         self.reading = Reading(training, self.spatial, camera, pool.frames, pool.classes, limits)
         self.network = start_network(training, len(pool.classes), _torch_seed(seed, _WEIGHTS), ranks)
         self.parallel = Parallel(self.network, ranks, training.parallel)
@@ -334,7 +335,7 @@ class Trainer:
             frames=given.frames,
             stride=given.stride,
             size=given.size,
-            recipe_hash=fingerprint(self.training.model_dump(mode="json")),
+            recipe_hash=self.recipe_hash,
             notes={
                 "short_side": given.short_side,
                 "modality": given.modality,

@@ -10,6 +10,7 @@ from omnisource.networks import is_spatial, takes_frames
 from omnisource.recipe import Recipe, Training
 from omnisource.train.begin import Changed, train
 from omnisource.train.join import build_pool
+from omnisource.train.start import settings_of
 from omnisource.workspace import StageRecord, Workspace
 
 
@@ -55,6 +56,9 @@ def _stage(
 ) -> StageRecord:
     folder = workspace.run_dir(run)
     training = _resolved(recipe, training)
+    settings = {key: value for key, value in settings_of(training).items() if key not in ("workers", "cache_bytes")}
+    if training.camera.fitted and (named := fitted_camera(recipe, workspace, training, sources)):
+        settings["camera"]["fitted"] = named.identity
     flow = training.input.modality == "flow"
 
     def work(_: str) -> Mapping[str, Any]:
@@ -77,7 +81,7 @@ def _stage(
     return workspace.run_stage(
         stage,
         settings={
-            "training": training.model_dump(mode="json", exclude={"workers", "cache_bytes"}),
+            "training": settings,
             "sources": list(sources),
             "seed": seed,
         },
