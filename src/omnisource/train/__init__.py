@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from omnisource.train.begin import Changed, train
     from omnisource.train.listing import write_plan
     from omnisource.train.loop import TrainResult
-    from omnisource.train.stages import train_student, train_teacher
+    from omnisource.train.record import differences
+    from omnisource.train.stages import student_basis, teacher_basis, train_student, train_teacher
 
 __all__ = [
     "Changed",
@@ -21,6 +22,9 @@ __all__ = [
     "TrainResult",
     "Unit",
     "build_pool",
+    "differences",
+    "student_basis",
+    "teacher_basis",
     "train",
     "train_student",
     "train_teacher",
@@ -32,6 +36,9 @@ _LAZY = {
     "Changed": "begin",
     "train": "begin",
     "TrainResult": "loop",
+    "differences": "record",
+    "student_basis": "stages",
+    "teacher_basis": "stages",
     "train_student": "stages",
     "train_teacher": "stages",
     "write_plan": "listing",

@@ -11,27 +11,34 @@ from omnisource.recipe import Recipe, Training
 from omnisource.train.begin import Changed, train
 from omnisource.train.join import build_pool
 from omnisource.train.start import settings_of
-from omnisource.workspace import StageRecord, Workspace
+from omnisource.workspace import Basis, StageRecord, Workspace
 
 
 def train_teacher(recipe: Recipe, workspace: Workspace, name: str, changed: Changed = "anew") -> StageRecord:
     """Trains a teacher on the target's training split (paper, section 3.2). Run: `teacher-NAME`."""
-    stage, run = f"train-teacher-{name}", f"teacher-{name}"
+    basis = teacher_basis(recipe, workspace, name)
     return _stage(
-        recipe,
-        workspace,
-        stage,
-        run,
-        recipe.teachers[name],
-        recipe.target_sources,
-        recipe.seed,
-        ["ingest", "probe"],
-        changed,
+        recipe, workspace, basis, recipe.teachers[name], recipe.target_sources, recipe.seed, f"teacher-{name}", changed
     )
 
 
 def train_student(recipe: Recipe, workspace: Workspace, run: str, seed: int, changed: Changed = "anew") -> StageRecord:
     """Trains the student of one of the recipe's runs, on the target and on the run's web sources. Run: `RUN-SEED`."""
+    basis = student_basis(recipe, workspace, run, seed)
+    recipe = recipe.seen_by(run)
+    training, sources = recipe.student_of(run), recipe.planned_runs()[run].sources
+    return _stage(recipe, workspace, basis, training, sources, seed, f"{run}-{seed}", changed)
+
+
+def teacher_basis(recipe: Recipe, workspace: Workspace, name: str) -> Basis:
+    """What a teacher's training depends on. UserError: a file that it names can't be read."""
+    after = ["ingest", "probe"]
+    sources, training = recipe.target_sources, recipe.teachers[name]
+    return _basis(recipe, workspace, f"train-teacher-{name}", training, sources, recipe.seed, after)
+
+
+def student_basis(recipe: Recipe, workspace: Workspace, run: str, seed: int) -> Basis:
+    """What a student's training depends on. UserError: a file that it names can't be read."""
     recipe = recipe.seen_by(run)
     training, sources = recipe.student_of(run), recipe.planned_runs()[run].sources
     after = ["ingest", "probe"]
@@ -39,26 +46,39 @@ def train_student(recipe: Recipe, workspace: Workspace, run: str, seed: int, cha
         after += ["dedupe", recipe.select.stage]
     if _needs_camera(recipe, training, sources) and not training.camera.fitted:
         after += ["camera"]
-    name = f"{run}-{seed}"
-    return _stage(recipe, workspace, f"train-{name}", name, training, sources, seed, after, changed)
+    return _basis(recipe, workspace, f"train-{run}-{seed}", training, sources, seed, after)
+
+
+def _basis(
+    recipe: Recipe,
+    workspace: Workspace,
+    stage: str,
+    training: Training,
+    sources: Sequence[str],
+    seed: int,
+    after: list[str],
+) -> Basis:
+    training = _resolved(recipe, training)
+    settings = {key: value for key, value in settings_of(training).items() if key not in ("workers", "cache_bytes")}
+    if training.camera.fitted and (named := fitted_camera(recipe, workspace, training, sources)):
+        settings["camera"]["fitted"] = named.identity
+    after += ["flow"] if training.input.modality == "flow" else []
+    after += ["prepare"] if training.input.prepared else []
+    return Basis(stage, {"training": settings, "sources": list(sources), "seed": seed}, after)
 
 
 def _stage(
     recipe: Recipe,
     workspace: Workspace,
-    stage: str,
-    run: str,
+    basis: Basis,
     training: Training,
     sources: Sequence[str],
     seed: int,
-    after: Sequence[str],
+    run: str,
     changed: Changed,
 ) -> StageRecord:
     folder = workspace.run_dir(run)
     training = _resolved(recipe, training)
-    settings = {key: value for key, value in settings_of(training).items() if key not in ("workers", "cache_bytes")}
-    if training.camera.fitted and (named := fitted_camera(recipe, workspace, training, sources)):
-        settings["camera"]["fitted"] = named.identity
     flow = training.input.modality == "flow"
 
     def work(_: str) -> Mapping[str, Any]:
@@ -79,13 +99,9 @@ def _stage(
         return {key: value for key, value in asdict(result).items() if key != "checkpoint"} | {"list": pool.digest}
 
     return workspace.run_stage(
-        stage,
-        settings={
-            "training": settings,
-            "sources": list(sources),
-            "seed": seed,
-        },
-        after=[*after, *(["flow"] if flow else []), *(["prepare"] if training.input.prepared else [])],
+        basis.stage,
+        settings=basis.settings,
+        after=basis.after,
         outputs=[folder / "last.safetensors", folder / "log.jsonl"],
         work=work,
     )
