@@ -17,6 +17,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import TypeVar
 
+from omnisource.cores import usable_cores
 from omnisource.errors import UserError
 from omnisource.progress import be_quiet, meter
 from omnisource.recipe import Recipe, Training
@@ -175,8 +176,7 @@ def default_jobs(trainings: Sequence[Training]) -> int:
     threads = [training.threads for training in trainings]
     if on_gpu or not threads or None in threads:
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // max(count or 1 for count in threads))
+    return max(1, usable_cores() // max(count or 1 for count in threads))
 
 
 def _training(recipe: Recipe, job: Job) -> Training:

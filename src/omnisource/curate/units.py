@@ -1,6 +1,5 @@
 """The scores table as one row a scored unit, its teachers averaged; read range by range, so that memory stays small."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from omnisource.cores import usable_cores
 from omnisource.curate.trust import BELIEVED, query_trust
 from omnisource.errors import UserError
 from omnisource.scratch import scratch
@@ -53,7 +53,7 @@ def units(
         db.execute(f"SET memory_limit='{MEMORY}'")
         db.execute("SET temp_directory=?", [str(spill)])
         db.execute("SET preserve_insertion_order=false")
-        db.execute(f"SET threads={max(1, len(os.sched_getaffinity(0)))}")
+        db.execute(f"SET threads={usable_cores()}")
         places = pa.array(range(len(classes)), pa.int32())
         db.register("class_list", pa.table({"place": places, "name": pa.array(classes, pa.string())}))
         db.execute("CREATE TABLE classes AS FROM class_list")
