@@ -153,19 +153,16 @@ def _end_with(sentinel: int) -> None:
 
 def train_and_test(recipe: Recipe, root: Path, job: Job) -> list[StageRecord]:
     """One training, and for a student its test. Runs in a process of its own; the caller holds the workspace's lock."""
-    import torch
-
     from omnisource.evaluate import test_run
+    from omnisource.infer import torch_threads
     from omnisource.train import train_student, train_teacher
 
     kind, name, seed = job
     workspace = Workspace(root)
-    threads = _training(recipe, job).threads
-    if threads:
-        torch.set_num_threads(threads)
-    if kind == "teacher":
-        return [train_teacher(recipe, workspace, name)]
-    return [train_student(recipe, workspace, name, seed), test_run(recipe, workspace, name, seed)]
+    with torch_threads(_training(recipe, job).threads):  # other jobs have the other cores
+        if kind == "teacher":
+            return [train_teacher(recipe, workspace, name)]
+        return [train_student(recipe, workspace, name, seed), test_run(recipe, workspace, name, seed)]
 
 
 def default_jobs(trainings: Sequence[Training]) -> int:

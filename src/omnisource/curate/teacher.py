@@ -24,6 +24,8 @@ class Teacher:
     short_side: int
     device: str
     precision: Literal["fp32", "bf16", "fp16"]
+    threads: int | None = None
+    """Of one forward pass on a CPU; None: PyTorch's, shared out."""
 
 
 def load_teacher(recipe: Recipe, workspace: Workspace, name: str, classes: Sequence[str]) -> Teacher:
@@ -44,7 +46,8 @@ def load_teacher(recipe: Recipe, workspace: Workspace, name: str, classes: Seque
         raise UserError(f"{path}: teacher '{name}' does not know the class '{missing[0]}'; train it again")
     look = Look(network.spatial, meta.frames, meta.stride)
     order = tuple(meta.classes.index(label) for label in classes)
-    return Teacher(name, network, meta, look, order, training.input.short_side, training.device, training.precision)
+    how = (training.input.short_side, training.device, training.precision, training.threads)
+    return Teacher(name, network, meta, look, order, *how)
 
 
 def _foreign(recipe: Recipe, name: str, classes: Sequence[str]) -> Teacher:

@@ -274,6 +274,7 @@ def predict_rows(
         batch=settings.batch,
         workers=training.workers or 1,
         device=training.device,
+        threads=training.threads,
         limits=limits,
     )
     for result in results:

@@ -12,6 +12,7 @@ import torch
 from omnisource import __version__
 from omnisource.clips import Camera
 from omnisource.errors import UserError
+from omnisource.infer import torch_threads
 from omnisource.media import DEFAULT_LIMITS, Limits
 from omnisource.recipe import Training
 from omnisource.train.distributed import Ranks, joined
@@ -58,10 +59,8 @@ def train(
     if training.validate_every and validation is None:
         raise UserError("validate_every is set but there is no val split; give the target source `val:`, or remove it")
     _check_camera(training, pool, camera)
-    if training.threads:
-        torch.set_num_threads(training.threads)
     identity = identity_of(training, pool, seed, camera)
-    with joined(training.device) as ranks:
+    with torch_threads(training.threads), joined(training.device) as ranks:
         if ranks.first:
             _settle(run_dir, identity, changed)
         ranks.wait()
