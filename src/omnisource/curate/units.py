@@ -10,8 +10,9 @@ import pyarrow as pa
 from omnisource.cores import usable_cores
 from omnisource.curate.trust import BELIEVED, query_trust
 from omnisource.errors import UserError
+from omnisource.recipe.curation import UNITS
 from omnisource.scratch import scratch
-from omnisource.tables import view_table, writing
+from omnisource.tables import SCORES, database, view_table, writing
 
 MEMORY = "2GB"  # DuckDB spills to disk beyond it, so that 10 million rows fit beside a training
 RANGE_ROWS = 500_000  # in one range, about
@@ -42,13 +43,13 @@ def units(
         query_evidence: probabilities are those of teacher and query together (trust.py), after all the above.
 
     Raises:
-        UserError: the scores lack `probs`, but several teachers, soft labels or a temperature need them;
-            the disk is full.
+        UserError: a column of the scores is missing or not filled; they lack `probs`, but several teachers, soft labels
+            or a temperature need them; the disk is full.
     """
     with (
         writing(scores.parent),
         scratch(scores.parent) as spill,
-        duckdb.connect() as db,
+        database() as db,
     ):
         db.execute(f"SET memory_limit='{MEMORY}'")
         db.execute("SET temp_directory=?", [str(spill)])
@@ -60,6 +61,7 @@ def units(
         for name, path in (("scores", scores), ("samples", samples)):
             view_table(db, f"all_{name}", path)
             db.execute(f"CREATE VIEW {name} AS FROM all_{name} WHERE {_IN_RANGE}")
+        _check_filled(db, scores)
         (teachers,) = db.execute(
             "SELECT coalesce(max(n), 0) FROM (SELECT count(DISTINCT teacher) AS n FROM scores GROUP BY unit)"
         ).fetchall()[0]
@@ -91,6 +93,23 @@ def units(
                 db.executemany("INSERT INTO trust VALUES (?, ?, ?)", rows)
             db.execute(f"CREATE VIEW units AS {BELIEVED.format(plain='plain', others=max(len(classes) - 1, 1))}")
         yield db
+
+
+def _check_filled(db: duckdb.DuckDBPyConnection, scores: Path) -> None:
+    """Refuses scores (which may be made by hand) that lack a column which is read, or its value in a row."""
+    there = {row[0] for row in db.execute("DESCRIBE all_scores").fetchall()}
+    if lacking := [name for name in SCORES.names if name not in there and name not in ("entropy", "feature")]:
+        raise UserError(f"{scores}: has no column '{lacking[0]}'; see SCORES in omnisource.tables, or run score again")
+    allowed = {"unit": UNITS, "status": ("ok", "dropped")}
+    for name in (field.name for field in SCORES if not field.nullable):
+        values = ", ".join(f"'{value}'" for value in allowed.get(name, ()))
+        wrong = f"{name} IS NULL" + (f" OR {name} NOT IN ({values})" if values else "")
+        (count,) = db.execute(f"SELECT count(*) FROM all_scores WHERE {wrong}").fetchall()[0]
+        if count:
+            cure = f"write one of {', '.join(allowed[name])}" if values else "fill it in"
+            raise UserError(
+                f"{scores}: {count} rows have no valid `{name}`; {cure}, or delete the table and score again"
+            )
 
 
 def in_ranges(db: duckdb.DuckDBPyConnection, rows: int = RANGE_ROWS) -> Iterator[None]:
