@@ -35,6 +35,7 @@ from omnisource.clips import (
     read_views,
     rng,
 )
+from omnisource.cores import usable_cores
 from omnisource.media import decode_frames
 
 FRAMES, STRIDE, SIZE, SHORT_SIDE, BATCH = 8, 8, 224, 256, 8
@@ -88,7 +89,7 @@ def main() -> None:
     report = {
         "command": "python " + " ".join(sys.argv),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, 1 thread of {torch.multiprocessing.cpu_count()} CPUs, other work on it",
+        "machine": f"{platform.machine()}, 1 thread of {usable_cores()} CPUs, other work on it",
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

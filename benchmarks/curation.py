@@ -37,6 +37,7 @@ import torch
 from PIL import Image
 
 from omnisource.clips import frame_times, segment_test
+from omnisource.cores import usable_cores
 from omnisource.curate.decide import decide
 from omnisource.curate.hamming import keep_first
 from omnisource.curate.pieces import Look, pieces
@@ -377,7 +378,7 @@ def about() -> Figures:
     return {
         "command": "python benchmarks/curation.py " + " ".join(sys.argv[1:]),
         "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs, load {os.getloadavg()[0]:.1f}, no GPU",
+        "machine": f"{platform.machine()}, {usable_cores()} CPUs, load {os.getloadavg()[0]:.1f}, no GPU",
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

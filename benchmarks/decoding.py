@@ -27,6 +27,7 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from omnisource.cores import usable_cores
 from omnisource.media import decode_frames, prepare_video, probe_media
 
 FRAMES, STRIDE, SHORT_SIDE = 8, 8, 256
@@ -222,7 +223,7 @@ def main() -> None:
     report = {
         "command": " ".join(["python", "benchmarks/decoding.py", *(["--videos ..."] if given.videos else [])]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, 1 thread of {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}",
+        "machine": f"{platform.machine()}, 1 thread of {usable_cores()} CPUs, load {os.getloadavg()[0]:.1f}",
         "versions": versions,
         "clip": f"{FRAMES} frames, stride {STRIDE}, RGB, {CLIPS} places",
         "unit": f"milliseconds a clip, best of {ROUNDS} interleaved rounds",

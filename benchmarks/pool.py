@@ -11,7 +11,6 @@ benchmarks/results/pool.json.
 
 import argparse
 import json
-import os
 import platform
 import resource
 import subprocess
@@ -28,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 
 from omnisource import __version__
+from omnisource.cores import usable_cores
 from omnisource.recipe import Recipe, Training
 from omnisource.tables import DECISIONS, DUPLICATES, PROBE, SAMPLES, table_writer, write_json
 from omnisource.train import Plan, build_pool
@@ -183,7 +183,7 @@ def main() -> None:
     report = {
         "command": f"python benchmarks/pool.py --samples {given.samples} --steps {given.steps}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs",
+        "machine": f"{platform.machine()}, {usable_cores()} CPUs",
         "versions": {
             "omnisource": __version__,
             "python": platform.python_version(),

@@ -15,7 +15,6 @@ and the CPU time of reading; writes benchmarks/results/prepared.json.
 import argparse
 import csv
 import json
-import os
 import platform
 import shlex
 import tempfile
@@ -31,6 +30,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from omnisource.clips import segment_test, segment_train
+from omnisource.cores import usable_cores
 from omnisource.media import decode_frames, prepare_video, probe_media
 from omnisource.networks import create, initialise
 from omnisource.progress import track
@@ -191,7 +191,7 @@ def main() -> None:
     report = {
         "command": shlex.join(["python", "benchmarks/prepared.py", "--root", "DATA/tennis", "--forms", *forms]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+        "machine": f"{platform.machine()}, {usable_cores()} CPUs",
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "av": av.__version__},
         "clips": len(rows),
         "form": f"short side {SHORT_SIDE}",

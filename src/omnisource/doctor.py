@@ -10,6 +10,8 @@ from typing import Literal
 
 import psutil
 
+from omnisource.cores import usable_cores
+
 _NEEDED_GB = 5.0
 _CODECS = {"h264": "most web video", "hevc": "phones", "vp9": "webm", "av1": "newer web video"}
 _EXTRAS = {
@@ -49,8 +51,7 @@ def _software() -> Iterator[Finding]:
 def _devices() -> Iterator[Finding]:
     import torch
 
-    cores, threads = psutil.cpu_count(logical=False) or 1, torch.get_num_threads()
-    yield Finding("CPU", "good", f"{cores} cores, {threads} threads used by PyTorch")
+    yield Finding("CPU", "good", f"{usable_cores()} cores usable, {torch.get_num_threads()} threads used by PyTorch")
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             facts = torch.cuda.get_device_properties(index)

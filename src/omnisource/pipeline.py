@@ -18,6 +18,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import TypeVar
 
+from omnisource.cores import usable_cores
 from omnisource.errors import UserError
 from omnisource.progress import be_quiet, meter
 from omnisource.recipe import Recipe, Training
@@ -158,21 +159,18 @@ def _end_with(sentinel: int) -> None:
 
 def train_and_test(recipe: Recipe, root: Path, job: Job) -> list[StageRecord]:
     """One training, and for a student its test. Runs in a process of its own; the caller holds the workspace's lock."""
-    import torch
-
     from omnisource.evaluate import test_run
+    from omnisource.infer import torch_threads
     from omnisource.train import train_judge, train_student, train_teacher
 
     kind, name, seed = job
     workspace = Workspace(root)
-    threads = _training(recipe, job).threads
-    if threads:
-        torch.set_num_threads(threads)
-    if kind == "teacher":
-        return [train_teacher(recipe, workspace, name)]
-    if kind == "judge":
-        return [train_judge(recipe, workspace, name, seed)]
-    return [train_student(recipe, workspace, name, seed), test_run(recipe, workspace, name, seed)]
+    with torch_threads(_training(recipe, job).threads):  # other jobs have the other cores
+        if kind == "teacher":
+            return [train_teacher(recipe, workspace, name)]
+        if kind == "judge":
+            return [train_judge(recipe, workspace, name, seed)]
+        return [train_student(recipe, workspace, name, seed), test_run(recipe, workspace, name, seed)]
 
 
 def default_jobs(trainings: Sequence[Training]) -> int:
@@ -183,8 +181,7 @@ def default_jobs(trainings: Sequence[Training]) -> int:
     threads = [training.threads for training in trainings]
     if on_gpu or not threads or None in threads:
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // max(count or 1 for count in threads))
+    return max(1, usable_cores() // max(count or 1 for count in threads))
 
 
 def _training(recipe: Recipe, job: Job) -> Training:

@@ -45,9 +45,31 @@ class StageRecord:
     fresh: bool = False  # True in the process that did the work; False when the record was found
 
 
+@dataclass(frozen=True)
+class Basis:
+    """What the result of a stage depends on: its settings, and the stages whose outputs it reads."""
+
+    stage: str
+    settings: dict[str, Any]
+    after: list[str]
+
+
 def fingerprint(value: object) -> str:
     """A short hash of any JSON-able value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def content_of(path: Path, key: str) -> str:
+    """The SHA-256 of a file: what a result came from is known by content, for another file may take the name.
+
+    Raises:
+        UserError: it can't be read; `key` is where the recipe names it.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); mend {key}") from None
 
 
 class Workspace:
@@ -106,6 +128,14 @@ class Workspace:
         found = [record for name in names if (record := self.record(name))]
         return sorted(found, key=lambda record: record.finished_at)
 
+    def mark(self, stage: str, settings: Mapping[str, Any], after: Sequence[str]) -> str:
+        """The fingerprint that the record of a stage with these settings has while it is current.
+
+        Raises:
+            UserError: a stage before it has not run.
+        """
+        return fingerprint({"settings": settings, "after": {name: self._stamp(stage, name) for name in after}})
+
     def run_stage(
         self,
         stage: str,
@@ -124,8 +154,7 @@ class Workspace:
             outputs: files that `work` writes.
             work: called with the fingerprint (for journals); returns counts for the record.
         """
-        stamps = {name: self._stamp(stage, name) for name in after}
-        mark = fingerprint({"settings": settings, "after": stamps})
+        mark = self.mark(stage, settings, after)
         record = self.record(stage)
         if record and record.fingerprint == mark and self._intact(record, outputs):
             return record

@@ -88,6 +88,11 @@ def test_a_fitted_camera_can_be_named(place: Path) -> None:
     fit_camera_stage(*stage(place, "student.camera.fitted=kept.json"))
     assert json.loads(camera_path(workspace).read_text())["measured"]["copied_from"] == str(kept)
     assert np.array_equal(load_camera(camera_path(workspace)).overall.mean, load_camera(kept).overall.mean)
+    assert not fit_camera_stage(*stage(place, "student.camera.fitted=kept.json")).fresh
+    content = json.loads(kept.read_text())
+    content["classes"]["pan"] = content["overall"] | {"mean": [0.5] * 8}
+    kept.write_text(json.dumps(content))  # another camera under the same name
+    assert fit_camera_stage(*stage(place, "student.camera.fitted=kept.json")).fresh
     with pytest.raises(UserError, match=r"stride of 2 frames, these clips have 5"):
         fit_camera_stage(*stage(place, "student.camera.fitted=kept.json", "student.input.stride=5"))
     with pytest.raises(UserError, match="no such camera"):

@@ -124,7 +124,7 @@ def test_the_automatic_threshold_lies_between_crops_and_chance(root: Path, tmp_p
 
 
 def test_weights_that_are_not_there_are_named(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"dedupe\.init: .*nothing\.pth.*dedupe\.against_test=false"):
+    with pytest.raises(UserError, match=r"nothing\.pth: cannot be read.*dedupe\.init.*dedupe\.against_test=false"):
         run(root, tmp_path, init="nothing.pth")
     with pytest.raises(UserError, match=r"dedupe\.network: slowonly_r18 is no 2D network"):
         run(root, tmp_path / "other", network="slowonly_r18")

@@ -15,7 +15,7 @@ from PIL import Image
 from omnisource.clips import augment, dense_test, read_clip, read_times, segment_test
 from omnisource.clips.read import centre
 from omnisource.curate import Engine, calibrate, dedupe, probe, score, select, what_if
-from omnisource.curate.score import units_by_teacher
+from omnisource.curate.score import score_samples, units_by_teacher
 from omnisource.curate.teacher import load_teacher
 from omnisource.errors import UserError
 from omnisource.ingest import ingest
@@ -368,3 +368,20 @@ def test_training_samples_are_judged_by_teachers_that_never_saw_them(media: Path
 def test_a_target_without_held_out_samples_is_named(tmp_path: Path, recipe: Recipe, workspace: Workspace) -> None:
     with pytest.raises(UserError, match="none is in the split 'val'"):
         calibrate(recipe, workspace)
+
+
+def test_a_teacher_scores_with_its_own_threads(
+    recipe: Recipe, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int | None] = []
+
+    def noted(*_: Any, threads: int | None, **__: Any) -> list[Any]:
+        given.append(threads)
+        return []
+
+    monkeypatch.setitem(score_samples.__globals__, "infer", noted)
+    for threads in (None, 3):
+        teachers = {"image": recipe.teachers["image"].model_copy(update={"threads": threads})}
+        teacher = load_teacher(recipe.model_copy(update={"teachers": teachers}), workspace, "image", CLASSES)
+        assert list(score_samples(recipe, teacher, ["image"], [])) == []
+    assert given == [None, 3]

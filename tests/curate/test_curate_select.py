@@ -376,3 +376,25 @@ def test_a_disk_too_full_for_what_exceeds_the_memory_is_named(tmp_path: Path, mo
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert {path.name for path in tmp_path.iterdir()} == {"scores.parquet", "samples.parquet"}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("unit", None, "1 rows have no valid `unit`; write one of image, clip, window, frame"),
+        ("unit", "video", "1 rows have no valid `unit`"),
+        ("teacher", None, "1 rows have no valid `teacher`; fill it in"),
+        ("query_prob", ..., "has no column 'query_prob'"),
+    ],
+)
+def test_what_a_table_made_by_hand_lacks_is_named(tmp_path: Path, column: str, value: Any, message: str) -> None:
+    scores = [score("a", [0.8, 0.1, 0.1], "jump"), score("b", [0.8, 0.1, 0.1], "jump")]
+    by_hand = pa.schema([field.with_nullable(True) for field in SCORES])
+    table = table_from_rows([scores[0], scores[1] | {column: None if value is ... else value}], by_hand)
+    write_table(tmp_path / "scores.parquet", table.drop_columns([column]) if value is ... else table)
+    write_table(tmp_path / "samples.parquet", table_from_rows([sample("a", "jump"), sample("b", "jump")], SAMPLES))
+    with (
+        pytest.raises(UserError, match=f"scores.parquet: {message}"),
+        units(tmp_path / "scores.parquet", tmp_path / "samples.parquet", CLASSES) as db,
+    ):
+        list(decide(db, Select()))

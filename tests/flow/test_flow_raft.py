@@ -166,7 +166,7 @@ def test_the_verb_takes_method_and_weights(tmp_path: Path) -> None:
     assert isinstance(done.exception, UserError) and "needs `weights`" in str(done.exception)
     weights = tmp_path / "x: y.pth"
     done = CliRunner().invoke(app, [*asked, "raft", "--weights", str(weights)])
-    assert isinstance(done.exception, UserError) and "x: y.pth: can't be read" in str(done.exception)
+    assert isinstance(done.exception, UserError) and "x: y.pth: cannot be read" in str(done.exception)
     weights.touch()
     done = CliRunner().invoke(app, [*asked, "raft", "--weights", str(weights)])
     assert isinstance(done.exception, UserError) and "needs 'ingest'" in str(done.exception)

@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from omnisource.infer import Request, Result, infer
+from omnisource.infer import Request, Result, forward, infer
 from omnisource.infer.lanes import Lanes
+from omnisource.infer.network import Precision
 from omnisource.networks import Meta, Network, create
 
 CPU = torch.device("cpu")
@@ -36,6 +37,26 @@ def test_lanes_share_the_threads_and_give_them_back(threads: int) -> None:
         found = [future.result() for future in [lanes.submit(work) for _ in range(lanes.count)]]
     assert lanes.count == min(threads, 4) == len({name for name, _ in found})
     assert {own for _, own in found} == {threads // lanes.count}
+    assert torch.get_num_threads() == threads
+
+
+def test_a_forward_pass_has_the_threads_asked_for(
+    threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that the process has decide how many passes run side by side, and so no bit."""
+    seen = []
+
+    def noted(network: Network, clips: torch.Tensor, precision: Precision) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(torch.get_num_threads())
+        return forward(network, clips, precision)
+
+    monkeypatch.setattr("omnisource.infer.run.forward", noted)
+    Image.new("RGB", (50, 40)).save(tmp_path / "a.png")
+    requests = [Request(n, str(tmp_path / "a.png"), np.array([[0]])) for n in range(3)]
+    network: Network = create("tsn_r18", 3, base_width=8).eval()
+    results = infer(network, Meta(), requests, size=32, short_side=40, batch=2, workers=1, device="cpu", threads=2)
+    assert all(result.logits is not None for result in results)
+    assert set(seen) == {2} and Lanes(CPU, 2).count == max(1, threads // 2)
     assert torch.get_num_threads() == threads
 
 

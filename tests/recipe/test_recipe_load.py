@@ -133,3 +133,6 @@ def test_a_run_changes_the_student(tmp_path: Path) -> None:
     wrong = load_recipe(write(tmp_path, GOOD + runs.replace("mixup.kind", "mixup.knid")))
     with pytest.raises(UserError, match=r"runs.mixed.set: unknown key 'mixup.knid'; did you mean 'kind'"):
         wrong.student_of("mixed")
+    for key in ("camera.pairs: 9", "camera: {pairs: 9}"):
+        with pytest.raises(UserError, match=r"runs\.mixed\.set: camera\.pairs is of the one camera.*student\.camera"):
+            load_recipe(write(tmp_path, GOOD + runs.replace("mixup.kind: cross", key)))

@@ -12,14 +12,17 @@ import pytest
 from PIL import Image
 
 from omnisource.errors import UserError
-from omnisource.evaluate import write_predictions
+from omnisource.evaluate import left_out, write_predictions
+from omnisource.evaluate.test import test_basis as basis_of_test
 from omnisource.ingest import ingest
 from omnisource.recipe import Recipe
 from omnisource.report import Story, write_report
 from omnisource.tables import DECISIONS, DUPLICATES, PREDICTIONS, PROBE, read_table, table_from_rows, write_table
-from omnisource.workspace import Workspace, open_workspace
+from omnisource.train import student_basis
+from omnisource.workspace import Basis, Workspace, open_workspace
 
 CLASSES = ["jump", "wave"]
+RUNS = ("target-only", "all")
 # file -> (truth, near_duplicate_of, exact_duplicate_of, broken), fate
 WEB = {
     "jump/good.jpg": ("jump", "", "", ""),
@@ -103,7 +106,7 @@ def curated(folder: Path, workspace: Workspace) -> Recipe:
 
 def put_to_test(workspace: Workspace, recipe: Recipe) -> None:
     samples = [row for row in read_table(workspace.table("samples")).to_pylist() if row["split"] == "test"]
-    for run, hits in (("target-only", (2, 3)), ("all", (4, 4))):
+    for run, hits in zip(RUNS, ((2, 3), (4, 4)), strict=True):
         for seed, right in zip(recipe.seeds, hits, strict=True):
             rows = []
             for n, row in enumerate(samples):
@@ -117,6 +120,27 @@ def put_to_test(workspace: Workspace, recipe: Recipe) -> None:
             log = workspace.run_dir(f"{run}-{seed}") / "log.jsonl"
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text('{"step": 1, "epoch": 0.5, "loss": 0.7}\n{"step": 2, "epoch": 1.0, "loss": 0.4}\n{"ste')
+    for stage, settings in (
+        ("probe", {}),
+        ("camera", {}),
+        ("dedupe", recipe.dedupe.model_dump(mode="json")),
+        ("score", recipe.score.model_dump(mode="json")),
+        ("select", {"select": recipe.select.model_dump(mode="json")}),
+    ):
+        leave_record(workspace, Basis(stage, settings, []))
+    for run in RUNS:
+        for seed in recipe.seeds:
+            leave_records(workspace, recipe, run, seed)
+
+
+def leave_records(workspace: Workspace, recipe: Recipe, run: str, seed: int) -> None:
+    """What the training and the test of a student leave."""
+    leave_record(workspace, student_basis(recipe, workspace, run, seed))
+    leave_record(workspace, basis_of_test(f"{run}-{seed}", recipe.student_of(run), recipe.test))
+
+
+def leave_record(workspace: Workspace, basis: Basis) -> None:
+    workspace.run_stage(basis.stage, settings=basis.settings, after=basis.after, outputs=[], work=lambda _: {})
 
 
 def test_the_funnel_counts_every_file_once(tmp_path: Path) -> None:
@@ -168,3 +192,47 @@ def test_the_page_stands_on_its_own(tmp_path: Path) -> None:
     assert outside.images == 7 + 2  # the broken file has nothing to show; two duplicates stand beside their twins
     assert "62.5 %" in page and "100.0 %" in page and "+37.5" in page
     assert "<b>&.jpg" not in page
+
+
+def test_results_of_another_recipe_are_left_out_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omnisource.report.stage.galleries", lambda story, each: [])
+
+    def changed(**changes: Any) -> Recipe:
+        values = recipe.model_dump(mode="json")
+        for section, settings in changes.items():
+            values[section] |= settings
+        return Recipe.model_validate(values)
+
+    with open_workspace(tmp_path / "ws") as workspace:
+        recipe = curated(tmp_path, workspace)
+        put_to_test(workspace, recipe)
+        assert left_out(recipe, workspace) == {}
+        # Another selection was never made: what trained on the web is not of it, the target alone is.
+        found = left_out(changed(select={"threshold": 0.5}), workspace)
+        assert set(found) == {"all-0", "all-1"}
+        assert found["all-0"] == "select ran with other settings (select.threshold: 0.3 -> 0.5)"
+        assert set(left_out(changed(test={"clips": 1}), workspace)) == {f"{run}-{n}" for run in RUNS for n in (0, 1)}
+        # A longer training, of which one student is there.
+        longer = changed(student={"epochs": 50.0})
+        with pytest.raises(UserError, match=r"nothing tested yet .*epochs: 30.0 -> 50.0"):
+            write_report(longer, workspace)
+        leave_records(workspace, longer, "target-only", 1)
+        assert write_report(longer, workspace).counts == {"runs": 1, "left_out": 3}
+        page = workspace.report_path.read_text()
+        assert "all-1: train-all-1 ran with other settings (training.epochs: 30.0 -&gt; 50.0)" in page
+        assert "75.0 %" in page and "62.5 %" not in page
+        # Trained again since it was tested.
+        (workspace.root / "stages" / "train-target-only-1.json").unlink()
+        leave_record(workspace, student_basis(longer, workspace, "target-only", 1))
+        assert "a stage before test-target-only-1 was done again" in left_out(longer, workspace)["target-only-1"]
+
+
+def test_another_truth_makes_another_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omnisource.report.stage.render", lambda *given: "")
+    with open_workspace(tmp_path / "ws") as workspace:
+        recipe = curated(tmp_path, workspace)
+        put_to_test(workspace, recipe)
+        assert write_report(recipe, workspace).fresh
+        truth = tmp_path / "truth.csv"
+        truth.write_text(truth.read_text().replace("photos/jump/good.jpg,jump", "photos/jump/good.jpg,wave"))
+        assert write_report(recipe, workspace).fresh

@@ -8,12 +8,22 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from omnisource.errors import UserError
-from omnisource.tables import DUPLICATES, Journal, digest_table, read_table, table_from_rows, view_table, write_table
+from omnisource.tables import (
+    DUPLICATES,
+    Journal,
+    database,
+    digest_table,
+    read_table,
+    table_from_rows,
+    view_table,
+    write_table,
+)
 
 ROWS = [{"sample_id": f"s{i:03d}", "status": "ok", "similarity": i / 7} for i in range(50)]
 
@@ -96,6 +106,24 @@ def test_half_written_parts_are_ignored(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "part", DUPLICATES, ["sample_id"], "f1")
     assert len(journal.done()) == 3
     assert not list((tmp_path / "part").glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("query", ["FROM numbers", "FROM numbers ORDER BY name"])
+def test_damage_behind_the_first_rows_is_named_too(tmp_path: Path, query: str) -> None:
+    path = tmp_path / "numbers.parquet"
+    names = pa.table({"name": [f"{number:x}" for number in range(20_000)]})
+    pq.write_table(names, path, compression="zstd", row_group_size=5_000)
+    begin = pq.read_metadata(path).row_group(3).column(0).data_page_offset
+    content = bytearray(path.read_bytes())
+    content[begin : begin + 2_000] = bytes(2_000)
+    path.write_bytes(content)
+    with (
+        pytest.raises(UserError, match=r"numbers\.parquet: not a readable Parquet table .*delete it"),
+        database() as db,
+    ):
+        view_table(db, "numbers", path)
+        for _ in db.sql(query).to_arrow_reader(1_000):
+            pass
 
 
 def test_a_damaged_table_is_named_to_whoever_queries_it(tmp_path: Path) -> None:

@@ -11,7 +11,11 @@ import pytest
 import torch
 from train_small import Small
 
-from omnisource.networks import load_checkpoint
+from omnisource.networks import create, load_checkpoint
+from omnisource.train import build_pool
+from omnisource.train.decode import Reading
+from omnisource.train.distributed import Ranks
+from omnisource.train.validate import validate
 
 SCRIPT = Path(__file__).with_name("train_run.py")
 SETTINGS = {
@@ -19,6 +23,8 @@ SETTINGS = {
     "mixup": {"kind": "cross"},
     "checkpoint_every": 0.5,
 }
+# One image a step: of two processes only one has it, and both must do as many passes.
+LOPSIDED = {"target": 4, "sizes": {"images": 1}}
 
 
 def torchrun(root: Path, folder: Path, world: int, **changes: object) -> None:
@@ -37,11 +43,35 @@ def torchrun(root: Path, folder: Path, world: int, **changes: object) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+class Apart(Ranks):
+    """One process's share, by itself."""
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        return values
+
+
+def test_more_processes_than_samples_validate_all_of_them_once(small: Small) -> None:
+    (small.workspace.root.parent / "media" / "clips-017.mp4").write_bytes(b"broken")
+    training = small.recipe.student
+    pool = build_pool(small.recipe, small.workspace, ["clips"], False, "val")
+    reading = Reading(training, False, None, pool.frames, pool.classes)
+    network = create("slowonly_r18", 3, base_width=8)
+    whole, *shares = (
+        validate(network, pool, reading, Apart(rank, world, torch.device("cpu")), 0)
+        for rank, world in [(0, 1), *((rank, 6) for rank in range(6))]
+    )
+    assert (whole["samples"], whole["unread"]) == (3, 1)
+    assert [(share["samples"], share["unread"]) for share in shares] == [(1, 0), (0, 1), (1, 0), (1, 0), (0, 0), (0, 0)]
+    assert sum(share["loss"] for share in shares) / 3 == pytest.approx(whole["loss"], rel=1e-4)
+
+
 def log_of(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("changes", [{}, {"accumulate": True, "parallel": "fsdp"}], ids=["ddp", "fsdp"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"accumulate": True, "parallel": "fsdp", "batch": LOPSIDED}], ids=["ddp", "fsdp"]
+)
 def test_one_and_two_processes_train_alike(small: Small, changes: dict[str, object]) -> None:
     # A broken file: what replaces it is the same, too.
     (small.workspace.root.parent / "media" / "clips-004.mp4").write_bytes(b"broken")

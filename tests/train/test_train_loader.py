@@ -3,7 +3,11 @@
 import json
 import os
 import socket
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -12,7 +16,7 @@ import pytest
 from train_small import Small, settings
 
 from omnisource.errors import UserError
-from omnisource.media import DEFAULT_LIMITS
+from omnisource.media import DEFAULT_LIMITS, Failure, MediaError
 from omnisource.recipe import Training
 from omnisource.tables import read_table, write_table
 from omnisource.train import Plan, build_pool
@@ -20,9 +24,9 @@ from omnisource.train.decode import Reading
 from omnisource.train.loader import Batch, Loader, Quarantine
 
 
-def plan_of(small: Small, **changes: object) -> tuple[Plan, Reading]:
+def plan_of(small: Small, sources: list[str] | None = None, **changes: object) -> tuple[Plan, Reading]:
     training = Training.model_validate(settings("slowonly_r18") | changes)
-    pool = build_pool(small.recipe, small.workspace, list(small.recipe.sources), False)
+    pool = build_pool(small.recipe, small.workspace, sources or list(small.recipe.sources), False)
     return Plan(pool, training, 3), Reading(training, False, None, pool.frames, pool.classes, DEFAULT_LIMITS)
 
 
@@ -76,6 +80,43 @@ def test_a_broken_file_is_quarantined_and_replaced(small: Small, tmp_path: Path,
     assert {row["reason"] for row in rows} == {"not_media"}
     # Another reader of the same run knows of them and finds the same batches.
     assert all(equal(a, b) for a, b in zip(batches, read(small, tmp_path / "broken", 0), strict=True))
+
+
+class FarAhead:
+    """In the pool's place: everything that may be on its way is decoded before the first of it is handed back."""
+
+    def __init__(self, workers: int, timeout_s: float, memory_bytes: int) -> None:
+        self.ahead = 4 * workers
+
+    def map(self, function: Callable[[Any], Any], items: Iterator[Any], *, ordered: bool) -> Iterator[tuple[Any, Any]]:
+        done: deque[tuple[Any, Any]] = deque()
+        while True:
+            for item in islice(items, self.ahead - len(done)):
+                try:
+                    done.append((item, function(item)))
+                except MediaError as error:
+                    done.append((item, Failure(error.reason, error.message)))
+            if not done:
+                return
+            yield done.popleft()
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+def test_the_steps_behind_broken_files_keep_their_pixels(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a step waits for a replacement others finish, and their memory is used again: by one step at a time."""
+    plan, reading = plan_of(small, ["clips"])
+    for step in (0, 3):  # the first leaves free memory behind, the second has several steps ask for some at once
+        Path(plan.pool.unit(int(plan.step(step).unit[3])).uri).write_bytes(b"nothing that a decoder knows")
+    here = list(Loader(plan, reading, Quarantine(tmp_path / "here"), workers=0).batches(0, 12))
+    monkeypatch.setattr("omnisource.train.loader.IsolatedPool", FarAhead)
+    with Loader(plan, reading, Quarantine(tmp_path / "there"), workers=2) as loader:
+        there = list(loader.batches(0, 12))
+    assert here[0].replaced and here[3].replaced
+    assert [equal(a, b) for a, b in zip(here, there, strict=True)] == [True] * 12
 
 
 def test_a_decode_past_its_time_is_killed_and_replaced(small: Small, tmp_path: Path) -> None:

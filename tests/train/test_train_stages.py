@@ -5,14 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from train_small import Small
 
 from omnisource.clips import Camera, load_camera
 from omnisource.clips.camera import Gaussian, save_camera
 from omnisource.curate import prepare
 from omnisource.errors import UserError
-from omnisource.networks import load_checkpoint
+from omnisource.networks import Meta, create, load_checkpoint, save_checkpoint
 from omnisource.train import build_pool, train, train_student, train_teacher
+from omnisource.train.begin import identity_of
+from omnisource.train.record import differences
 
 
 def test_teachers_and_students_train_and_are_trained_once(small: Small) -> None:
@@ -45,6 +48,30 @@ def test_a_student_trains_under_a_fitted_camera(small: Small, tmp_path: Path) ->
             train(recipe.student, pool, run, 2, camera=load_camera(tmp_path / "camera.json"))
         logs[workers, bool(changes)] = (run / "log.jsonl").read_bytes()
     assert logs[0, True] == logs[2, True] != logs[0, False]
+
+
+def test_another_file_of_the_same_name_is_another_start(small: Small, tmp_path: Path) -> None:
+    """Weights and cameras decide by what they hold; where they lie changes nothing."""
+    weights, moved = tmp_path / "weights.safetensors", tmp_path / "moved.safetensors"
+
+    def drawn(seed: int) -> None:
+        torch.manual_seed(seed)
+        save_checkpoint(weights, create("slowonly_r18", 3, base_width=8), Meta())
+
+    def trained(path: Path) -> bool:
+        recipe = small.with_student(network__init={"checkpoint": str(path)}, epochs=0.25)
+        return train_student(recipe, small.workspace, "target-only", 0).fresh
+
+    drawn(0)
+    assert trained(weights) and not trained(weights)
+    drawn(1)
+    assert trained(weights)
+    assert not trained(weights.rename(moved))
+
+    pool = build_pool(small.recipe, small.workspace, ["clips"], by_frame=False)
+    pans = [Camera(2, Gaussian(np.tile([shift, 0.0], 4), 1e-4 * np.eye(8), 100)) for shift in (0.1, 0.2)]
+    one, other = (identity_of(small.recipe.student, pool, 0, pan) for pan in pans)
+    assert differences(one, other) == [f'camera: "{pans[0].identity}" -> "{pans[1].identity}"']
 
 
 def test_a_student_trains_on_prepared_media(small: Small) -> None:

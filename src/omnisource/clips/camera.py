@@ -10,6 +10,7 @@ eight numbers in camera coordinates. All have the same unit and errors of the sa
 shifts, scales and perspective.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -55,6 +56,11 @@ class Camera:
     stride: int
     overall: Gaussian
     classes: Mapping[str, Gaussian] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> str:
+        """A short hash of all its numbers."""
+        return hashlib.sha256(json.dumps(_plain(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def fit_gaussian(movements: Floats) -> Gaussian:
@@ -164,6 +170,16 @@ def _seen(middle: Floats, half_size: Floats, path: Floats) -> tuple[Floats, Floa
 
 def save_camera(path: Path, camera: Camera, measured: Mapping[str, Any]) -> None:
     """Writes a camera as JSON, with what is known about its fit (`measured`), atomically."""
+    content = {
+        "version": 1,
+        "parameters": "movements (x, y) of the corners (-.5,-.5) (.5,-.5) (.5,.5) (-.5,.5); unit: half the longer side",
+        "measured": dict(measured),
+    }
+    write_json(path, content | _plain(camera))
+
+
+def _plain(camera: Camera) -> dict[str, Any]:
+    """A camera as JSON-able values."""
 
     def plain(gaussian: Gaussian) -> dict[str, Any]:
         return {
@@ -172,15 +188,11 @@ def save_camera(path: Path, camera: Camera, measured: Mapping[str, Any]) -> None
             "pairs": gaussian.pairs,
         }
 
-    content = {
-        "version": 1,
-        "parameters": "movements (x, y) of the corners (-.5,-.5) (.5,-.5) (.5,.5) (-.5,.5); unit: half the longer side",
+    return {
         "stride": camera.stride,
         "overall": plain(camera.overall),
         "classes": {name: plain(gaussian) for name, gaussian in camera.classes.items()},
-        "measured": dict(measured),
     }
-    write_json(path, content)
 
 
 def load_camera(path: Path, stride: int | None = None) -> Camera:

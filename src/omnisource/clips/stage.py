@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omnisource.clips.camera import Camera, load_camera, save_camera
+from omnisource.clips.camera import load_camera, save_camera
 from omnisource.clips.fit import Footage, fit_camera
 from omnisource.clips.temporal import piece_frames
 from omnisource.media import Limits
@@ -34,7 +34,7 @@ def fit_camera_stage(recipe: Recipe, workspace: Workspace) -> StageRecord:
         "pairs": wanted.pairs,
         "stride": stride,
         "seed": recipe.seed,
-        "fitted": _content(named) if named else None,
+        "fitted": named.identity if named else None,
     }
 
     def work(_: str) -> Mapping[str, Any]:
@@ -53,10 +53,6 @@ def fit_camera_stage(recipe: Recipe, workspace: Workspace) -> StageRecord:
         return {"pairs": camera.overall.pairs, "classes": len(camera.classes), "measured": measured}
 
     return workspace.run_stage("camera", settings=settings, after=["probe"], outputs=[path], work=work)
-
-
-def _content(camera: Camera) -> list[Any]:
-    return [camera.overall.mean.tolist(), camera.overall.covariance.tolist(), sorted(camera.classes)]
 
 
 def target_footage(workspace: Workspace) -> list[Footage]:

@@ -16,7 +16,7 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from omnisource.tables import view_table
+from omnisource.tables import database, view_table
 
 F64 = npt.NDArray[np.float64]
 
@@ -31,7 +31,7 @@ Weights = dict[tuple[str, str], F64]
 
 def class_shares(samples: Path, classes: Sequence[str]) -> F64:
     """(classes,) shares of the classes in the target's training samples, each counted once more than it is there."""
-    with duckdb.connect() as db:
+    with database() as db:
         view_table(db, "samples", samples)
         rows = db.execute(
             """SELECT label, count(*) FROM samples WHERE role = 'target' AND split = 'train' AND status = 'ok'

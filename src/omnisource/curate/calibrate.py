@@ -27,7 +27,7 @@ from omnisource.errors import UserError
 from omnisource.progress import track
 from omnisource.recipe import Recipe, Select
 from omnisource.recipe.curation import Unit
-from omnisource.tables import SCORES, Journal, view_table, write_table
+from omnisource.tables import SCORES, Journal, database, view_table, write_table
 from omnisource.train import target_parts
 from omnisource.workspace import StageRecord, Workspace
 
@@ -284,7 +284,7 @@ def _precise(db: duckdb.DuckDBPyConnection, select: Select, classes: Sequence[st
 
 def _held_out(scores: Path, samples: Path, classes: Sequence[str]) -> dict[tuple[str, str], tuple[F64, I64]]:
     """(teacher, unit) -> probabilities (N, classes) and true classes (N,) of the held-out samples."""
-    with duckdb.connect() as db:
+    with database() as db:
         db.register("classes", pa.table({"place": range(len(classes)), "name": pa.array(classes, pa.string())}))
         view_table(db, "scores", scores)
         view_table(db, "samples", samples)
@@ -301,7 +301,7 @@ def _held_out(scores: Path, samples: Path, classes: Sequence[str]) -> dict[tuple
 
 def _of_the_web(scores: Path, teacher: str, unit: str, classes: int) -> F64:
     """Probabilities (N, classes) of up to about `_WEB` units that a teacher scored, the same ones in any order."""
-    with duckdb.connect() as db:
+    with database() as db:
         view_table(db, "scores", scores)
         query = """SELECT probs FROM scores WHERE teacher = $teacher AND unit = $unit AND status = 'ok'
             AND probs IS NOT NULL AND hash(sample_id, start_s) % $step = 0 ORDER BY sample_id, start_s"""

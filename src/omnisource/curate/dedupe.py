@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -20,8 +19,8 @@ from omnisource.curate.motion import MOTION
 from omnisource.curate.samples import Sample, Samples
 from omnisource.media import Limits
 from omnisource.recipe import Recipe
-from omnisource.tables import DUPLICATES, Journal, view_table, write_table
-from omnisource.workspace import StageRecord, Workspace
+from omnisource.tables import DUPLICATES, Journal, database, view_table, write_table
+from omnisource.workspace import StageRecord, Workspace, content_of
 
 _SAME_LENGTH = 0.02  # videos with like pictures are copies only if their lengths differ by no more
 
@@ -44,6 +43,9 @@ def dedupe(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> Stag
     """
     settings = recipe.dedupe
     path = workspace.table("duplicates")
+    content: dict[str, Any] = {}
+    if settings.against_test and settings.init != "imagenet":
+        content = {"init": content_of(recipe.resolve(settings.init), "dedupe.init, or set dedupe.against_test=false")}
 
     def work(mark: str) -> Mapping[str, Any]:
         rows = _web_rows(workspace)
@@ -60,7 +62,7 @@ def dedupe(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> Stag
 
     return workspace.run_stage(
         "dedupe",
-        settings=settings.model_dump(mode="json"),
+        settings=settings.model_dump(mode="json") | content,
         after=["ingest", "probe"],
         outputs=[path],
         work=work,
@@ -125,7 +127,7 @@ def _numbered(strings: pa.ChunkedArray) -> I64:
 
 def _web_rows(workspace: Workspace) -> _Rows:
     """Whole web samples: those with most pixels first, then most bytes, then by id, so that the best copy stays."""
-    with duckdb.connect() as db:
+    with database() as db:
         view_table(db, "samples", workspace.table("samples"))
         view_table(db, "probe", workspace.table("probe"))
         return _Rows(

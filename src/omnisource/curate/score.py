@@ -141,6 +141,7 @@ def score_samples(
         workers=workers,
         device=teacher.device,
         precision=teacher.precision,
+        threads=teacher.threads,
         features=recipe.score.features,
         limits=Limits(**limits.model_dump(exclude={"memory_bytes"})),
         memory_bytes=limits.memory_bytes,

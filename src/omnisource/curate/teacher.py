@@ -1,6 +1,5 @@
 """Teachers: networks trained here, and files from elsewhere (paper, section 3.2)."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,7 +8,7 @@ from omnisource.curate.pieces import Look
 from omnisource.errors import UserError
 from omnisource.networks import ForeignNetwork, Meta, Network, load_checkpoint
 from omnisource.recipe import Recipe
-from omnisource.workspace import Workspace
+from omnisource.workspace import Workspace, content_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,8 @@ class Teacher:
     short_side: int
     device: str
     precision: Literal["fp32", "bf16", "fp16"]
+    threads: int | None = None
+    """Of one forward pass on a CPU; None: PyTorch's, shared out."""
 
 
 def load_teacher(
@@ -50,7 +51,8 @@ def load_teacher(
         raise UserError(f"{path}: teacher '{name}' does not know the class '{missing[0]}'; train it again")
     look = Look(network.spatial, meta.frames, meta.stride)
     order = tuple(meta.classes.index(label) for label in classes)
-    return Teacher(name, network, meta, look, order, training.input.short_side, training.device, training.precision)
+    how = (training.input.short_side, training.device, training.precision, training.threads)
+    return Teacher(name, network, meta, look, order, *how)
 
 
 def _foreign(recipe: Recipe, name: str, classes: Sequence[str]) -> Teacher:
@@ -80,11 +82,6 @@ def look_settings(recipe: Recipe, name: str) -> dict[str, Any]:
         training = recipe.teachers[name]
         return {"short_side": training.input.short_side, "precision": training.precision}
     given = recipe.foreign_teachers[name]
-    path = recipe.resolve(given.file)
-    try:
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); mend foreign_teachers.{name}.file") from None
+    content = content_of(recipe.resolve(given.file), f"foreign_teachers.{name}.file")
     outputs = recipe.read_names(given.classes, "classes") if isinstance(given.classes, str) else given.classes
     return given.model_dump(mode="json", exclude={"file", "device"}) | {"classes": outputs, "sha256": content}

@@ -1,6 +1,5 @@
 """The scores table as one row a scored unit, its teachers averaged; read range by range, so that memory stays small."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,11 +7,13 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from omnisource.cores import usable_cores
 from omnisource.curate.align import ALIGNED, class_shares, class_weights
 from omnisource.curate.trust import BELIEVED, query_trust
 from omnisource.errors import UserError
+from omnisource.recipe.curation import UNITS
 from omnisource.scratch import scratch
-from omnisource.tables import view_table, writing
+from omnisource.tables import SCORES, database, view_table, writing
 
 MEMORY = "2GB"  # DuckDB spills to disk beyond it, so that 10 million rows fit beside a training
 RANGE_ROWS = 500_000  # in one range, about
@@ -46,24 +47,25 @@ def units(
         query_evidence: probabilities are those of teacher and query together (trust.py), after all the above.
 
     Raises:
-        UserError: the scores lack `probs`, but several teachers, soft labels or a temperature need them;
-            the disk is full.
+        UserError: a column of the scores is missing or not filled; they lack `probs`, but several teachers, soft labels
+            or a temperature need them; the disk is full.
     """
     with (
         writing(scores.parent),
         scratch(scores.parent) as spill,
-        duckdb.connect() as db,
+        database() as db,
     ):
         db.execute(f"SET memory_limit='{MEMORY}'")
         db.execute("SET temp_directory=?", [str(spill)])
         db.execute("SET preserve_insertion_order=false")
-        db.execute(f"SET threads={max(1, len(os.sched_getaffinity(0)))}")
+        db.execute(f"SET threads={usable_cores()}")
         places = pa.array(range(len(classes)), pa.int32())
         db.register("class_list", pa.table({"place": places, "name": pa.array(classes, pa.string())}))
         db.execute("CREATE TABLE classes AS FROM class_list")
         for name, path in (("scores", scores), ("samples", samples)):
             view_table(db, f"all_{name}", path)
             db.execute(f"CREATE VIEW {name} AS FROM all_{name} WHERE {_IN_RANGE}")
+        _check_filled(db, scores)
         (teachers,) = db.execute(
             "SELECT coalesce(max(n), 0) FROM (SELECT count(DISTINCT teacher) AS n FROM scores GROUP BY unit)"
         ).fetchall()[0]
@@ -102,6 +104,23 @@ def units(
         else:
             db.execute("CREATE VIEW units AS FROM aligned")
         yield db
+
+
+def _check_filled(db: duckdb.DuckDBPyConnection, scores: Path) -> None:
+    """Refuses scores (which may be made by hand) that lack a column which is read, or its value in a row."""
+    there = {row[0] for row in db.execute("DESCRIBE all_scores").fetchall()}
+    if lacking := [name for name in SCORES.names if name not in there and name not in ("entropy", "feature")]:
+        raise UserError(f"{scores}: has no column '{lacking[0]}'; see SCORES in omnisource.tables, or run score again")
+    allowed = {"unit": UNITS, "status": ("ok", "dropped")}
+    for name in (field.name for field in SCORES if not field.nullable):
+        values = ", ".join(f"'{value}'" for value in allowed.get(name, ()))
+        wrong = f"{name} IS NULL" + (f" OR {name} NOT IN ({values})" if values else "")
+        (count,) = db.execute(f"SELECT count(*) FROM all_scores WHERE {wrong}").fetchall()[0]
+        if count:
+            cure = f"write one of {', '.join(allowed[name])}" if values else "fill it in"
+            raise UserError(
+                f"{scores}: {count} rows have no valid `{name}`; {cure}, or delete the table and score again"
+            )
 
 
 def in_ranges(db: duckdb.DuckDBPyConnection, rows: int = RANGE_ROWS) -> Iterator[None]:

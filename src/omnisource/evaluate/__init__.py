@@ -1,6 +1,7 @@
 """Testing: the protocol's views, metrics, predictions tables, paired comparison, fusion, folds."""
 
 from omnisource.evaluate.compare import Comparison, compare
+from omnisource.evaluate.current import left_out
 from omnisource.evaluate.folds import (
     RunSummary,
     fold_overrides,
@@ -27,6 +28,7 @@ __all__ = [
     "crop_size",
     "fold_overrides",
     "fuse",
+    "left_out",
     "measure",
     "parse_folds",
     "parse_weights",

@@ -28,7 +28,7 @@ from omnisource.networks import Meta, Network, load_checkpoint
 from omnisource.progress import track
 from omnisource.recipe import Recipe, Test, Training
 from omnisource.tables import PREDICTIONS, Journal, read_table
-from omnisource.workspace import StageRecord, Workspace
+from omnisource.workspace import Basis, StageRecord, Workspace, content_of
 
 F32 = npt.NDArray[np.float32]
 _SAVE_EVERY_S = 20.0  # finished samples reach the disk at least this often
@@ -57,7 +57,24 @@ def test_training(recipe: Recipe, workspace: Workspace, name: str, training: Tra
         UserError: not trained yet, other classes than the workspace's, an empty split, no sample scored.
     """
     checkpoint = workspace.run_dir(name) / "last.safetensors"
-    return _test(recipe, workspace, name, checkpoint, training, settings, [f"train-{name}"], {})
+    return _test(recipe, workspace, name, checkpoint, training, settings, test_basis(name, training, settings))
+
+
+def test_basis(name: str, training: Training, settings: Test) -> Basis:
+    """What the test of the training `name` depends on."""
+    return _basis(name, training, settings, [f"train-{name}"], {})
+
+
+def _basis(name: str, training: Training, settings: Test, after: Sequence[str], which: Mapping[str, Any]) -> Basis:
+    return Basis(
+        predictions_name(name, settings.split).replace("predictions-", "test-", 1),
+        {
+            **which,
+            "test": settings.model_dump(mode="json", exclude={"batch", "processes"}),
+            "input": training.input.model_dump(mode="json"),
+        },
+        [*after, "ingest", "probe", *(["flow"] if training.input.modality == "flow" else [])],
+    )
 
 
 def test_checkpoint(
@@ -69,12 +86,9 @@ def test_checkpoint(
     trainings = {f"{run}-{seed}" for run in recipe.planned_runs() for seed in recipe.seeds}
     if name in trainings | {f"teacher-{teacher}" for teacher in recipe.teachers}:
         raise UserError(f"--name {name}: is the name of a training of this recipe; choose another")
-    try:
-        facts = checkpoint.stat()
-    except OSError as error:
-        raise UserError(f"{checkpoint}: cannot be read ({error.strerror})") from None
-    which = {"checkpoint": str(checkpoint.resolve()), "bytes": facts.st_size, "mtime_ns": facts.st_mtime_ns}
-    return _test(recipe, workspace, name, checkpoint, training, settings, [], which)
+    which = {"checkpoint": content_of(checkpoint, "--checkpoint")}
+    basis = _basis(name, training, settings, [], which)
+    return _test(recipe, workspace, name, checkpoint, training, settings, basis)
 
 
 @dataclass(frozen=True)
@@ -99,12 +113,10 @@ def _test(
     checkpoint: Path,
     training: Training,
     settings: Test,
-    after: Sequence[str],
-    which: Mapping[str, Any],
+    basis: Basis,
 ) -> StageRecord:
-    table_name = predictions_name(name, settings.split)
-    stage = table_name.replace("predictions-", "test-", 1)
-    path = workspace.table(table_name)
+    stage = basis.stage
+    path = workspace.table(predictions_name(name, settings.split))
     flow = training.input.modality == "flow"
     limits = Limits(**recipe.probe.limits.model_dump())
 
@@ -145,16 +157,13 @@ def _test(
             "missing": missing,
             "failed": dict(Counter(unscored.reason for unscored in found.failed)),
             "list_hash": found.list_hash,
+            "checkpoint": str(checkpoint.resolve()),
         }
 
     return workspace.run_stage(
         stage,
-        settings={
-            **which,
-            "test": settings.model_dump(mode="json", exclude={"batch", "processes"}),
-            "input": training.input.model_dump(mode="json"),
-        },
-        after=[*after, "ingest", "probe", *(["flow"] if flow else [])],
+        settings=basis.settings,
+        after=basis.after,
         outputs=[path],
         work=work,
     )
@@ -265,6 +274,7 @@ def predict_rows(
         batch=settings.batch,
         workers=training.workers or 1,
         device=training.device,
+        threads=training.threads,
         limits=limits,
     )
     for result in results:

@@ -24,7 +24,7 @@ from omnisource.media import Failure, IsolatedPool, Limits, iter_frames
 from omnisource.progress import track
 from omnisource.recipe import Flow, Recipe
 from omnisource.tables import FLOW, Journal, read_table, write_json
-from omnisource.workspace import StageRecord, Workspace, fingerprint
+from omnisource.workspace import StageRecord, Workspace, content_of, fingerprint
 
 _BYTES = 2 * 2**30  # what a process may grow by
 _RAFT_BYTES = 8 * 2**30  # torch and the driver of a GPU take some of it before anything is computed
@@ -62,7 +62,7 @@ def compute_flow(recipe: Recipe, workspace: Workspace) -> StageRecord:
     weights = recipe.resolve(settings.weights) if settings.weights else None
     chosen = settings.model_dump(mode="json", exclude={"workers", "timeout_s", "device", "weights", "folder"})
     if weights:
-        chosen["weights"] = _sha256(weights)
+        chosen["weights"] = content_of(weights, "flow.weights, which names a file of RAFT")
 
     def work(mark: str) -> Mapping[str, Any]:
         journal = Journal(workspace.partial("flow"), FLOW, ["sample_id"], mark)
@@ -169,14 +169,6 @@ def use_flow(workspace: Workspace, samples: pa.Table) -> pa.Table:
         if found["status"] != "ok" and row["status"] == "ok":
             row.update(status="dropped", reason="no_flow")
     return pa.Table.from_pylist(rows, schema=samples.schema)
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror}); flow.weights names a file of RAFT") from None
 
 
 def _jobs(recipe: Recipe, workspace: Workspace, weights: Path | None, mark: str) -> list[_Job]:

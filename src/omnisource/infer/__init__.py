@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 from omnisource.infer.parts import Request
 
 if TYPE_CHECKING:
-    from omnisource.infer.device import pick_device
+    from omnisource.infer.device import pick_device, torch_threads
     from omnisource.infer.network import forward
     from omnisource.infer.run import Result, infer
 
-__all__ = ["Request", "Result", "forward", "infer", "pick_device"]
+__all__ = ["Request", "Result", "forward", "infer", "pick_device", "torch_threads"]
 
 # What computes is imported when it is first asked for: the processes that decode start without torch.
-_COMPUTING = {"pick_device": "device", "Result": "run", "infer": "run", "forward": "network"}
+_COMPUTING = {"pick_device": "device", "torch_threads": "device", "Result": "run", "infer": "run", "forward": "network"}
 
 
 def __getattr__(name: str) -> Any:

@@ -61,6 +61,7 @@ def infer(
     workers: int | None = None,
     device: str = "auto",
     precision: Precision = "fp32",
+    threads: int | None = None,
     features: bool = False,
     limits: Limits = DEFAULT_LIMITS,
     memory_bytes: int | None = 2 * 1024**3,
@@ -79,13 +80,14 @@ def infer(
         batch: views in one forward pass.
         workers: decoding processes; None: one for each CPU.
         device: `auto`, `cpu`, `cuda` ...
+        threads: of one forward pass on a CPU (its last bits depend on them); None: PyTorch's, shared out.
         features: yield features too.
         limits: what one file may cost; `limits.timeout_s` also ends a worker that hangs.
         memory_bytes: by which a worker may grow; None: no limit.
     """
     where = pick_device(device)
     network.to(where).eval()
-    with shared_pool(workers, limits.timeout_s, memory_bytes) as pool, fused(network), Lanes(where) as lanes:
+    with shared_pool(workers, limits.timeout_s, memory_bytes) as pool, fused(network), Lanes(where, threads) as lanes:
         runner = _Runner(network, meta, where, precision, batch, features, lanes)
         on_their_way: deque[Request] = deque()  # one entry a part: processes need not know what the caller's keys are
 
@@ -207,7 +209,7 @@ class _Runner:
             part = slice(first, first + step)
             flips = [at.request.flip for at, _ in places[part]]
             work = partial(self._outputs, pixels[part], flips, length)
-            if alone or self.lanes.count == 1:
+            if not self.lanes.strict and (alone or self.lanes.count == 1):
                 self._store(work(), places[part])
                 continue
             self.running.append((self.lanes.submit(work), places[part]))

@@ -28,6 +28,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import psutil
 
+from omnisource.cores import usable_cores
 from omnisource.media.limits import Reason
 
 T = TypeVar("T")
@@ -58,7 +59,7 @@ class IsolatedPool:
     def __init__(
         self, workers: int | None = None, timeout_s: float = 60.0, memory_bytes: int | None = 2 * 1024**3
     ) -> None:
-        self.workers = workers or _usable_cpus()
+        self.workers = workers or usable_cores()
         self.timeout_s = timeout_s
         self.memory_bytes = memory_bytes
         self._idle: list[_Worker] = []
@@ -338,12 +339,6 @@ class _Crew(Generic[T, R]):
     def _discard(self, worker: _Worker) -> str:
         self.workers.remove(worker)
         return worker.kill()
-
-
-def _usable_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):  # Linux: what this process may use, not what the machine has
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _environment() -> dict[str, str]:

@@ -83,6 +83,12 @@ class Recipe(Section):
                     f"runs.{name}.teacher: students are not trained once more for select.calibrate.split: cross; "
                     "write val, or a number as temperature"
                 )
+            camera = run.set.get("camera")
+            if "camera.pairs" in run.set or (isinstance(camera, dict) and "pairs" in camera):
+                raise ValueError(
+                    f"runs.{name}.set: camera.pairs is of the one camera that is fitted for all runs; set "
+                    "student.camera.pairs, or name a camera of the run's own in camera.fitted"
+                )
         earlier: list[str] = []
         for name, run in self.runs.items():
             if run.teacher is not None and run.teacher not in earlier:

@@ -12,13 +12,13 @@ from plotly.offline import get_plotlyjs
 
 from omnisource import __version__
 from omnisource.errors import UserError
-from omnisource.evaluate import RunSummary, measure, predictions_name, read_predictions, summarise
+from omnisource.evaluate import RunSummary, left_out, measure, predictions_name, read_predictions, summarise
 from omnisource.recipe import ALL, Recipe
 from omnisource.report import charts
 from omnisource.report.examples import galleries
 from omnisource.report.numbers import FilterScore, Story
 from omnisource.tables import read_table, write_atomic
-from omnisource.workspace import StageRecord, Workspace
+from omnisource.workspace import StageRecord, Workspace, content_of
 
 _EXAMPLES = 12  # pictures of each kind
 
@@ -26,24 +26,37 @@ _EXAMPLES = 12  # pictures of each kind
 def write_report(recipe: Recipe, workspace: Workspace) -> StageRecord:
     """Writes `report/index.html` from the tables, the records and the logs of a workspace.
 
+    Results that are not of the recipe as it is now are left out, and the page says which and why.
+
     Raises:
-        UserError: nothing has been tested yet.
+        UserError: nothing of this recipe has been tested yet.
     """
     before = [record.stage for record in workspace.records() if record.stage != "report"]
+    others = left_out(recipe, workspace)
     settings = {"recipe": recipe.model_dump(mode="json"), "version": __version__}
+    settings |= {"left_out": others} if others else {}
+    if recipe.truth:
+        files = [("truth.files", name) for name in recipe.truth.files]
+        files += [("truth.segments", recipe.truth.segments)] if recipe.truth.segments else []
+        settings["truth"] = [content_of(recipe.resolve(name), key) for key, name in files]
 
     def work(_: str) -> Mapping[str, Any]:
-        summaries = summarise(workspace, recipe)
+        summaries = summarise(workspace, recipe, without=others)
         if not summaries:
-            raise UserError(f"{workspace.root}: nothing tested yet, so nothing to report; run `omnisource run`")
-        write_atomic(workspace.report_path, render(recipe, workspace, summaries).encode())
-        return {"runs": len(summaries)}
+            why = "".join(f"; {name} is of another recipe: {reason}" for name, reason in list(others.items())[:1])
+            raise UserError(
+                f"{workspace.root}: nothing tested yet of this recipe, so nothing to report; run `omnisource run`{why}"
+            )
+        write_atomic(workspace.report_path, render(recipe, workspace, summaries, others).encode())
+        return {"runs": len(summaries), "left_out": len(others)}
 
     return workspace.run_stage("report", settings=settings, after=before, outputs=[workspace.report_path], work=work)
 
 
-def render(recipe: Recipe, workspace: Workspace, summaries: Sequence[RunSummary]) -> str:
-    """The page as HTML."""
+def render(
+    recipe: Recipe, workspace: Workspace, summaries: Sequence[RunSummary], others: Mapping[str, str] | None = None
+) -> str:
+    """The page as HTML; `others`: trainings that are left out, each with the reason."""
     story = Story(recipe, workspace) if recipe.web_sources else None
     filters = story.filter_scores() if story else []
     for names in (names for teacher, names in recipe.rounds().items() if teacher is not None):
@@ -63,9 +76,10 @@ def render(recipe: Recipe, workspace: Workspace, summaries: Sequence[RunSummary]
         baseline=summaries[0].run,
         results=[_result(summary) for summary in summaries],
         interval_kind=_interval_kind(summaries),
+        left_out=others or {},
         charts={
             "comparison": Markup(charts.comparison(summaries)),
-            "curves": Markup(charts.curves(_logs(recipe, workspace, summaries))),
+            "curves": Markup(charts.curves(_logs(workspace, summaries))),
             **_class_charts(recipe, workspace, summaries),
         },
         funnels=story.funnels() if story else [],
@@ -134,8 +148,8 @@ def _interval_kind(summaries: Sequence[RunSummary]) -> str:
     return "Student's t over the seeds."
 
 
-def _logs(recipe: Recipe, workspace: Workspace, summaries: Sequence[RunSummary]) -> list[tuple[str, Any]]:
-    return [(s.run, workspace.run_dir(f"{s.run}-{recipe.seeds[0]}") / "log.jsonl") for s in summaries]
+def _logs(workspace: Workspace, summaries: Sequence[RunSummary]) -> list[tuple[str, Any]]:
+    return [(s.run, workspace.run_dir(f"{s.run}-{s.seeds[0]}") / "log.jsonl") for s in summaries]
 
 
 def _class_charts(recipe: Recipe, workspace: Workspace, summaries: Sequence[RunSummary]) -> dict[str, Any]:

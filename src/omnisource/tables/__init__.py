@@ -3,6 +3,7 @@
 from omnisource.tables.io import (
     NO_ROOM,
     Journal,
+    database,
     digest_table,
     read_table,
     table_from_rows,
@@ -26,6 +27,7 @@ __all__ = [
     "SAMPLES",
     "SCORES",
     "Journal",
+    "database",
     "digest_table",
     "read_table",
     "table_from_rows",

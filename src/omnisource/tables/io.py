@@ -103,8 +103,44 @@ def read_table(path: Path, columns: Sequence[str] | None = None, filters: pc.Exp
         return pq.read_table(path, columns=list(columns) if columns else None, filters=filters)
     except FileNotFoundError:
         raise UserError(_MISSING.format(path=path, stage=path.stem)) from None
-    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise UserError(_UNREADABLE.format(path=path, error=error)) from error
+
+
+@contextmanager
+def database(config: Mapping[str, str] | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A new database of DuckDB in memory, for `view_table` and queries.
+
+    Raises:
+        UserError: a Parquet file turns out to be damaged while it is queried.
+    """
+    with duckdb.connect(config=dict(config or {})) as db:
+        viewed = _viewed[id(db)] = []
+        try:
+            yield db
+        except duckdb.OutOfMemoryException:
+            raise
+        except (duckdb.Error, OSError) as error:  # an OSError where a query is read batch by batch
+            for path in viewed:  # DuckDB does not always say which file it is
+                if damage := _damage(path):
+                    raise UserError(_UNREADABLE.format(path=path, error=damage)) from error
+            raise
+        finally:
+            del _viewed[id(db)]
+
+
+_viewed: dict[int, list[Path]] = {}  # the files behind the views of each open `database`
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a Parquet file, all of it read; None: nothing."""
+    try:
+        with pq.ParquetFile(path) as file:
+            for _ in file.iter_batches():
+                pass
+    except (pa.ArrowException, OSError) as error:
+        return " ".join(str(error).split())
+    return None
 
 
 def view_table(db: duckdb.DuckDBPyConnection, name: str, path: Path, numbered: bool = False) -> None:
@@ -119,6 +155,7 @@ def view_table(db: duckdb.DuckDBPyConnection, name: str, path: Path, numbered: b
         db.read_parquet(str(path), file_row_number=numbered).create_view(name)
     except duckdb.Error as error:
         raise UserError(_UNREADABLE.format(path=path, error=str(error).splitlines()[0])) from error
+    _viewed.get(id(db), []).append(path)
 
 
 def table_from_rows(rows: Iterable[Row], schema: pa.Schema) -> pa.Table:

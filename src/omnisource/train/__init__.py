@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from omnisource.train.begin import Changed, train
     from omnisource.train.listing import write_plan
     from omnisource.train.loop import TrainResult
-    from omnisource.train.stages import train_judge, train_student, train_teacher
+    from omnisource.train.record import differences
+    from omnisource.train.stages import student_basis, teacher_basis, train_judge, train_student, train_teacher
 
 __all__ = [
     "Changed",
@@ -22,7 +23,10 @@ __all__ = [
     "TrainResult",
     "Unit",
     "build_pool",
+    "differences",
+    "student_basis",
     "target_parts",
+    "teacher_basis",
     "train",
     "train_judge",
     "train_student",
@@ -35,6 +39,9 @@ _LAZY = {
     "Changed": "begin",
     "train": "begin",
     "TrainResult": "loop",
+    "differences": "record",
+    "student_basis": "stages",
+    "teacher_basis": "stages",
     "train_judge": "stages",
     "train_student": "stages",
     "train_teacher": "stages",

@@ -12,6 +12,7 @@ import torch
 from omnisource import __version__
 from omnisource.clips import Camera
 from omnisource.errors import UserError
+from omnisource.infer import torch_threads
 from omnisource.media import DEFAULT_LIMITS, Limits
 from omnisource.recipe import Training
 from omnisource.train.distributed import Ranks, joined
@@ -19,6 +20,7 @@ from omnisource.train.loop import Trainer, TrainResult
 from omnisource.train.memory import freed_memory_kept
 from omnisource.train.pool import Pool
 from omnisource.train.record import differences, load_state, read_run, set_aside, write_run
+from omnisource.train.start import settings_of
 
 Changed = Literal["anew", "refuse", "continue"]
 
@@ -57,10 +59,8 @@ def train(
     if training.validate_every and validation is None:
         raise UserError("validate_every is set but there is no val split; give the target source `val:`, or remove it")
     _check_camera(training, pool, camera)
-    if training.threads:
-        torch.set_num_threads(training.threads)
-    identity = identity_of(training, pool, seed)
-    with joined(training.device) as ranks:
+    identity = identity_of(training, pool, seed, camera)
+    with torch_threads(training.threads), joined(training.device) as ranks:
         if ranks.first:
             _settle(run_dir, identity, changed)
         ranks.wait()
@@ -109,11 +109,13 @@ def _run(
     return result
 
 
-def identity_of(training: Training, pool: Pool, seed: int) -> dict[str, Any]:
+def identity_of(training: Training, pool: Pool, seed: int, camera: Camera | None = None) -> dict[str, Any]:
     """Everything that a training's result depends on."""
-    settings = training.model_dump(mode="json", exclude=set(_FREE))
+    settings = {key: value for key, value in settings_of(training).items() if key not in _FREE}
+    settings["camera"].pop("fitted")  # what it holds stands below
     return {
         "training": settings,
+        **({"camera": camera.identity} if camera is not None else {}),
         "units": {"sources": pool.counts(), "digest": pool.digest},
         "classes": list(pool.classes),
         "seed": seed,

@@ -45,6 +45,15 @@ class Ranks:
             dist.all_reduce(values)
         return values
 
+    def range(self, value: int) -> tuple[int, int]:
+        """The least and the greatest value of all processes."""
+        if self.world == 1:
+            return value, value
+        found = torch.tensor([-value, value], device=self.device)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        least, most = found.tolist()
+        return -least, most
+
     def gather(self, value: T) -> list[T]:
         """The values of all processes, by rank."""
         if self.world == 1:

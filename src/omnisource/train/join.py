@@ -22,7 +22,7 @@ from omnisource.flow import use_flow
 from omnisource.progress import say
 from omnisource.recipe import Recipe
 from omnisource.scratch import scratch
-from omnisource.tables import read_table, view_table, writing
+from omnisource.tables import database, read_table, view_table, writing
 from omnisource.train.pool import (
     FACTS,
     I32,
@@ -81,7 +81,7 @@ def build_pool(
     with (
         writing(partial),
         scratch(partial) as spill,
-        duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": str(spill)}) as tables,
+        database({"memory_limit": _MEMORY, "temp_directory": str(spill)}) as tables,
     ):
         _declare(tables, recipe, workspace, names, classes)
         if flow:

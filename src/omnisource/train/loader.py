@@ -252,14 +252,18 @@ class Loader:
             work.requests.append(self._request(work, row))
         if self._pool is not None and hasattr(os, "memfd_create"):
             room = max(int(np.prod(request.shape)) for request in work.requests)
-            fitting = [block for block in self._free if block.size >= room * len(work.slot)]
-            if fitting:
-                self._free.remove(fitting[0])
-            else:
-                self._blocks.append(_Block(room * len(work.slot)))
-            work.block, work.room = (fitting or self._blocks)[-1], room
+            work.block, work.room = self._take_block(room * len(work.slot)), room
             work.requests = [work.placed(row, request) for row, request in enumerate(work.requests)]
         return work
+
+    def _take_block(self, size: int) -> "_Block":
+        """Memory that no open step uses: some that is free again, or new."""
+        for block in self._free:
+            if block.size >= size:
+                self._free.remove(block)
+                return block
+        self._blocks.append(_Block(size))
+        return self._blocks[-1]
 
     def _request(self, work: "_Assembly", row: int) -> Request:
         """The request for a row: its unit, or, while that is quarantined, the next one."""

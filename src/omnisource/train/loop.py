@@ -39,7 +39,7 @@ from omnisource.train.plan import Plan
 from omnisource.train.pool import Pool
 from omnisource.train.precision import autocast, check_precision
 from omnisource.train.record import Log, State, save_state
-from omnisource.train.start import start_network
+from omnisource.train.start import settings_of, start_network
 from omnisource.train.stop import stop_signals
 from omnisource.train.tally import Progress, Tally, new_tally, replaced_row, speed_row, train_row
 from omnisource.train.validate import validate
@@ -85,6 +85,7 @@ class Trainer:
         self.plan = Plan(pool, training, seed)
         if self.plan.sizes and sum(self.plan.sizes) < ranks.world:
             raise UserError(f"{ranks.world} processes can't share a batch of {sum(self.plan.sizes)}; start fewer")
+        self.recipe_hash = fingerprint(settings_of(training))
         self.reading = Reading(training, self.spatial, camera, pool.frames, pool.classes, limits)
         self.network = start_network(training, len(pool.classes), _torch_seed(seed, _WEIGHTS), ranks)
         self.parallel = Parallel(self.network, ranks, training.parallel)
@@ -129,17 +130,36 @@ class Trainer:
         """Backward passes of Eq. 1: one for all clips of a shape, or one a source."""
         sums = torch.zeros(len(self.pool.sources), 3, dtype=torch.float64, device=self.ranks.device)
         parts = list(self._parts(inputs))
-        for number, (clips, rows) in enumerate(parts):
-            foreign = self.training.norm_per_source and not self._is_target(inputs, rows)
-            with self.parallel.synced(number == len(parts) - 1):
+        passes = self._passes(len(parts))
+        for number in range(passes):
+            clips, rows = parts[min(number, len(parts) - 1)]
+            idle = number >= len(parts)
+            foreign = idle or (self.training.norm_per_source and not self._is_target(inputs, rows))
+            with self.parallel.synced(number == passes - 1):
                 with (
                     autocast(self.ranks.device, self.training.precision),
                     running_statistics_kept(self.network) if foreign else nullcontext(),
                 ):
                     logits = self.forward(clips)
-                loss = self._loss(logits.float(), inputs, rows, sums)
+                loss: Tensor = logits.sum() * 0 if idle else self._loss(logits.float(), inputs, rows, sums)
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return sums
+
+    def _passes(self, mine: int) -> int:
+        """Passes of this step: where those of all processes meet, as many as the process with most has.
+
+        A share of a batch may lack a source, or a shape; without passes in their place the others would wait for ever.
+        """
+        synced = self.training.network.norm == "sync"
+        if self.ranks.world == 1 or not (self.parallel.sharded or synced):
+            return mine
+        least, most = self.ranks.range(mine)
+        if synced and least < most:
+            raise UserError(
+                f"network.norm: sync needs clips of every source and shape in each of {self.ranks.world} processes, "
+                "but the batch has too few; raise `batch`, start fewer processes, or set network.norm to train"
+            )
+        return most
 
     @property
     def _one_by_one(self) -> bool:
@@ -319,6 +339,7 @@ class Trainer:
             # The shares of a sharded network must meet in every forward pass: all processes see all clips.
             ranks = Ranks(0, 1, self.ranks.device) if self.parallel.sharded else self.ranks
             found = validate(self.network, self.validation, self.reading, ranks, self.training.workers)
+            found = self.ranks.gather(found)[0]  # a file may fail in one process alone: all must go on alike
         row = {"kind": "validation", "step": self.at.step, "epoch": self.at.step / self.plan.steps_per_epoch}
         self._write(row | found)
         if self.at.best is None or found["top1"] > self.at.best:
@@ -334,7 +355,7 @@ class Trainer:
             frames=given.frames,
             stride=given.stride,
             size=given.size,
-            recipe_hash=fingerprint(self.training.model_dump(mode="json")),
+            recipe_hash=self.recipe_hash,
             notes={
                 "short_side": given.short_side,
                 "modality": given.modality,

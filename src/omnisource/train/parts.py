@@ -3,11 +3,9 @@
 import hashlib
 from collections import Counter, defaultdict
 
-import duckdb
-
 from omnisource.errors import UserError
 from omnisource.recipe import Recipe
-from omnisource.tables import view_table
+from omnisource.tables import database, view_table
 from omnisource.workspace import Workspace
 
 PARTS = 5
@@ -22,7 +20,7 @@ def target_parts(recipe: Recipe, workspace: Workspace) -> list[frozenset[str]]:
     Raises:
         UserError: nothing was ingested, or the samples are of fewer than two groups.
     """
-    with duckdb.connect() as db:
+    with database() as db:
         view_table(db, "samples", workspace.table("samples"))
         rows = db.execute(
             """SELECT sample_id, coalesce('group ' || "group", 'alone ' || sample_id), coalesce(label, '') FROM samples

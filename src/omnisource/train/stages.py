@@ -1,7 +1,7 @@
 """The trainings of a recipe as stages: its teachers, and its students."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from omnisource.clips import Camera, camera_path, load_camera
@@ -12,12 +12,13 @@ from omnisource.recipe import Recipe, Training
 from omnisource.train.begin import Changed, train
 from omnisource.train.join import build_pool
 from omnisource.train.parts import target_parts
-from omnisource.workspace import StageRecord, Workspace, fingerprint
+from omnisource.train.start import settings_of
+from omnisource.workspace import Basis, StageRecord, Workspace, fingerprint
 
 
 def train_teacher(recipe: Recipe, workspace: Workspace, name: str, changed: Changed = "anew") -> StageRecord:
     """Trains a teacher on the target's training split (paper, section 3.2). Run: `teacher-NAME`."""
-    return _train_teacher(recipe, workspace, name, recipe.training_of(name), changed)
+    return _train_teacher(recipe, workspace, name, teacher_basis(recipe, workspace, name), None, changed)
 
 
 def train_judge(recipe: Recipe, workspace: Workspace, name: str, part: int, changed: Changed = "anew") -> StageRecord:
@@ -29,24 +30,43 @@ def train_judge(recipe: Recipe, workspace: Workspace, name: str, part: int, chan
     parts = target_parts(recipe, workspace)
     if part >= len(parts):
         raise UserError(f"{workspace.root}: the target has {len(parts)} parts, there is no part {part}")
-    return _train_teacher(recipe, workspace, name, recipe.training_of(name, part), changed, parts[part])
+    whole = teacher_basis(recipe, workspace, name)
+    settings = whole.settings | {"without": fingerprint(sorted(parts[part]))}
+    basis = replace(whole, stage=f"train-{recipe.training_of(name, part)}", settings=settings)
+    return _train_teacher(recipe, workspace, name, basis, part, changed, parts[part])
 
 
 def _train_teacher(
     recipe: Recipe,
     workspace: Workspace,
     name: str,
-    run: str,
+    basis: Basis,
+    part: int | None,
     changed: Changed,
     without: Collection[str] = (),
 ) -> StageRecord:
     training, sources = recipe.teachers[name], recipe.target_sources
-    after = ["ingest", "probe"]
-    return _stage(recipe, workspace, f"train-{run}", run, training, sources, recipe.seed, after, changed, without)
+    run = recipe.training_of(name, part)
+    return _stage(recipe, workspace, basis, training, sources, recipe.seed, run, changed, without)
 
 
 def train_student(recipe: Recipe, workspace: Workspace, run: str, seed: int, changed: Changed = "anew") -> StageRecord:
     """Trains the student of one of the recipe's runs, on the target and on the run's web sources. Run: `RUN-SEED`."""
+    basis = student_basis(recipe, workspace, run, seed)
+    recipe = recipe.seen_by(run)
+    training, sources = recipe.student_of(run), recipe.planned_runs()[run].sources
+    return _stage(recipe, workspace, basis, training, sources, seed, f"{run}-{seed}", changed)
+
+
+def teacher_basis(recipe: Recipe, workspace: Workspace, name: str) -> Basis:
+    """What a teacher's training depends on. UserError: a file that it names can't be read."""
+    after = ["ingest", "probe"]
+    sources, training = recipe.target_sources, recipe.teachers[name]
+    return _basis(recipe, workspace, f"train-teacher-{name}", training, sources, recipe.seed, after)
+
+
+def student_basis(recipe: Recipe, workspace: Workspace, run: str, seed: int) -> Basis:
+    """What a student's training depends on. UserError: a file that it names can't be read."""
     recipe = recipe.seen_by(run)
     training, sources = recipe.student_of(run), recipe.planned_runs()[run].sources
     after = ["ingest", "probe"]
@@ -54,19 +74,35 @@ def train_student(recipe: Recipe, workspace: Workspace, run: str, seed: int, cha
         after += ["dedupe", recipe.select.stage]
     if _needs_camera(recipe, training, sources) and not training.camera.fitted:
         after += ["camera"]
-    name = f"{run}-{seed}"
-    return _stage(recipe, workspace, f"train-{name}", name, training, sources, seed, after, changed)
+    return _basis(recipe, workspace, f"train-{run}-{seed}", training, sources, seed, after)
+
+
+def _basis(
+    recipe: Recipe,
+    workspace: Workspace,
+    stage: str,
+    training: Training,
+    sources: Sequence[str],
+    seed: int,
+    after: list[str],
+) -> Basis:
+    training = _resolved(recipe, training)
+    settings = {key: value for key, value in settings_of(training).items() if key not in ("workers", "cache_bytes")}
+    if training.camera.fitted and (named := fitted_camera(recipe, workspace, training, sources)):
+        settings["camera"]["fitted"] = named.identity
+    after += ["flow"] if training.input.modality == "flow" else []
+    after += ["prepare"] if training.input.prepared else []
+    return Basis(stage, {"training": settings, "sources": list(sources), "seed": seed}, after)
 
 
 def _stage(
     recipe: Recipe,
     workspace: Workspace,
-    stage: str,
-    run: str,
+    basis: Basis,
     training: Training,
     sources: Sequence[str],
     seed: int,
-    after: Sequence[str],
+    run: str,
     changed: Changed,
     without: Collection[str] = (),
 ) -> StageRecord:
@@ -94,14 +130,9 @@ def _stage(
         return {key: value for key, value in asdict(result).items() if key != "checkpoint"} | {"list": pool.digest}
 
     return workspace.run_stage(
-        stage,
-        settings={
-            "training": training.model_dump(mode="json", exclude={"workers", "cache_bytes"}),
-            "sources": list(sources),
-            "seed": seed,
-        }
-        | ({"without": fingerprint(sorted(without))} if without else {}),
-        after=[*after, *(["flow"] if flow else []), *(["prepare"] if training.input.prepared else [])],
+        basis.stage,
+        settings=basis.settings,
+        after=basis.after,
         outputs=[folder / "last.safetensors", folder / "log.jsonl"],
         work=work,
     )

@@ -1,6 +1,7 @@
 """The network with which a training starts."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -8,6 +9,21 @@ from torch import nn
 from omnisource.networks import Network, create, freeze_norm, initialise
 from omnisource.recipe import Training
 from omnisource.train.distributed import Ranks
+from omnisource.workspace import content_of
+
+
+def settings_of(training: Training) -> dict[str, Any]:
+    """The settings of a training, JSON-able, with the content of the weights that it starts from in their names' place.
+
+    Raises:
+        UserError: the weights can't be read.
+    """
+    settings: dict[str, Any] = training.model_dump(mode="json")
+    init = settings["network"]["init"]
+    for key, name in init.items():
+        if name is not None and name != "package":
+            init[key] = content_of(Path(name), f"network.init.{key}")
+    return settings
 
 
 def start_network(training: Training, classes: int, seed: int, ranks: Ranks) -> Network:

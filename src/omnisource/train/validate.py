@@ -1,8 +1,9 @@
 """Validation during training: one view a clip, top-1."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from omnisource.clips import augment
@@ -26,7 +27,7 @@ def validate(network: Network, pool: Pool, reading: Reading, ranks: Ranks, worke
     network.eval()
     try:
         with fused(network):
-            for numbers, pixels in _batches(mine, pool, reading, workers, sums):
+            for numbers, pixels, found in _batches(mine, pool, reading, workers):
                 clips = augment(
                     torch.from_numpy(pixels).to(ranks.device),
                     mean=given.mean,
@@ -34,48 +35,62 @@ def validate(network: Network, pool: Pool, reading: Reading, ranks: Ranks, worke
                     length=None if reading.spatial else given.frames,
                     flow=given.modality == "flow",
                 )
-                truth = torch.from_numpy(pool.label[numbers]).long().to(ranks.device)
+                read = torch.from_numpy(found).to(ranks.device)
+                truth = torch.from_numpy(pool.label[numbers]).long().to(ranks.device)[read]
                 with torch.no_grad():
-                    logits = network(clips).float()
+                    logits = network(clips).float()[read]
                     loss = torch.nn.functional.cross_entropy(logits, truth, reduction="sum")
-                sums[:3] += torch.stack([(logits.argmax(1) == truth).sum(), loss, torch.tensor(len(numbers))]).double()
+                sums += torch.stack([(logits.argmax(1) == truth).sum(), loss, read.sum(), (~read).sum()]).double()
     finally:
         network.train()
     right, loss_sum, count, unread = ranks.sum(sums).tolist()
-    count = max(count, 1.0)
-    return {"top1": right / count, "loss": loss_sum / count, "samples": int(count), "unread": int(unread)}
+    some = max(count, 1.0)
+    return {"top1": right / some, "loss": loss_sum / some, "samples": int(count), "unread": int(unread)}
 
 
 def _batches(
-    numbers: range, pool: Pool, reading: Reading, workers: int, sums: torch.Tensor
-) -> Iterator[tuple[list[int], U8]]:
-    """Clips of one shape, up to `_BATCH` of them."""
-    waiting: dict[tuple[int, ...], list[tuple[int, U8]]] = {}
-    for number, pixels in _read(numbers, pool, reading, workers):
-        if pixels is None:
-            sums[3] += 1
-            continue
-        group = waiting.setdefault(pixels.shape, [])
+    numbers: range, pool: Pool, reading: Reading, workers: int
+) -> Iterator[tuple[list[int], U8, npt.NDArray[np.bool_]]]:
+    """Clips of one shape, up to `_BATCH` of them, and which could be read; the others are black.
+
+    How many batches there are does not depend on what can be read: where the forward passes of several processes meet,
+    a file that fails in one of them must not cost it a pass.
+    """
+    waiting: dict[tuple[int, ...], list[tuple[int, U8 | None]]] = {}
+    for number, shape, pixels in _read(numbers, pool, reading, workers):
+        group = waiting.setdefault(shape, [])
         group.append((number, pixels))
         if len(group) == _BATCH:
-            yield [number for number, _ in group], np.stack([pixels for _, pixels in group])
+            yield _stacked(shape, group)
             group.clear()
-    for group in waiting.values():
+    for shape, group in waiting.items():
         if group:
-            yield [number for number, _ in group], np.stack([pixels for _, pixels in group])
+            yield _stacked(shape, group)
 
 
-def _read(numbers: range, pool: Pool, reading: Reading, workers: int) -> Iterator[tuple[int, U8 | None]]:
+def _stacked(
+    shape: tuple[int, ...], group: Sequence[tuple[int, U8 | None]]
+) -> tuple[list[int], U8, npt.NDArray[np.bool_]]:
+    clips = np.zeros((len(group), *shape), np.uint8)
+    for row, (_, pixels) in enumerate(group):
+        if pixels is not None:
+            clips[row] = pixels
+    return [number for number, _ in group], clips, np.array([pixels is not None for _, pixels in group])
+
+
+def _read(
+    numbers: range, pool: Pool, reading: Reading, workers: int
+) -> Iterator[tuple[int, tuple[int, ...], U8 | None]]:
     requests = (reading.view(pool.unit(number)) for number in numbers)
     if workers == 0:
         for number, request in zip(numbers, requests, strict=True):
             try:
-                yield number, decode(request)[0]
+                yield number, request.shape, decode(request)[0]
             except MediaError:
-                yield number, None
+                yield number, request.shape, None
         return
     with IsolatedPool(workers, reading.limits.timeout_s) as processes:
         found: Iterator[tuple[Request, tuple[U8 | None, F32 | None] | Failure]]
         found = processes.map(decode_into, requests, ordered=True)
-        for number, (_, result) in zip(numbers, found, strict=True):
-            yield number, None if isinstance(result, Failure) else result[0]
+        for number, (request, result) in zip(numbers, found, strict=True):
+            yield number, request.shape, None if isinstance(result, Failure) else result[0]
