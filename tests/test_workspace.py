@@ -89,3 +89,14 @@ def test_a_file_is_no_workspace(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be a workspace"), open_workspace(tmp_path / "file"):
         pass
+
+
+def test_a_failure_leaves_no_empty_workspace_behind(tmp_path: Path) -> None:
+    place = tmp_path / "workspaces" / "new"
+    with pytest.raises(UserError), open_workspace(place):
+        raise UserError("no such source")
+    assert not place.parent.exists()
+    with pytest.raises(UserError), open_workspace(place) as workspace:
+        workspace.table("samples").write_text("work")
+        raise UserError("later")
+    assert workspace.table("samples").exists()

@@ -51,13 +51,16 @@ def run(
 
 def run_in(recipe: Recipe, workspace: Workspace, *, jobs: int | None, tell: Tell) -> Path:
     """`run` in a workspace that is already open."""
+    from omnisource.ahead import check_ahead, check_listed
     from omnisource.clips import fit_camera_stage
     from omnisource.curate import dedupe, probe
     from omnisource.flow import compute_flow
     from omnisource.ingest import ingest
     from omnisource.report import write_report
 
+    check_ahead(recipe, workspace)
     tell(ingest(recipe, workspace))
+    check_listed(recipe, workspace)
     tell(probe(recipe, workspace))
     if recipe.web_sources:
         tell(dedupe(recipe, workspace))

@@ -16,7 +16,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -184,23 +184,46 @@ def default_workspace(recipe: Recipe) -> Path:
 def open_workspace(root: str | Path) -> Iterator[Workspace]:
     """Creates the folder if need be and locks it for this process until the block ends.
 
+    A folder that was created here goes again if the block fails before anything was written into it.
+
     Raises:
         UserError: not a folder, not writable, or in use by another process.
     """
+    created: list[Path] = []
     try:
         root = Path(root).expanduser().resolve()
+        created = [folder for folder in (root, *root.parents) if not folder.exists()]
         for name in ("tables", "stages", "runs"):
             (root / name).mkdir(parents=True, exist_ok=True)
         lock = (root / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"{root}: cannot be a workspace ({error.strerror}); choose another --workspace") from error
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL in its name, no such user
+        raise UserError(
+            f"{root}: cannot be a workspace ({getattr(error, 'strerror', None) or error}); choose another --workspace"
+        ) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(f"{root}: another omnisource process works in this workspace; wait for it") from None
         _sweep(root)
-        yield Workspace(root)
+        try:
+            yield Workspace(root)
+        except BaseException:
+            if created:
+                _remove_empty(root, created)
+            raise
+
+
+def _remove_empty(root: Path, created: Sequence[Path]) -> None:
+    """Removes the folders `created` for a workspace in which nothing lies but the lock."""
+    folders = ("tables", "stages", "runs")
+    if {child.name for child in root.iterdir()} <= {*folders, ".lock"}:
+        with suppress(OSError):  # not empty: then it stays
+            for name in folders:
+                (root / name).rmdir()
+            (root / ".lock").unlink()
+            for folder in created:
+                folder.rmdir()
 
 
 def _sweep(root: Path) -> None:

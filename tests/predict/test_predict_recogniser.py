@@ -93,8 +93,11 @@ def test_impossible_settings_and_networks_are_refused(folder: Path, checkpoint: 
     recognise = omnisource.load(checkpoint)
     with pytest.raises(UserError, match="crops: 1, 3, 5 or 10, not 2"):
         recognise(folder / "short.mp4", crops=2)
-    with pytest.raises(UserError, match="longer than 0 s"):
-        recognise(folder / "short.mp4", window_s=0.0)
+    for window_s in (0.0, 1e-9, float("nan")):
+        with pytest.raises(UserError, match="windows and hops take"):
+            recognise(folder / "short.mp4", window_s=window_s)
+    with pytest.raises(UserError, match="clips: 1 to 10000"):
+        recognise(folder / "short.mp4", clips=10**9)
     save_checkpoint(tmp_path / "f.safetensors", create("slowonly_r18", 2, in_channels=2, base_width=8), Meta())
     with pytest.raises(UserError, match="optical flow"):
         omnisource.load(tmp_path / "f.safetensors")

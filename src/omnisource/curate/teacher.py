@@ -34,7 +34,7 @@ def load_teacher(recipe: Recipe, workspace: Workspace, name: str, classes: Seque
         UserError: it is not trained yet, does not know a class, or its file does not fit.
     """
     if name in recipe.foreign_teachers:
-        return _foreign(recipe, name, classes)
+        return foreign_teacher(recipe, name, classes)
     training = recipe.teachers[name]
     path = workspace.run_dir(recipe.training_of(name)) / "last.safetensors"
     if not path.exists():
@@ -48,7 +48,12 @@ def load_teacher(recipe: Recipe, workspace: Workspace, name: str, classes: Seque
     return Teacher(name, network, meta, look, order, training.input.short_side, training.device, training.precision)
 
 
-def _foreign(recipe: Recipe, name: str, classes: Sequence[str]) -> Teacher:
+def foreign_teacher(recipe: Recipe, name: str, classes: Sequence[str]) -> Teacher:
+    """Opens a teacher from elsewhere and tries it once.
+
+    Raises:
+        UserError: its file is missing, is not of its kind or gives other outputs, or the classes do not match.
+    """
     given = recipe.foreign_teachers[name]
     key = f"foreign_teachers.{name}"
     if recipe.score.features:
