@@ -45,6 +45,14 @@ class StageRecord:
     fresh: bool = False  # True in the process that did the work; False when the record was found
 
 
+_DAMAGED = "{path}: unreadable stage record ({error}); delete it to redo the stage"
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("stage", "stamp", "fingerprint", "finished_at"), str),
+    **dict.fromkeys(("outputs", "counts", "settings", "versions"), dict),
+    "seconds": (int, float),
+}
+
+
 def fingerprint(value: object) -> str:
     """A short hash of any JSON-able value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -83,7 +91,10 @@ class Workspace:
         record = self.record("ingest")
         if record is None:
             raise UserError(f"{self.root}: nothing ingested yet; run `omnisource ingest`")
-        return list(record.counts["classes"])
+        classes = record.counts.get("classes")
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            raise UserError(_DAMAGED.format(path=self._record_path("ingest"), error="no list of classes"))
+        return classes
 
     @property
     def report_path(self) -> Path:
@@ -94,11 +105,15 @@ class Workspace:
         """The record of a finished stage, or None."""
         path = self._record_path(stage)
         try:
-            return StageRecord(**json.loads(path.read_text()))
+            found = StageRecord(**json.loads(path.read_text(encoding="utf-8")))
+            for name, kind in _KINDS.items():
+                if not isinstance(getattr(found, name), kind):
+                    raise TypeError(f"{name} is a {type(getattr(found, name)).__name__}")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"{path}: unreadable stage record ({error}); delete it to redo the stage") from error
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise UserError(_DAMAGED.format(path=path, error=error)) from error
+        return found
 
     def records(self) -> list[StageRecord]:
         """All finished stages, in the order in which they finished."""
