@@ -9,10 +9,12 @@ import inspect
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Annotated, get_args, get_origin
 
-from omnisource.recipe import collect, curation, flow, recipe, sources, testing, training
+from omnisource.recipe import base, collect, curation, flow, recipe, sources, testing, training
 from omnisource.recipe.base import Section
 
+_ENDLESS = 10**9  # a bound that nobody meets is not worth showing
 HEAD = """# Recipe reference
 
 Every key of a recipe, its type and its default; written from the code by `docs/make_recipe_reference.py`.
@@ -66,16 +68,20 @@ def _kind(node: ast.expr) -> str:
     match node:
         case ast.Subscript(value=ast.Name(id="Annotated"), slice=ast.Tuple(elts=[inner, ast.Call(keywords=bounds)])):
             shown = [f"{signs[b.arg]} {ast.unparse(b.value)}" for b in bounds if b.arg in signs]
-            return " ".join([ast.unparse(inner), ", ".join(shown)]).strip()
+            return " ".join([_kind(inner), ", ".join(shown)]).strip()
         case ast.BinOp(left=left, right=right):
             return f"{_kind(left)} | {_kind(right)}"
-        case ast.Name(id=name):
-            return {
-                "Positive": "float > 0",
-                "NonNegative": "float >= 0",
-                "Count": "int >= 1",
-                "Share": "float 0 to 1",
-            }.get(name, name)
+        case ast.Name(id=name) if get_origin(named := getattr(base, name, None)) is Annotated:
+            inner, info = get_args(named)
+            bounds = {k: getattr(m, k) for m in info.metadata for k in signs if hasattr(m, k)}
+            shown = {key: f"{bound:,.10g}" for key, bound in bounds.items() if bound < _ENDLESS}
+            if shown.keys() == {"ge", "le"}:
+                return f"{inner.__name__} {shown['ge']} to {shown['le']}"
+            return f"{inner.__name__} {', '.join(f'{signs[key]} {bound}' for key, bound in shown.items())}"
+        case ast.Subscript(value=value, slice=ast.Tuple(elts=inner)) if ast.unparse(value) in ("dict", "tuple"):
+            return f"{ast.unparse(value)}[{', '.join(map(_kind, inner))}]"
+        case ast.Subscript(value=ast.Name(id="list"), slice=inner):
+            return f"list[{_kind(inner)}]"
     return ast.unparse(node)
 
 

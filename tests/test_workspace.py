@@ -106,3 +106,14 @@ def test_a_missing_stage_names_the_verb(tmp_path: Path) -> None:
         for before, verb in (("train-teacher-image", "train"), ("camera", "camera fit"), ("select-strict", "select")):
             with pytest.raises(UserError, match=f"run `omnisource {verb}`"):
                 stage(ws, "b", [before], {}, [])
+
+
+def test_a_failure_leaves_no_empty_workspace_behind(tmp_path: Path) -> None:
+    place = tmp_path / "workspaces" / "new"
+    with pytest.raises(UserError), open_workspace(place):
+        raise UserError("no such source")
+    assert not place.parent.exists()
+    with pytest.raises(UserError), open_workspace(place) as workspace:
+        workspace.table("samples").write_text("work")
+        raise UserError("later")
+    assert workspace.table("samples").exists()

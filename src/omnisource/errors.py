@@ -1,4 +1,6 @@
-"""The one error that a person is meant to read."""
+"""The errors that a person is meant to read."""
+
+from collections.abc import Sequence
 
 
 class UserError(Exception):
@@ -6,3 +8,11 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with status 2.
     """
+
+
+class UserErrors(UserError):
+    """Several mistakes at once, each in a line of its own."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)

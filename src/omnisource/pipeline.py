@@ -53,6 +53,7 @@ def run(
 
 def run_in(recipe: Recipe, workspace: Workspace, *, jobs: int | None, tell: Tell) -> Path:
     """`run` in a workspace that is already open."""
+    from omnisource.ahead import check_ahead, check_listed
     from omnisource.clips import fit_camera_stage
     from omnisource.curate import dedupe, probe
     from omnisource.flow import compute_flow
@@ -60,7 +61,9 @@ def run_in(recipe: Recipe, workspace: Workspace, *, jobs: int | None, tell: Tell
     from omnisource.report import write_report
     from omnisource.train import target_parts
 
+    check_ahead(recipe, workspace)
     tell(ingest(recipe, workspace))
+    check_listed(recipe, workspace)
     tell(probe(recipe, workspace))
     if recipe.web_sources:
         tell(dedupe(recipe, workspace))

@@ -16,7 +16,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,6 +52,14 @@ class Basis:
     stage: str
     settings: dict[str, Any]
     after: list[str]
+
+
+_DAMAGED = "{path}: unreadable stage record ({error}); delete it to redo the stage"
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("stage", "stamp", "fingerprint", "finished_at"), str),
+    **dict.fromkeys(("outputs", "counts", "settings", "versions"), dict),
+    "seconds": (int, float),
+}
 
 
 def fingerprint(value: object) -> str:
@@ -105,7 +113,10 @@ class Workspace:
         record = self.record("ingest")
         if record is None:
             raise UserError(f"{self.root}: nothing ingested yet; run `omnisource ingest`")
-        return list(record.counts["classes"])
+        classes = record.counts.get("classes")
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            raise UserError(_DAMAGED.format(path=self._record_path("ingest"), error="no list of classes"))
+        return classes
 
     @property
     def report_path(self) -> Path:
@@ -116,11 +127,15 @@ class Workspace:
         """The record of a finished stage, or None."""
         path = self._record_path(stage)
         try:
-            return StageRecord(**json.loads(path.read_text()))
+            found = StageRecord(**json.loads(path.read_text(encoding="utf-8")))
+            for name, kind in _KINDS.items():
+                if not isinstance(getattr(found, name), kind):
+                    raise TypeError(f"{name} is a {type(getattr(found, name)).__name__}")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"{path}: unreadable stage record ({error}); delete it to redo the stage") from error
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise UserError(_DAMAGED.format(path=path, error=error)) from error
+        return found
 
     def records(self) -> list[StageRecord]:
         """All finished stages, in the order in which they finished."""
@@ -228,6 +243,8 @@ def find_workspace(root: str | Path) -> Workspace:
 def open_workspace(root: str | Path, *, begin: bool = True) -> Iterator[Workspace]:
     """Locks a workspace for this process until the block ends.
 
+    A folder that was created here goes again if the block fails before anything was written into it.
+
     Args:
         root: its folder.
         begin: make it if it is not there.
@@ -237,20 +254,41 @@ def open_workspace(root: str | Path, *, begin: bool = True) -> Iterator[Workspac
     """
     if not begin:
         find_workspace(root)
+    created: list[Path] = []
     try:
         root = Path(root).expanduser().resolve()
+        created = [folder for folder in (root, *root.parents) if not folder.exists()]
         for name in ("tables", "stages", "runs"):
             (root / name).mkdir(parents=True, exist_ok=True)
         lock = (root / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"{root}: cannot be a workspace ({error.strerror}); choose another --workspace") from error
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL in its name, no such user
+        raise UserError(
+            f"{root}: cannot be a workspace ({getattr(error, 'strerror', None) or error}); choose another --workspace"
+        ) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(f"{root}: another omnisource process works in this workspace; wait for it") from None
         _sweep(root)
-        yield Workspace(root)
+        try:
+            yield Workspace(root)
+        except BaseException:
+            if created:
+                _remove_empty(root, created)
+            raise
+
+
+def _remove_empty(root: Path, created: Sequence[Path]) -> None:
+    """Removes the folders `created` for a workspace in which nothing lies but the lock."""
+    folders = ("tables", "stages", "runs")
+    if {child.name for child in root.iterdir()} <= {*folders, ".lock"}:
+        with suppress(OSError):  # not empty: then it stays
+            for name in folders:
+                (root / name).rmdir()
+            (root / ".lock").unlink()
+            for folder in created:
+                folder.rmdir()
 
 
 def _sweep(root: Path) -> None:

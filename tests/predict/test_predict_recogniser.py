@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -21,6 +22,7 @@ from omnisource.errors import UserError
 from omnisource.media import Limits, decode_frames, write_video
 from omnisource.networks import Meta, create, load_checkpoint, save_checkpoint
 from omnisource.predict import Annotation, annotate, annotated_name, gathered
+from omnisource.predict.web import fetch
 
 CLASSES = ("jump", "wave", "a class with [brackets]")
 
@@ -91,8 +93,11 @@ def test_impossible_settings_and_networks_are_refused(folder: Path, checkpoint: 
     recognise = omnisource.load(checkpoint)
     with pytest.raises(UserError, match="crops: 1, 3, 5 or 10, not 2"):
         recognise(folder / "short.mp4", crops=2)
-    with pytest.raises(UserError, match="longer than 0 s"):
-        recognise(folder / "short.mp4", window_s=0.0)
+    for window_s in (0.0, 1e-9, float("nan")):
+        with pytest.raises(UserError, match="windows and hops take"):
+            recognise(folder / "short.mp4", window_s=window_s)
+    with pytest.raises(UserError, match="clips: 1 to 10000"):
+        recognise(folder / "short.mp4", clips=10**9)
     save_checkpoint(tmp_path / "f.safetensors", create("slowonly_r18", 2, in_channels=2, base_width=8), Meta())
     with pytest.raises(UserError, match="optical flow"):
         omnisource.load(tmp_path / "f.safetensors")
@@ -114,9 +119,14 @@ def test_annotated_copies(folder: Path, checkpoint: Path, tmp_path: Path) -> Non
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves files; `cut.mp4` is announced as longer than what is sent."""
+    """Serves files; `cut.mp4` is announced as longer than what is sent, `to/NAME` redirects to `NAME`."""
 
     def do_GET(self) -> None:
+        if self.path.startswith("/to/"):
+            self.send_response(302)
+            self.send_header("Location", f"http://127.0.0.1:{self.server.server_address[1]}/{self.path[4:]}")
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
         if self.path != "/cut.mp4":
             return super().do_GET()
         self.send_response(200)
@@ -136,26 +146,52 @@ def server(folder: Path) -> Iterator[str]:
 
 
 def test_inputs_are_files_folders_and_addresses(folder: Path, server: str) -> None:
-    with gathered([str(folder), f"{server}/image.jpg"], Limits()) as files:
+    address = f"{server.replace('http', 'HTTP')}/to/image.jpg"
+    with gathered([str(folder), address], Limits(), allow_private=True) as files:
         assert len(files) == 5
-        fetched = Path(files[f"{server}/image.jpg"])
+        fetched = Path(files[address])
         assert fetched.read_bytes() == (folder / "image.jpg").read_bytes()
     assert not fetched.exists()
 
 
 def test_inputs_that_are_refused(folder: Path, server: str, tmp_path: Path) -> None:
     for given, limits, message in (
-        (f"{server}/nothing.mp4", Limits(), "cannot be fetched .Not Found|File not found"),
+        (f"{server}/nothing.mp4", Limits(), "cannot be fetched .http_404"),
         (f"{server}/short.mp4", Limits(max_bytes=100), "more than 100 bytes"),
         ("http://127.0.0.1:1/x.mp4", Limits(), "cannot be fetched"),
-        (f"{server}/cut.mp4", Limits(), "600 bytes are missing at its end"),
+        (f"{server}/cut.mp4", Limits(), "cannot be fetched .reset: .*400 bytes, expected 1000"),
         (f"{server}/a b.mp4", Limits(), "cannot be fetched"),
         ("http://a b/c.mp4", Limits(), "cannot be fetched"),
+        (f"simplecache::{server}/image.jpg", Limits(), "inside another URL"),
         (str(tmp_path), Limits(), "no files in this folder"),
         (str(tmp_path / "x"), Limits(), "no such file or folder"),
     ):
-        with pytest.raises(UserError, match=message), gathered([given], limits):
+        with pytest.raises(UserError, match=message), gathered([given], limits, allow_private=True):
             pass
+
+
+def test_private_addresses_are_asked_on_demand_only(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match=r"127\.0\.0\.1, which is not on the open internet\); --allow-private"):
+        fetch(f"{server}/image.jpg", tmp_path / "file", max_bytes=10**6, allow_private=False)
+    # The first hop counts as public, so that the server here may answer it; it redirects to its own address.
+    passed = iter([True])
+    monkeypatch.setattr("omnisource.collect.addresses.is_public", lambda address: next(passed, False))
+    start = f"{server.replace('127.0.0.1', 'localhost')}/to/image.jpg"
+    lookup = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: lookup("127.0.0.1", *rest, **more))
+    with pytest.raises(UserError, match=r"127\.0\.0\.1 is 127\.0\.0\.1, which is not on the open internet"):
+        fetch(start, tmp_path / "file", max_bytes=10**6, allow_private=False)
+    assert next(passed, None) is None, "the first hop was asked"
+    assert not (tmp_path / "file").exists()
+
+
+def test_a_fetch_is_bounded_in_time(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/a.mp4"
+        with pytest.raises(UserError, match="not there after"):
+            fetch(address, tmp_path / "file", max_bytes=10**6, allow_private=True, most_s=0.1)
 
 
 def test_the_verb_prints_json_csv_and_lines(folder: Path, checkpoint: Path, tmp_path: Path) -> None:
@@ -179,7 +215,7 @@ def test_the_verb_prints_json_csv_and_lines(folder: Path, checkpoint: Path, tmp_
 
 def test_the_verb_calls_a_web_file_by_its_address(folder: Path, checkpoint: Path, server: str, tmp_path: Path) -> None:
     def invoke(*words: str) -> tuple[int, str]:
-        done = CliRunner().invoke(app, ["predict", str(checkpoint), *words], catch_exceptions=False)
+        done = CliRunner().invoke(app, ["predict", str(checkpoint), "--allow-private", *words], catch_exceptions=False)
         return done.exit_code, done.output
 
     status, said = invoke(f"{server}/short.mp4", f"{server}/page.mp4", "--annotate", str(tmp_path / "out"))

@@ -130,9 +130,62 @@ def test_names_lead_nowhere(tmp_path: Path) -> None:
 def test_a_run_changes_the_student(tmp_path: Path) -> None:
     runs = "runs:\n  mixed: {sources: [target], set: {mixup.kind: cross}}\n"
     assert load_recipe(write(tmp_path, GOOD + runs)).student_of("mixed").mixup.kind == "cross"
-    wrong = load_recipe(write(tmp_path, GOOD + runs.replace("mixup.kind", "mixup.knid")))
     with pytest.raises(UserError, match=r"runs.mixed.set: unknown key 'mixup.knid'; did you mean 'kind'"):
-        wrong.student_of("mixed")
+        load_recipe(write(tmp_path, GOOD + runs.replace("mixup.kind", "mixup.knid")))
     for key in ("camera.pairs: 9", "camera: {pairs: 9}"):
         with pytest.raises(UserError, match=r"runs\.mixed\.set: camera\.pairs is of the one camera.*student\.camera"):
             load_recipe(write(tmp_path, GOOD + runs.replace("mixup.kind: cross", key)))
+
+
+NONSENSE = {
+    "student.epochs": ("0", "-1", ".nan", ".inf", "1e9"),
+    "student.input.size": ("0", "-8", "1e9", "1.5"),
+    "student.input.frames": ("0", "1000000000"),
+    "student.batch.target": ("0", "1000000000"),
+    "student.input.std": ("[0, 1, 1]", "[1, .inf, 1]"),
+    "student.optimiser.lr": ("0", ".nan", "-0.1"),
+    "student.workers": ("-1", "1000000"),
+    "student.threads": ("0", "1000000"),
+    "score.window_s": ("0", "1e-9", ".inf"),
+    "score.hop_s": ("-1", "1e-9"),
+    "select.threshold": ("-0.1", "1.1", ".nan"),
+    "select.calibrate.temperature": ("-1", "1e-300", "1e9"),
+    "dedupe.threshold": ("2", ".nan"),
+    "dedupe.frames": ("0", "1000000000"),
+    "test.clips": ("0", "1000000000"),
+    "test.bootstrap": ("-1", "1000000000"),
+    "probe.limits.timeout_s": ("0", ".inf"),
+    "seeds": ("[0, 0]", "[-1]", "[]"),
+    "seed": ("0x" + "f" * 5000,),
+    "data": ("[]", "~nobody-of-this-name", '"\\0"'),
+}
+
+
+@pytest.mark.parametrize("key", NONSENSE)
+def test_numbers_that_make_no_sense_are_refused_by_name(tmp_path: Path, key: str) -> None:
+    path = write(tmp_path, GOOD)
+    for value in NONSENSE[key]:
+        with pytest.raises(UserError) as caught:
+            load_recipe(path, [f"{key}={value}"])
+        said = str(caught.value)
+        assert f"'{key}" in said and "constrained" not in said and "\n" not in said and len(said) < 600
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("? [a, b]\n: 1\n", "unhashable key"),
+        ("1: 2\n", "keys should be strings"),
+        ("\tx: 2\n", "cannot start any token"),
+        ("x: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
+        ("? " * 5000, "nested too deeply"),
+        ("x: " + "[" * 100_000, "nested too deeply"),
+        ("x: &a [1]\ny: &a [2]\n", "not valid YAML"),
+        ("---\nname: other\n", "another document"),
+        ("seed: " + "9" * 5000, "not valid YAML"),
+    ],
+)
+def test_odd_yaml_is_refused_in_a_line(tmp_path: Path, text: str, expected: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_recipe(write(tmp_path, GOOD + text))
+    assert expected in str(caught.value) and "\n" not in str(caught.value)

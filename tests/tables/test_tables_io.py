@@ -135,5 +135,28 @@ def test_a_damaged_table_is_named_to_whoever_queries_it(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"scores\.parquet: not a readable Parquet table .*delete it"):
             view_table(db, "scores", path)
         write_table(path, pa.table({"sample_id": ["a", "b"]}))
+        with pytest.raises(UserError, match=r"scores\.parquet: .*no column 'teacher'"):
+            view_table(db, "scores", path)
+        path = tmp_path / "others.parquet"
+        write_table(path, pa.table({"sample_id": ["a", "b"]}))
         view_table(db, "scores", path, numbered=True)
         assert db.sql("SELECT sample_id, file_row_number FROM scores ORDER BY 1").fetchall() == [("a", 0), ("b", 1)]
+
+
+def test_a_table_made_by_hand_is_checked_column_by_column(tmp_path: Path) -> None:
+    path = tmp_path / "duplicates.parquet"
+    good = {"sample_id": ["a"], "status": ["ok"], "reason": [None], "rule": [None], "twin_id": [None]}
+    table = pa.table(good, schema=pa.schema([DUPLICATES.field(name) for name in good]))
+    wide = table.append_column("similarity", pa.array([0.5], pa.float32())).append_column("note", pa.array([1]))
+    wide = wide.set_column(1, "status", wide["status"].dictionary_encode())
+    write_table(path, wide)
+    assert read_table(path).num_rows == 1, "other widths of a type and columns of one's own are taken"
+    for changed, says in (
+        (wide.drop_columns(["twin_id"]), "no column 'twin_id'"),
+        (wide.set_column(0, "sample_id", pa.array([7])), "column 'sample_id' is int64, not string"),
+        (wide.set_column(0, "sample_id", pa.array([None], pa.string())), "'sample_id' has rows without a value"),
+    ):
+        write_table(path, changed)
+        with pytest.raises(UserError, match=f"duplicates.parquet: .*{says}"):
+            read_table(path)
+    assert read_table(path, ["similarity"]).num_rows == 1, "only what is asked for must be there"

@@ -33,7 +33,7 @@ from omnisource.cli.select import select
 from omnisource.cli.test import test
 from omnisource.cli.train import train
 from omnisource.cli.weights import app as weights
-from omnisource.errors import UserError
+from omnisource.errors import UserError, UserErrors
 from omnisource.progress import say
 from omnisource.tables import NO_ROOM
 
@@ -94,8 +94,10 @@ def main() -> None:
     """Runs the command line; what a user can mend becomes one line and exit status 2."""
     try:
         app()
+    except UserErrors as error:
+        _fail("\n".join(" ".join(problem.split()) for problem in error.problems), 2)
     except UserError as error:
-        _fail(str(error), 2)
+        _fail(" ".join(str(error).split()), 2)
     except KeyboardInterrupt:
         _fail(_INTERRUPTED, 130)
     except SystemExit as end:
@@ -113,5 +115,5 @@ def main() -> None:
 
 
 def _fail(message: str, status: int) -> None:
-    say(("omnisource: ", "bold red"), " ".join(message.split()))
+    say(("omnisource: ", "bold red"), message)
     sys.exit(status)

@@ -38,6 +38,9 @@ def predict(
     annotate: Annotated[
         Path | None, typer.Option(help="Write copies with the guesses drawn on into this folder.", show_default=False)
     ] = None,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Fetch from private and loopback addresses too.")
+    ] = False,
     device: Annotated[str, typer.Option(help="Where the network runs: auto, cpu, cuda or cuda:1.")] = "auto",
 ) -> None:
     """Recognise images, clips and long videos with a trained network."""
@@ -46,7 +49,7 @@ def predict(
     from omnisource.predict import annotate as draw
 
     recogniser = load(checkpoint, device=device)
-    with gathered(inputs, DEFAULT_LIMITS) as files:
+    with gathered(inputs, DEFAULT_LIMITS, allow_private) as files:
         found = recogniser.many(files.values(), top=top, clips=clips, crops=crops, window_s=window, hop_s=hop)
         said: list[Prediction] = []
         for name, prediction in zip(files, found, strict=True):

@@ -122,8 +122,12 @@ def _runs_that_used(workspace: Workspace, ids: set[str]) -> list[str]:
     }
     found = []
     for path in sorted((workspace.root / "runs").glob("*/run.json")):
-        units = json.loads(path.read_text()).get("identity", {}).get("units", {}).get("sources", {})
-        if any(units.get(source) for source in sources):
+        try:
+            units = json.loads(path.read_text(encoding="utf-8"))["identity"]["units"]["sources"]
+            used = any(units.get(source) for source in sources)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            used = True  # its record is damaged: it may have used them
+        if used:
             found.append(path.parent.name)
     return found
 

@@ -144,5 +144,5 @@ def tls_context() -> ssl.SSLContext:
         import httpcore  # noqa: F401
         import httpx
     except ImportError:
-        raise UserError("collecting needs httpx; pip install 'omnisource[collect]'") from None
+        raise UserError("asking the web needs httpx; pip install 'omnisource[collect]'") from None
     return httpx.create_ssl_context()

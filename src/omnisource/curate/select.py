@@ -29,10 +29,8 @@ def select(recipe: Recipe, workspace: Workspace) -> StageRecord:
     """
     settings = recipe.select
     classes = workspace.classes()
-    overrides = read_overrides(recipe.resolve(settings.overrides), classes) if settings.overrides else None
+    overrides = human_decisions(recipe, classes)
     path = workspace.table(f"decisions-{settings.name}")
-    if unknown := sorted(set(settings.per_class) - set(classes)):
-        raise UserError(f"select.per_class names '{unknown[0]}', which is not in the class list")
 
     def work(_: str) -> Mapping[str, Any]:
         fitted = fit(recipe, workspace)
@@ -80,6 +78,18 @@ class Share:
     threshold: float
     kept: int
     of: int
+
+
+def human_decisions(recipe: Recipe, classes: Sequence[str]) -> pa.Table | None:
+    """The recipe's overrides, or None where it has none.
+
+    Raises:
+        UserError: they, or `select.per_class`, name a class that is not there, or the file can't be read.
+    """
+    settings = recipe.select
+    if unknown := sorted(set(settings.per_class) - set(classes)):
+        raise UserError(f"select.per_class names '{unknown[0]}', which is not in the class list")
+    return read_overrides(recipe.resolve(settings.overrides), classes) if settings.overrides else None
 
 
 def what_if(

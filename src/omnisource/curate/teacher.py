@@ -40,7 +40,7 @@ def load_teacher(
         UserError: it is not trained yet, does not know a class, or its file does not fit.
     """
     if name in recipe.foreign_teachers:
-        return _foreign(recipe, name, classes)
+        return foreign_teacher(recipe, name, classes)
     training = recipe.teachers[name]
     path = workspace.run_dir(recipe.training_of(name, without)) / "last.safetensors"
     if not path.exists():
@@ -55,7 +55,12 @@ def load_teacher(
     return Teacher(name, network, meta, look, order, *how)
 
 
-def _foreign(recipe: Recipe, name: str, classes: Sequence[str]) -> Teacher:
+def foreign_teacher(recipe: Recipe, name: str, classes: Sequence[str]) -> Teacher:
+    """Opens a teacher from elsewhere and tries it once.
+
+    Raises:
+        UserError: its file is missing, is not of its kind or gives other outputs, or the classes do not match.
+    """
     given = recipe.foreign_teachers[name]
     key = f"foreign_teachers.{name}"
     if recipe.score.features:

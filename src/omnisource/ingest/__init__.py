@@ -1,5 +1,5 @@
 """Folders and lists become the samples table."""
 
-from omnisource.ingest.stage import COLLECTED, ingest
+from omnisource.ingest.stage import COLLECTED, ingest, source_place
 
-__all__ = ["COLLECTED", "ingest"]
+__all__ = ["COLLECTED", "ingest", "source_place"]

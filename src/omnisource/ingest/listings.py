@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from omnisource.errors import UserError
-from omnisource.tables import read_table
+from omnisource.tables import read_parquet
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "validate": "val", "valid": "val"}
 SPLITS |= {"test": "test", "testing": "test"}
@@ -85,7 +85,7 @@ def read_table_rows(path: Path, columns: dict[str, str]) -> Iterator[Entry]:
     """Rows of a table; `columns` maps our names to the file's where they differ."""
     rows: Iterable[dict[str, Any]]
     if path.suffix == ".parquet":
-        table = read_table(path)
+        table = read_parquet(path)
         names, rows = list(table.column_names), table.to_pylist()
     else:
         lines = _lines(path)

@@ -60,13 +60,9 @@ def ingest(recipe: Recipe, workspace: Workspace) -> StageRecord:
 def _source_rows(recipe: Recipe, workspace: Workspace, name: str, source: Source) -> list[dict[str, Any]]:
     if source.layout == "collected":
         return _collected_rows(workspace, name, source)
-    path = recipe.resolve(source.path)
-    if not path.exists():
-        raise UserError(
-            f"{path}: missing (sources.{name}.path); mend the recipe or give its place with --set data=PATH"
-        )
+    path, layout = source_place(recipe, name)
     root = recipe.resolve(source.root) if source.root else path if path.is_dir() else path.parent
-    entries = [entry for entry in _entries(path, root, source, name) if _wanted(entry, source, name)]
+    entries = [entry for entry in _entries(path, root, source, layout) if _wanted(entry, source, name)]
     if not entries:
         raise UserError(
             f"{path}: source '{name}' has no files here; expected <class>/<file> folders or a list of paths"
@@ -105,20 +101,45 @@ def _source_rows(recipe: Recipe, workspace: Workspace, name: str, source: Source
     return _first_of_class(rows, source.max_per_class)
 
 
-def _entries(path: Path, root: Path, source: Source, name: str) -> Iterator[Entry]:
+def source_place(recipe: Recipe, name: str) -> tuple[Path, str]:
+    """Where a source lies that is not collected, and in which layout.
+
+    Raises:
+        UserError: it, its root or its class_index is missing, or it is not of the kind that its layout needs.
+    """
+    source = recipe.sources[name]
+    path = recipe.resolve(source.path)
+    for key in ("path", "root", "class_index"):
+        given = getattr(source, key)
+        if given and not recipe.resolve(given).exists():
+            raise UserError(
+                f"{recipe.resolve(given)}: missing (sources.{name}.{key}); mend the recipe or give its place with "
+                "--set data=PATH"
+            )
+    if not (path.is_dir() or path.is_file()):
+        raise UserError(f"{path}: sources.{name}.path is neither a folder nor a file")
     layout = listings.detect_layout(path) if source.layout == "auto" else source.layout
+    folder = {
+        "folders": "a folder of class folders",
+        "files": "a folder",
+        "ucf101": "the folder of the split files",
+        "hmdb51": "the folder of the split files",
+    }.get(layout)
+    if not (path.is_dir() if folder else path.is_file()):
+        raise UserError(f"{path}: sources.{name} has layout '{layout}', which needs {folder or 'a list file'}")
+    return path, layout
+
+
+def _entries(path: Path, root: Path, source: Source, layout: str) -> Iterator[Entry]:
     match layout:
         case "folders":
-            _need(path.is_dir(), path, name, layout, "a folder of class folders")
             return listings.read_folders(path)
         case "files":
-            _need(path.is_dir(), path, name, layout, "a folder")
             return listings.read_files(path)
-        case "ucf101" | "hmdb51":
-            _need(path.is_dir(), path, name, layout, "the folder of the split files")
-            return listings.read_ucf101(path) if layout == "ucf101" else listings.read_hmdb51(path)
-    _need(path.is_file(), path, name, layout, "a list file")
-    match layout:
+        case "ucf101":
+            return listings.read_ucf101(path)
+        case "hmdb51":
+            return listings.read_hmdb51(path)
         case "table":
             return listings.read_table_rows(path, source.columns)
         case "lines":
@@ -127,11 +148,6 @@ def _entries(path: Path, root: Path, source: Source, name: str) -> Iterator[Entr
             return listings.read_kinetics(path, root)
         case _:
             return listings.read_json(path, root, source.columns)
-
-
-def _need(holds: bool, path: Path, name: str, layout: str, what: str) -> None:
-    if not holds:
-        raise UserError(f"{path}: sources.{name} has layout '{layout}', which needs {what}")
 
 
 def _facts(root: Path, entry: Entry, source: str) -> dict[str, Any]:

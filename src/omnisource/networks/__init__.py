@@ -6,7 +6,7 @@ from omnisource.networks.cost import cost
 from omnisource.networks.create import create, is_spatial, names, options_of, takes_frames
 from omnisource.networks.files import convert_file, describe_file, read_weights
 from omnisource.networks.foreign import ForeignNetwork
-from omnisource.networks.initialise import InitKind, inflate, initialise
+from omnisource.networks.initialise import InitKind, first_weights, inflate, initialise
 from omnisource.networks.teachers import score_frames, score_images
 from omnisource.networks.weights import convert, layouts
 
@@ -20,6 +20,7 @@ __all__ = [
     "cost",
     "create",
     "describe_file",
+    "first_weights",
     "freeze_norm",
     "fused",
     "inflate",

@@ -67,7 +67,7 @@ def create(name: str, num_classes: int, in_channels: int = 3, dropout: float | N
     `in_channels` is 3 for RGB, 2 for optical flow. `dropout` (before the classifier) is the family's own by
     default: 0.4 for TSN, 0.5 for the rest. Options: `base_width` of the residual networks (64 in the
     literature; 8 or 16 gives a network for tests and demonstrations), `padding` of the EfficientNets. Raises
-    UserError for an unknown name or option.
+    UserError for an unknown name or option, or a value that no network can be built with.
     """
     builder = _builder(name)
     known = options_of(name)
@@ -75,7 +75,11 @@ def create(name: str, num_classes: int, in_channels: int = 3, dropout: float | N
     if unknown:
         raise UserError(f"{name} has no option {unknown[0]!r}; it has {', '.join(sorted(known)) or 'none'}")
     given = dict(options) if dropout is None else {**options, "dropout": dropout}
-    network = builder(num_classes=num_classes, in_channels=in_channels, **given)
+    try:
+        network = builder(num_classes=num_classes, in_channels=in_channels, **given)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # a word for a number, a size beyond memory
+        said = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        raise UserError(f"{name} cannot be built with {said} ({str(error).splitlines()[0][:160]})") from error
     network.name = name
     network.options = {"in_channels": in_channels, "dropout": network.dropout.p, **options}
     return network

@@ -12,6 +12,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from omnisource.errors import UserError
 from omnisource.networks.base import Consensus, Network
 from omnisource.networks.layers import ConvNorm
 
@@ -139,6 +140,8 @@ class EfficientNet(Network):
         self.spatial = True
         lite = variant == "lite0"
         width, depth = (1.0, 1.0) if lite else SCALES[variant]
+        if padding not in (None, "symmetric", "same"):
+            raise UserError(f"padding must be symmetric or same, not {padding!r}")
         same = padding == "same" if padding else lite
         eps, momentum = (1e-3, 0.01) if same else (1e-5, 0.1)
         act = nn.ReLU6(inplace=True) if lite else nn.SiLU(inplace=True)

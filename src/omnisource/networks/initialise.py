@@ -18,25 +18,33 @@ InitKind = Literal["none", "imagenet", "checkpoint"]
 def initialise(network: Network, kind: InitKind, path: Path | None = None) -> Conversion | None:
     """Loads the weights that a recipe asks for into a network; the classifier stays as it was drawn.
 
+    Returns what was loaded and what was dropped. Raises UserError when the weights are missing or do not
+    fit; the network is then unchanged.
+    """
+    found = first_weights(network, kind, path)
+    if found is not None:
+        network.load_state_dict(found.state)
+    return found
+
+
+def first_weights(network: Network, kind: InitKind, path: Path | None = None) -> Conversion | None:
+    """The weights that a recipe asks for, as the network takes them; it is left as it is, and may be on "meta".
+
     - "none": nothing; the network keeps its random weights.
     - "imagenet": 2D ImageNet weights in a file of any layout that `weights.convert` knows, inflated for a 3D
       network. Without a file only for `tsn_efficientnet_lite0`, whose weights come with the extra `lite0`.
     - "checkpoint": weights of the same network, ours or foreign, such as video-pretrained ones (IG-65M,
       Kinetics). A classifier for as many classes as the network has is kept.
 
-    Returns what was loaded and what was dropped. Raises UserError when the weights are missing or do not
-    fit; the network is then unchanged.
+    Raises UserError when the weights are missing or do not fit.
     """
     if kind == "none":
         return None
     if kind == "imagenet":
-        found = _imagenet(network, path)
-    elif path is None:
+        return _imagenet(network, path)
+    if path is None:
         raise UserError("init: a checkpoint needs a file, as in `init: {checkpoint: FILE}`")
-    else:
-        found = _checkpoint(network, path)
-    network.load_state_dict(found.state)
-    return found
+    return _checkpoint(network, path)
 
 
 def inflate(state: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:
@@ -78,8 +86,8 @@ def _imagenet(network: Network, path: Path | None) -> Conversion:
     if family not in ("tsn", "slowonly", "i3d") or trunk == "inception":
         raise UserError(f"init: {network.name} has no 2D twin to take ImageNet weights from; use a checkpoint")
     options = {key: value for key, value in network.options.items() if key not in ("in_channels", "dropout")}
-    twin = create(f"tsn_{trunk}", 1, **options)
     state = read_weights(path)
+    twin = create(f"tsn_{trunk}", 1, **options)
     try:
         found = translate(state, twin, new_head=True)
         return Conversion(inflate(found.state, network), found.layout, found.dropped)

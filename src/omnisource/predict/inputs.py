@@ -1,35 +1,37 @@
 """What `omnisource predict` is given: files, folders, web addresses."""
 
-import http.client
+import re
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from omnisource import __version__
 from omnisource.errors import UserError
 from omnisource.media import Limits
-
-_CHUNK = 1 << 20
-_WAIT_S = 30.0  # for a server to answer
+from omnisource.predict.web import fetch
 
 
 @contextmanager
-def gathered(inputs: Sequence[str], limits: Limits) -> Iterator[dict[str, str]]:
+def gathered(inputs: Sequence[str], limits: Limits, allow_private: bool = False) -> Iterator[dict[str, str]]:
     """Every file behind `inputs`: name to show -> path to read. Web files are fetched into a folder that goes away.
 
     A folder stands for all files below it (hidden ones left out), sorted.
 
+    `allow_private` lets web addresses lead to private, loopback and link-local hosts.
+
     Raises:
-        UserError: a missing path, an empty folder, a download that fails or is larger than `limits.max_bytes`.
+        UserError: a missing path, an empty folder, a download that fails, is refused or is larger than
+            `limits.max_bytes`.
     """
     with tempfile.TemporaryDirectory(prefix="omnisource-") as folder:
         found: dict[str, str] = {}
         for given in inputs:
-            if given.startswith(("http://", "https://")):
-                found[given] = str(_fetch(given, Path(folder) / str(len(found)), limits.max_bytes))
+            if re.match(r"https?:", given, re.IGNORECASE):
+                path = Path(folder) / str(len(found))
+                fetch(given, path, max_bytes=limits.max_bytes, allow_private=allow_private)
+                found[given] = str(path)
+            elif re.search(r"::https?:", given, re.IGNORECASE):  # fsspec would ask any address
+                raise UserError(f"{given}: a web address inside another URL is not fetched; give the address itself")
             elif "://" in given:
                 found[given] = given  # an fsspec URL: read where it lies
             else:
@@ -46,19 +48,3 @@ def _files(path: Path) -> list[Path]:
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
     return [path]
-
-
-def _fetch(url: str, path: Path, max_bytes: int) -> Path:
-    asked = urllib.request.Request(url, headers={"User-Agent": f"omnisource/{__version__}"})
-    try:
-        with urllib.request.urlopen(asked, timeout=_WAIT_S) as answer, path.open("wb") as file:
-            while chunk := answer.read(_CHUNK):
-                file.write(chunk)
-                if file.tell() > max_bytes:
-                    raise UserError(f"{url}: more than {max_bytes} bytes; download and cut it, or raise the limit")
-            if answer.length:  # what the server had announced and did not send
-                raise OSError(f"{answer.length} bytes are missing at its end")
-    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise UserError(f"{url}: cannot be fetched ({reason}); download it yourself and give the file") from None
-    return path

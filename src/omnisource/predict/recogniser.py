@@ -18,10 +18,12 @@ from omnisource.media import DEFAULT_LIMITS, Failure, Limits, MediaFacts, probe_
 from omnisource.networks import Meta, Network, load_checkpoint
 from omnisource.predict.export import load_onnx
 from omnisource.recipe import Input, Test
+from omnisource.recipe.load import check
 
 F64 = npt.NDArray[np.float64]
 _SHORT_SIDE = 256 / 224  # frames to crop, where the checkpoint does not say (paper, section 4)
 _SEGMENTS, _CLIPS = 8, 3  # per window: segments of a 2D network, clips of a 3D one
+_MOST_CLIPS, _LEAST_S = 10_000, 0.01
 _LONG = 1.5  # a video longer than so many windows gets a timeline
 
 
@@ -80,12 +82,13 @@ class Recogniser:
         self.network, self.meta, self.device, self.workers = network, meta, device, workers
         self.classes = list(meta.classes) or [f"class {n}" for n in range(network.num_classes)]
         short_side = meta.notes.get("short_side")
-        self.input = Input(
-            frames=meta.frames,
-            stride=meta.stride,
-            size=meta.size,
-            short_side=short_side if isinstance(short_side, int) else round(meta.size * _SHORT_SIDE),
-        )
+        given = {
+            "frames": meta.frames,
+            "stride": meta.stride,
+            "size": meta.size,
+            "short_side": short_side if isinstance(short_side, int) else round(meta.size * _SHORT_SIDE),
+        }
+        self.input = check(Input, given, {}, f"the metadata of a {network.name}")
 
     def __call__(self, uri: str | Path, **settings: Any) -> Prediction:
         """Recognises one file; settings as for `many`."""
@@ -116,8 +119,10 @@ class Recogniser:
         """
         if crops not in (1, 3, 5, 10):
             raise UserError(f"crops: 1, 3, 5 or 10, not {crops}")
-        if not window_s > 0 or not (hop_s is None or hop_s > 0):
-            raise UserError(f"windows and hops are longer than 0 s, not {window_s} and {hop_s}")
+        if clips is not None and not 1 <= clips <= _MOST_CLIPS:
+            raise UserError(f"clips: 1 to {_MOST_CLIPS}, not {clips}")
+        if not (window_s >= _LEAST_S and (hop_s is None or hop_s >= _LEAST_S)):
+            raise UserError(f"windows and hops take {_LEAST_S} s at least, not {window_s} and {hop_s}")
         spatial = self.network.spatial
         views = Test(clips=clips or (_SEGMENTS if spatial else _CLIPS), crops=crops, batch=batch)  # type: ignore[arg-type]
         files = [str(uri) for uri in uris]

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from omnisource.recipe.base import Section
+from omnisource.recipe.base import Bytes, Count, Pause, Seconds, Section, Weight
 
 SourceName = Literal[
     "archive",
@@ -22,10 +22,6 @@ SourceName = Literal[
     "yt-dlp",
 ]
 Format = Literal["image", "clip", "untrimmed"]
-Count = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-Bytes = Annotated[int, Field(ge=0)]
 MIB = 2**20
 
 
@@ -75,18 +71,18 @@ class Collect(Section):
     allow_private: bool = False  # ask private, loopback and link-local addresses too
     hosts: Annotated[int, Field(ge=1, le=1000)] = 64  # worked at the same time
     per_host: Annotated[int, Field(ge=1, le=64)] = 4  # requests to one host at the same time
-    rate_per_host: NotNegative = 5.0  # most requests a second to one host; 0: no limit
+    rate_per_host: Weight = 5.0  # most requests a second to one host; 0: no limit
     attempts: Annotated[int, Field(ge=1, le=20)] = 4  # tries of one URL before it counts as failed
-    backoff_s: NotNegative = 2.0  # wait before the second try; doubles with each
-    max_wait_s: NotNegative = 600.0  # longest wait that a server may ask for; beyond it the URL fails
-    timeout_s: Positive = 20.0  # longest silence of a server
+    backoff_s: Pause = 2.0  # wait before the second try; doubles with each
+    max_wait_s: Pause = 600.0  # longest wait that a server may ask for; beyond it the URL fails
+    timeout_s: Seconds = 20.0  # longest silence of a server
     slowest_bytes_per_s: Bytes = 4096  # slower answers are given up after timeout_s
 
     max_image_bytes: Count = 32 * MIB
     max_clip_bytes: Count = 128 * MIB
     max_untrimmed_bytes: Count = 2048 * MIB
-    max_clip_s: Positive = 60.0  # longer videos are not clips (where the source tells the length)
-    max_untrimmed_s: Positive = 1800.0  # longer videos are left out (where the source tells the length)
+    max_clip_s: Seconds = 60.0  # longer videos are not clips (where the source tells the length)
+    max_untrimmed_s: Seconds = 1800.0  # longer videos are left out (where the source tells the length)
     quota_bytes: Bytes | None = None  # disk that collected media may take
     min_free_bytes: Bytes = 1024 * MIB  # disk that must stay free
     shrink: Annotated[int, Field(ge=64, le=2160)] | None = None  # short side to make media small to on arrival

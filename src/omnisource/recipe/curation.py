@@ -4,10 +4,19 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from omnisource.recipe.base import Section
+from omnisource.recipe.base import (
+    BatchSize,
+    Count,
+    Frames,
+    Seconds,
+    Section,
+    Share,
+    Side,
+    Spread,
+    Step,
+    VideoSide,
+)
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
 Unit = Literal["image", "clip", "window", "frame"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
@@ -15,11 +24,11 @@ UNITS: tuple[Unit, ...] = get_args(Unit)
 class Limits(Section):
     """What one file may cost. Beyond it the file is dropped with the reason."""
 
-    max_pixels: Annotated[int, Field(gt=0)] = 50_000_000
-    max_duration_s: Annotated[float, Field(gt=0)] = 4 * 3600.0
-    max_bytes: Annotated[int, Field(gt=0)] = 8 * 2**30
-    timeout_s: Annotated[float, Field(gt=0)] = 60.0
-    memory_bytes: Annotated[int, Field(gt=0)] = 3 * 2**30
+    max_pixels: Count = 50_000_000
+    max_duration_s: Seconds = 4 * 3600.0
+    max_bytes: Count = 8 * 2**30
+    timeout_s: Seconds = 60.0
+    memory_bytes: Count = 3 * 2**30
 
 
 class Probe(Section):
@@ -33,11 +42,11 @@ class Probe(Section):
 class Prepare(Section):
     """The optional form in which media are stored once more for training (`omnisource prepare`)."""
 
-    short_side: Annotated[int, Field(ge=16)] = 256  # pixels; smaller media keep their size
-    gop: Annotated[int, Field(ge=1)] | None = None  # frames between key frames; null: the student's stride
+    short_side: VideoSide = 256  # pixels; smaller media keep their size
+    gop: Frames | None = None  # frames between key frames; null: the student's stride
     crf: Annotated[int, Field(ge=0, le=51)] = 20  # quality of H.264, 0 is lossless
     jpeg_quality: Annotated[int, Field(ge=1, le=95)] = 92
-    timeout_s: Annotated[float, Field(gt=0)] = 3600.0  # for one file
+    timeout_s: Seconds = 3600.0  # for one file
 
 
 class Dedupe(Section):
@@ -47,11 +56,11 @@ class Dedupe(Section):
     phash_distance: Annotated[int, Field(ge=0, le=64)] | None = 4  # within the web, by perceptual hash; null: off
     against_test: bool = True  # by whitened trunk features
     # auto: half-way between the mean similarity of crops of the same frame (paper) and what other films reach by chance
-    threshold: float | Literal["auto"] = "auto"
+    threshold: Annotated[float, Field(ge=-1, le=1)] | Literal["auto"] = "auto"
     # compare what comes near moment by moment: it goes only if the same things move at the same times
     second_look: bool = True
-    frames: Annotated[int, Field(ge=1)] = 5  # compared per web video
-    test_frames: Annotated[int, Field(ge=1)] = 16  # per val and test video: a copy may show any moment of it
+    frames: Frames = 5  # compared per web video
+    test_frames: Frames = 16  # per val and test video: a copy may show any moment of it
     network: str = "tsn_efficientnet_lite0"  # trunk for the features
     init: str = "imagenet"  # `imagenet`, or a weights file
 
@@ -64,13 +73,13 @@ class ForeignTeacher(Section):
     map: dict[str, list[str]] = {}  # our class -> its classes, probabilities added; not named: its class of that name
     layout: Literal["NCHW", "NCTHW", "NTCHW"] = "NCHW"  # NCHW: a 2D network, shown one frame at a time
     output: Literal["logits", "probs"] = "logits"
-    frames: Annotated[int, Field(ge=1)] = 8  # of a clip, for 3D networks
-    stride: Annotated[int, Field(ge=1)] = 8
-    short_side: Annotated[int, Field(ge=1)] = 256  # frames are scaled to this before the crop
-    size: Annotated[int, Field(ge=1)] = 224  # side of the crop
+    frames: Frames = 8  # of a clip, for 3D networks
+    stride: Frames = 8
+    short_side: Side = 256  # frames are scaled to this before the crop
+    size: Side = 224  # side of the crop
     # Of pixels from 0 to 255; a network that wants them from 0 to 1 has mean 0 and std 255.
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    std: tuple[Positive, Positive, Positive] = (58.395, 57.12, 57.375)
+    std: tuple[Spread, Spread, Spread] = (58.395, 57.12, 57.375)
     device: str = "auto"
 
 
@@ -81,13 +90,13 @@ class Score(Section):
     frame: list[str] = ["image"]  # frames of untrimmed videos, for 2D students
     clip: list[str] = ["video"]
     window: list[str] = ["video"]  # windows of untrimmed videos, for 3D students
-    window_s: Annotated[float, Field(gt=0)] = 10.0
-    hop_s: Annotated[float, Field(gt=0)] = 10.0
-    frames_per_second: Annotated[float, Field(gt=0)] = 1.0
-    views: Annotated[int, Field(ge=1)] = 1  # clips (3D) per window or clip
-    segments: Annotated[int, Field(ge=1)] = 8  # frames (2D) per window or clip
-    batch: Annotated[int, Field(ge=1)] = 16
-    top_k: Annotated[int, Field(ge=1)] = 5
+    window_s: Step = 10.0
+    hop_s: Step = 10.0
+    frames_per_second: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    views: Frames = 1  # clips (3D) per window or clip
+    segments: Frames = 8  # frames (2D) per window or clip
+    batch: BatchSize = 16
+    top_k: Count = 5
     probs: bool = True  # store all classes' probabilities (several teachers for one unit and soft labels need them)
     features: bool = False  # store trunk features too
 
@@ -98,14 +107,14 @@ class Calibrate(Section):
     # p becomes p^(1/T), scaled to sum 1. A T for all, above 1 for teachers that are surer than they should be, as those
     # of few labels are; or one T for each teacher and unit, found on held-out target samples: true fits it to them,
     # matched makes the teacher on average as sure of the web as it is right there.
-    temperature: bool | Literal["matched"] | Annotated[float, Field(gt=0, le=50)] = False
+    temperature: bool | Literal["matched"] | Annotated[float, Field(ge=0.02, le=50)] = False
     # How far (0 to 1) the shares of the classes in what teachers say of units without a query are brought to those of
     # the target: where nobody searched, a teacher's words may be lopsided.
     align: Share = 0.0
     quantile: Annotated[float, Field(gt=0, le=1)] | None = None  # keep the surest of each source's units of a class
     # For each class the lowest threshold above which this share of held-out target samples is what the teacher says.
     precision: Share | None = None
-    min_samples: Annotated[int, Field(ge=1)] = 5  # above a class's threshold; with fewer the class takes that of all
+    min_samples: Count = 5  # above a class's threshold; with fewer the class takes that of all
     # Of the target: val, on which nothing is trained; cross: the training samples, a fifth at a time, each judged by
     # teachers that are trained once more without it; train: only for foreign teachers, which never saw it.
     split: Literal["val", "train", "cross"] = "val"
@@ -147,7 +156,7 @@ class Select(Section):
     # Ours: of several teachers of a unit (`score.clip: [image, video]`) all must have the same best class, whatever the
     # rule, which then looks at their average as ever.
     unanimous: bool = False
-    cap_per_class: Annotated[int, Field(ge=1)] | None = None
+    cap_per_class: Count | None = None
     merge_windows: bool = False  # kept windows of one label that touch become one long one
     negative_below: Share = 0.1  # a frame below this in its video's class is a negative snippet
     overrides: str | None = None  # CSV of human decisions (sample_id, start_s, keep, label); they win

@@ -14,6 +14,7 @@ from omnisource.recipe.recipe import Recipe
 
 _MAX_BYTES = 1_000_000
 _MAX_DEPTH = 40
+_MOST_SHOWN = 160  # characters of a key or a value in a message
 Location = tuple[str | int, ...]
 M = TypeVar("M", bound=Section)
 
@@ -43,19 +44,34 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     values, lines = parse_yaml(text, str(path))
     if not isinstance(values, dict):
         raise UserError(f"{path}:1: a recipe is a mapping of keys to values, this is a {type(values).__name__}")
-    data = values.get("data")
-    base = path.parent / data if isinstance(data, str) else path.parent
+    base = path.parent / _folder(values.get("data") or "", str(path))
     for override in overrides:
         key, separator, value = override.partition("=")
+        where = f"--set {_cut(override)}"
         if not separator or not key:
-            raise UserError(f"--set {override}: write it as key=value, for instance --set student.epochs=5")
-        parsed, _ = parse_yaml(value, f"--set {override}")
+            raise UserError(f"{where}: write it as key=value, for instance --set student.epochs=5")
+        parsed, _ = parse_yaml(value, where)
         if key == "data":
-            base = Path(str(parsed))
-        set_key(values, key, parsed, f"--set {override}")
-        lines[tuple(key.split("."))] = f"--set {override}"
-    values["data"] = str(base.expanduser().resolve())
+            base = _folder(parsed, where)
+        set_key(values, key, parsed, where)
+        place = tuple(key.split("."))
+        lines = {at: line for at, line in lines.items() if at[: len(place)] != place}
+        lines[place] = where
+    try:
+        values["data"] = str(base.resolve())
+    except (OSError, ValueError) as error:  # a NUL in it
+        raise UserError(f"{path}: 'data': {_shown(str(base))} is no folder ({error})") from None
     return check(Recipe, values, lines, str(path))
+
+
+def _folder(given: object, where: str) -> Path:
+    """The `data` folder as it is given, or where a relative one starts."""
+    try:
+        if not isinstance(given, str):
+            raise ValueError("not a text")
+        return Path(given).expanduser()
+    except (RuntimeError, ValueError) as error:  # no such user
+        raise UserError(f"{where}: 'data': {_shown(given)} is no folder ({error})") from None
 
 
 def check(model: type[M], values: dict[str, Any], lines: dict[Location, str], where: str) -> M:
@@ -64,10 +80,18 @@ def check(model: type[M], values: dict[str, Any], lines: dict[Location, str], wh
         return model.model_validate(values)
     except ValidationError as error:
         problems = error.errors()
-        # A failed union reports each of its members; unknown keys are the most telling, then the deepest place.
-        first = min(problems, key=lambda problem: (problem["type"] != "extra_forbidden", -len(problem["loc"])))
+        # A failed union reports each of its members; unknown keys are the most telling, then the deepest place, and
+        # that a number is no yes or no the least.
+        first = min(
+            problems,
+            key=lambda problem: (
+                problem["type"] != "extra_forbidden",
+                -len(problem["loc"]),
+                problem["type"].startswith("bool"),
+            ),
+        )
         location = tuple(part for part in first["loc"])
-        name = ".".join(str(part) for part in location if not _is_tag(part))
+        name = _cut(".".join(str(part) for part in location if not _is_tag(part)))
         place = _line(lines, location, where)
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         if first["type"] == "extra_forbidden":
@@ -75,7 +99,7 @@ def check(model: type[M], values: dict[str, Any], lines: dict[Location, str], wh
         if first["type"] == "missing":
             raise UserError(f"{place}: '{name}' is missing{more}") from None
         message = first["msg"].removeprefix("Value error, ")
-        given = "" if isinstance(first["input"], dict | list | BaseModel) else f" (given: {first['input']!r})"
+        given = "" if isinstance(first["input"], dict | list | BaseModel) else f" (given: {_shown(first['input'])})"
         raise UserError(
             f"{place}: '{name}': {message[0].lower()}{message[1:]}{given}{more}" if name else f"{place}: {message}"
         ) from None
@@ -96,10 +120,14 @@ def set_key(values: dict[str, Any], key: str, value: object, where: str) -> None
 def parse_yaml(text: str, where: str) -> tuple[Any, dict[Location, str]]:
     """Parses YAML without aliases (they can explode), and tells the line of every key."""
     lines: dict[Location, str] = {}
+    depth = 0
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MAX_DEPTH:
+                raise UserError(f"{where}:{line}: nested too deeply to be a recipe")
             if isinstance(event, yaml.AliasEvent):
-                line = event.start_mark.line + 1 if event.start_mark else 1
                 raise UserError(f"{where}:{line}: YAML aliases (*name) are not allowed; write it out")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if node is not None:
@@ -110,14 +138,10 @@ def parse_yaml(text: str, where: str) -> tuple[Any, dict[Location, str]]:
         raise UserError(f"{where}:{line}: not valid YAML: {error.problem}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise UserError(f"{where}: nested too deeply to be a recipe") from None
 
 
 def _note_lines(node: yaml.Node, at: Location, lines: dict[Location, str], where: str) -> None:
     lines.setdefault(at, f"{where}:{node.start_mark.line + 1}")
-    if len(at) > _MAX_DEPTH:
-        raise UserError(f"{where}:{node.start_mark.line + 1}: nested too deeply to be a recipe")
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             name = (*at, str(key.value))
@@ -130,6 +154,18 @@ def _note_lines(node: yaml.Node, at: Location, lines: dict[Location, str], where
             _note_lines(value, (*at, index), lines, where)
 
 
+def _shown(value: object) -> str:
+    """A value of the recipe as an error message may hold it."""
+    try:
+        return _cut(repr(value))
+    except ValueError:  # a number of thousands of digits
+        return "a very large number"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+
+
 def _line(lines: dict[Location, str], location: Location, where: str) -> str:
     for length in range(len(location), -1, -1):
         if location[:length] in lines:
@@ -139,7 +175,9 @@ def _line(lines: dict[Location, str], location: Location, where: str) -> str:
 
 def _is_tag(part: object) -> bool:
     # pydantic puts the member of a union into the location: a type's name, not a key of the file.
-    return isinstance(part, str) and (part[:1].isupper() or "[" in part or part in {"bool", "int", "float", "str"})
+    return isinstance(part, str) and (
+        part[:1].isupper() or "[" in part or part in {"bool", "int", "float", "str"} or part.startswith("constrained-")
+    )
 
 
 def _nearest(model: type[BaseModel], location: Location) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from omnisource.errors import UserError
-from omnisource.recipe.base import Section
+from omnisource.recipe.base import Section, Seed
 from omnisource.recipe.collect import Collect
 from omnisource.recipe.curation import UNITS, Dedupe, ForeignTeacher, Prepare, Probe, Score, Select
 from omnisource.recipe.flow import Flow
@@ -28,7 +28,7 @@ class Recipe(Section):
     classes: list[str] | str | None = None  # names, or a file with one a line; null: the target's labels, sorted
     # A class without a labelled training clip is refused, or allowed: then it is learned from web data alone.
     unlabelled_classes: Literal["refuse", "allow"] = "refuse"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     sources: Annotated[dict[str, Source], Field(min_length=1)]
     collect: Collect = Collect()
     probe: Probe = Probe()
@@ -41,7 +41,7 @@ class Recipe(Section):
     flow: Flow = Flow()  # for networks with `input.modality: flow`
     student: Training
     runs: dict[str, Run] = {}  # null: `target-only`, one `+SOURCE` per web source, and `all`
-    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000)] = [0]
     test: Test = Test()
     truth: Truth | None = None
     _students: str | None = PrivateAttr(None)  # the run whose students are the teachers here
@@ -52,6 +52,13 @@ class Recipe(Section):
         if not any(source.role == "target" for source in sources.values()):
             raise ValueError("no source has `role: target`")
         return sources
+
+    @field_validator("seeds")
+    @classmethod
+    def _once(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed is given twice; the same training twice tells nothing new")
+        return seeds
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Recipe":
@@ -96,6 +103,10 @@ class Recipe(Section):
             if run.teacher is not None and not set(run.sources) & set(self.web_sources):
                 raise ValueError(f"runs.{name} has a teacher but no web source for it to score; add one to its sources")
             earlier.append(name)
+            try:
+                self.student_of(name)
+            except UserError as error:
+                raise ValueError(str(error)) from None
         for what, training in {
             "student": self.student,
             **{f"teachers.{n}": t for n, t in self.teachers.items()},
@@ -182,8 +193,13 @@ class Recipe(Section):
         return name if self._students is None else f"{name}-{self._students}"
 
     def resolve(self, path: str) -> Path:
-        """A path of the recipe as an absolute one."""
-        return (self.data / Path(path).expanduser()).resolve()
+        """A path of the recipe as an absolute one; UserError for a name that no file can have or that is barred."""
+        try:
+            found = (self.data / Path(path).expanduser()).resolve()
+            found.exists()
+        except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, a loop of links, no such user
+            raise UserError(f"recipe {self.name}: {path[:80]!r} cannot be a path ({error})") from None
+        return found
 
     def class_list(self) -> list[str] | None:
         """The class names if the recipe gives them, else None (then ingest derives them from the target's labels)."""

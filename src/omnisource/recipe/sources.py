@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from omnisource.recipe.base import Section
+from omnisource.recipe.base import Count, Section
 
 Scalar = bool | int | float | str
 # What a table may say of a sample.
@@ -58,7 +58,7 @@ class Source(Section):
     val: Where = {}
     # Without test rows otherwise: this share of each class, drawn by hash, whole groups together.
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    max_per_class: Annotated[int, Field(ge=1)] | None = None  # keep the first so many of a class (by sample id)
+    max_per_class: Count | None = None  # keep the first so many of a class (by sample id)
     missing: Literal["refuse", "drop"] = "refuse"  # listed files that are not there
     licence: list[str] = []  # keep only these licences
 

@@ -4,22 +4,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from omnisource.recipe.base import Section
-
-Count = Annotated[int, Field(ge=1)]
+from omnisource.recipe.base import BatchSize, Frames, Processes, Section, Side
 
 
 class Test(Section):
     """Views per video. 3D: `clips` x `crops`; 2D: one view of `clips` segments x `crops` (paper: 10 x 3, 25 x 3)."""
 
-    clips: Count = 10
+    clips: Frames = 10
     crops: Literal[1, 3, 5, 10] = 3
-    size: Count | None = None  # side of a crop; null: the short side for three crops, else that of the training's crop
+    size: Side | None = None  # side of a crop; null: the short side for three crops, else that of the training's crop
     average: Literal["prob", "score"] = "prob"
-    batch: Count = 8  # views in one forward
+    batch: BatchSize = 8  # views in one forward
     split: Literal["test", "val", "train"] = "test"
-    bootstrap: Annotated[int, Field(ge=0)] = 1000
-    processes: Count | None = None  # that share a test; null: one for each GPU, or one
+    bootstrap: Annotated[int, Field(ge=0, le=1_000_000)] = 1000
+    processes: Processes | None = None  # that share a test; null: one for each GPU, or one
 
 
 class Run(Section):

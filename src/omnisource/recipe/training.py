@@ -4,11 +4,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from omnisource.recipe.base import Section
+from omnisource.recipe.base import (
+    BatchSize,
+    Bytes,
+    Count,
+    Epochs,
+    Factor,
+    Frames,
+    Pause,
+    Processes,
+    Section,
+    Side,
+    Spread,
+    Weight,
+)
 
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[float, Field(ge=0)]
 OptionValue = bool | int | float | str
 
 
@@ -38,17 +48,17 @@ class Network(Section):
 class Input(Section):
     """What a network sees. For a 2D network `frames` is the number of segments (snippets) and `stride` is unused."""
 
-    frames: Count = 8
-    stride: Count = 8
-    short_side: Count = 256  # frames are scaled to this before a test crop
-    size: Count = 224  # side of the crop
+    frames: Frames = 8
+    stride: Frames = 8
+    short_side: Side = 256  # frames are scaled to this before a test crop
+    size: Side = 224  # side of the crop
     min_area: Annotated[float, Field(gt=0, le=1)] = 0.08  # of the random resized crop
     flip: Annotated[float, Field(ge=0, le=1)] = 0.5
     modality: Literal["rgb", "flow"] = "rgb"
     # Train on the media that `omnisource prepare` stored: faster; a clip's frames move to the key frame before them.
     prepared: bool = False
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    std: tuple[Positive, Positive, Positive] = (58.395, 57.12, 57.375)
+    std: tuple[Spread, Spread, Spread] = (58.395, 57.12, 57.375)
 
     @model_validator(mode="after")
     def _one_form(self) -> "Input":
@@ -60,11 +70,11 @@ class Input(Section):
 class Batch(Section):
     """How many of each source stand in one step. `sizes` wins over `ratio`."""
 
-    target: Count = 8
-    ratio: dict[str, Positive] = {}  # web source -> its batch relative to the target's 1.0
+    target: BatchSize = 8
+    ratio: dict[str, Factor] = {}  # web source -> its batch relative to the target's 1.0
     # Of web sources that `ratio` does not name; less of one so small that it would be seen more often than the target.
-    web_ratio: Positive = 0.5
-    sizes: dict[str, Count] = {}  # web source -> samples per step
+    web_ratio: Factor = 0.5
+    sizes: dict[str, BatchSize] = {}  # web source -> samples per step
 
 
 class Resample(Section):
@@ -78,7 +88,7 @@ class Mixup(Section):
     """x = l a + (1-l) b with l ~ Beta(alpha, alpha). cross: a target, b web; within: both from one source."""
 
     kind: Literal["off", "cross", "within"] = "off"
-    alpha: Positive = 0.2
+    alpha: Factor = 0.2
     probability: Annotated[float, Field(ge=0, le=1)] = 1.0
 
 
@@ -88,7 +98,8 @@ class Camera(Section):
     mode: Literal["still", "translate-random", "translate-constant", "homography", "homography-per-class"] = (
         "homography"
     )
-    pairs: Count = 400  # frame pairs of target videos from which N(mu, Sigma) is estimated
+    # Frame pairs of target videos from which N(mu, Sigma) is estimated.
+    pairs: Annotated[int, Field(ge=1, le=10**6)] = 400
     fitted: str | None = None  # JSON of a fitted camera; null: fit on the target's training split
 
 
@@ -105,15 +116,15 @@ class Optimiser(Section):
     """Optimiser and learning-rate schedule. `lr` is for the batch as written; epochs are passes over the target."""
 
     kind: Literal["sgd", "adamw"] = "sgd"
-    lr: Positive = 0.01
+    lr: Factor = 0.01
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: NonNegative = 1e-4
+    weight_decay: Weight = 1e-4
     decay_norms: bool = True
     schedule: Literal["cosine", "step", "constant"] = "cosine"
-    steps: list[Positive] = []  # epochs at which a step schedule divides the rate by 10
-    warmup_epochs: NonNegative = 0.0
-    clip_grad: Positive | None = 40.0
-    trunk_lr_scale: NonNegative = 1.0  # rate of all but the head, relative to `lr`; 0 freezes the trunk
+    steps: list[Epochs] = []  # epochs at which a step schedule divides the rate by 10
+    warmup_epochs: Annotated[float, Field(ge=0, le=100_000)] = 0.0
+    clip_grad: Factor | None = 40.0
+    trunk_lr_scale: Weight = 1.0  # rate of all but the head, relative to `lr`; 0 freezes the trunk
 
 
 class Training(Section):
@@ -121,7 +132,7 @@ class Training(Section):
 
     network: Network
     input: Input = Input()
-    epochs: Positive = 30.0
+    epochs: Epochs = 30.0
     batch: Batch = Batch()
     resample: dict[str, Resample] = {}  # source -> resampling; sources not named: power 1
     optimiser: Optimiser = Optimiser()
@@ -129,7 +140,7 @@ class Training(Section):
     camera: Camera = Camera()
     snippets: Snippets = Snippets()
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    loss_weight: dict[str, NonNegative] = {}  # source -> weight of its loss; not named: 1
+    loss_weight: dict[str, Weight] = {}  # source -> weight of its loss; not named: 1
     confidence_weighted: bool = False  # ours: a soft pseudo-label's loss counts as much as its largest probability
     norm_per_source: bool = False
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -141,15 +152,14 @@ class Training(Section):
     trunk_views: Annotated[int, Field(ge=1, le=64)] | None = None
     accumulate: bool = False  # one forward per source, gradients summed, instead of one concatenated forward
     parallel: Literal["ddp", "fsdp"] = "ddp"  # under torchrun: fsdp shares weights and optimiser out among the GPUs
-    validate_every: Positive | None = None  # epochs; null: never
-    checkpoint_every: Positive = 1.0  # epochs
-    checkpoint_seconds: NonNegative = 20.0  # but no sooner than this after the last one
-    workers: Annotated[int, Field(ge=0)] = 2
-    cache_bytes: Annotated[int, Field(ge=0)] = 2**30  # decoded frames of small files kept in memory, if workers is 0
+    validate_every: Epochs | None = None  # epochs; null: never
+    checkpoint_every: Epochs = 1.0  # epochs
+    checkpoint_seconds: Pause = 20.0  # but no sooner than this after the last one
+    workers: Annotated[int, Field(ge=0, le=1024)] = 2
+    cache_bytes: Bytes = 2**30  # decoded frames of small files kept in memory, if workers is 0
     device: str = "auto"
-    threads: Count | None = (
-        None  # CPU threads of the arithmetic; null: all cores. Results depend on it, so it is a setting
-    )
+    # CPU threads of the arithmetic; null: all cores. Results depend on it, so it is a setting.
+    threads: Processes | None = None
 
     @model_validator(mode="after")
     def _a_fixed_trunk(self) -> "Training":

@@ -47,9 +47,10 @@ def curves(logs: Sequence[tuple[str, Path]]) -> str:
     """Training loss over epochs, one line a run; light lines are single sources' losses."""
     figure = go.Figure()
     for number, (name, path) in enumerate(logs):
-        rows = read_log(path)
-        epochs = [row["epoch"] for row in rows if "loss" in row]
-        losses = [row["loss"] for row in rows if "loss" in row]
+        rows = [
+            row for row in read_log(path) if all(isinstance(row.get(key), int | float) for key in ("epoch", "loss"))
+        ]
+        epochs, losses = [row["epoch"] for row in rows], [row["loss"] for row in rows]
         if epochs:
             color = _PALETTE[number % len(_PALETTE)]
             figure.add_scatter(x=epochs, y=smooth(losses), name=name, mode="lines", line={"color": color, "width": 2})
@@ -96,11 +97,13 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """The rows of a training's log; a last line that was cut short by a crash is left out."""
     rows = []
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                rows.append(json.loads(line))
-            except ValueError:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
                 continue
+            if isinstance(row, dict):
+                rows.append(row)
     except OSError:
         return []
     return rows

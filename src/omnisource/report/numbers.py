@@ -1,14 +1,13 @@
 """What the tables say about the way of the web data: the funnel, the reasons, the filters against the truth."""
 
-import csv
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omnisource.errors import UserError
-from omnisource.recipe import Recipe, Truth
+from omnisource.recipe import Recipe
+from omnisource.report.truth import Known, read_truth
 from omnisource.tables import read_table
 from omnisource.workspace import Workspace
 
@@ -64,7 +63,7 @@ class Story:
         self.decisions: dict[str, list[Row]] = defaultdict(list)
         for row in read_table(workspace.table(f"decisions-{recipe.select.name}")).to_pylist():
             self.decisions[row["sample_id"]].append(row)
-        self._truth = _read_truth(recipe, recipe.truth, self.samples.values()) if recipe.truth else None
+        self._truth = read_truth(recipe, recipe.truth, self.samples.values()) if recipe.truth else None
 
     def fate(self, sample_id: str) -> tuple[str, str | None]:
         """The last step of STEPS that a sample reached, and why it went no further."""
@@ -136,7 +135,7 @@ class Story:
         """The classes that a unit shows by the recipe's truth; None: not known."""
         return self._truth.shown(sample_id, unit) if self._truth else None
 
-    def _scores_of(self, source: str, truth: "_Truth") -> Iterable[FilterScore]:
+    def _scores_of(self, source: str, truth: Known) -> Iterable[FilterScore]:
         known = {i: truth.files[i] for i, s in self.samples.items() if s["source"] == source and i in truth.files}
         fates = {sample_id: self.fate(sample_id) for sample_id in known}
         for name, column, step, reasons in (
@@ -151,7 +150,7 @@ class Story:
             yield FilterScore(name, source, "dropped", len(chosen & wanted), len(chosen), len(wanted))
         yield self._selection_score(source, truth)
 
-    def _selection_score(self, source: str, truth: "_Truth") -> FilterScore:
+    def _selection_score(self, source: str, truth: Known) -> FilterScore:
         right = chosen = wanted = 0
         for sample_id, sample in self.samples.items():
             if sample["source"] != source:
@@ -164,63 +163,6 @@ class Story:
                 right += unit["keep"] and unit["label"] in shown
                 wanted += sample["query_label"] in shown
         return FilterScore(self.selection, source, "kept with the right label", right, chosen, wanted)
-
-
-@dataclass(frozen=True)
-class _Truth:
-    files: dict[str, Row]  # sample id -> row of the truth file
-    column: str
-    segments: dict[str, list[tuple[float, float, str]]]  # sample id -> (start, end, class)
-    min_overlap: float
-
-    def shown(self, sample_id: str, unit: Row) -> set[str] | None:
-        """The classes that a unit shows; None: not known."""
-        if unit["unit"] in ("window", "frame"):
-            pieces = self.segments.get(sample_id)
-            if pieces is None:
-                return None
-            start, end = unit["start_s"], unit["end_s"]
-            if unit["unit"] == "frame" or end is None:
-                return {name for first, last, name in pieces if first <= start < last}
-            filled: Counter[str] = Counter()
-            for first, last, name in pieces:
-                filled[name] += max(0.0, min(end, last) - max(start, first))
-            return {name for name, seconds in filled.items() if seconds >= self.min_overlap * (end - start)}
-        row = self.files.get(sample_id)
-        return None if row is None else {row.get(self.column) or ""}
-
-
-def _read_truth(recipe: Recipe, truth: Truth, samples: Iterable[Row]) -> _Truth:
-    ids = {Path(row["uri"]): row["sample_id"] for row in samples}
-    files: dict[str, Row] = {}
-    for name in truth.files:
-        path = recipe.resolve(name)
-        for row in _csv(path):
-            sample_id = ids.get((path.parent / row.get("path", "")).resolve())
-            if sample_id is not None:
-                if truth.column not in row:
-                    raise UserError(f"{path}: no column '{truth.column}' (truth.column); it has: {', '.join(row)}")
-                files[sample_id] = dict(row)
-    segments: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
-    if truth.segments:
-        path = recipe.resolve(truth.segments)
-        for row in _csv(path):
-            sample_id = ids.get((path.parent / (row.get("path") or row.get("video") or "")).resolve())
-            if sample_id is not None:
-                try:
-                    segments[sample_id].append((float(row["start_s"]), float(row["end_s"]), row["label"]))
-                except (KeyError, TypeError, ValueError):
-                    video = row.get("path") or row.get("video")
-                    raise UserError(f"{path}: {video}: expected start_s and end_s in seconds, and label") from None
-    return _Truth(files, truth.column, dict(segments), truth.min_overlap)
-
-
-def _csv(path: Path) -> list[Mapping[str, str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: the recipe's truth file cannot be read ({error})") from None
 
 
 def _by_id(path: Path) -> dict[str, Row]:

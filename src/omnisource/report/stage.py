@@ -178,7 +178,8 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _lists(workspace: Workspace) -> list[tuple[str, int, str]]:
     record = workspace.record("ingest")
     samples = read_table(workspace.table("samples"), ["role", "split", "status"]).to_pylist()
-    hashes = record.counts["list_hash"] if record else {}
+    found = record.counts.get("list_hash") if record else None
+    hashes = found if isinstance(found, dict) else {}
     return [
         (split, sum(r["split"] == split and r["role"] == "target" and r["status"] == "ok" for r in samples), digest)
         for split, digest in hashes.items()

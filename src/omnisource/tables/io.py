@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from omnisource.errors import UserError
+from omnisource.tables.schemas import misfit, schema_of
 
 Row = Mapping[str, Any]
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -93,18 +94,55 @@ def table_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
     _sync_folder(path.parent)
 
 
+def check_table(path: Path, schema: pa.Schema | None, columns: Sequence[str] | None = None) -> None:
+    """Checks a Parquet file's columns (all of `schema`, or those named) against the schema, without reading its rows.
+
+    Raises:
+        UserError: the file is missing, is no Parquet table, lacks a column, has one of another type, or a null where
+            there must be none.
+    """
+    with _reading(path):
+        with pq.ParquetFile(path) as file:
+            found, facts = file.schema_arrow, file.metadata
+        if schema is None:
+            return
+        wanted = pa.schema([field for field in schema if columns is None or field.name in columns])
+        problem = misfit(found, wanted)
+        needed = {field.name for field in wanted if not field.nullable}
+        for group in range(facts.num_row_groups):
+            for place in range(facts.num_columns):
+                column = facts.row_group(group).column(place)
+                known = column.statistics if column.path_in_schema in needed else None
+                if known is not None and known.has_null_count and known.null_count:
+                    problem = problem or f"column '{column.path_in_schema}' has rows without a value"
+        if problem:
+            raise UserError(_UNREADABLE.format(path=path, error=problem))
+
+
 def read_table(path: Path, columns: Sequence[str] | None = None, filters: pc.Expression | None = None) -> pa.Table:
     """Reads a Parquet file, or the named columns of it, or the rows that satisfy `filters`.
 
     Raises:
-        UserError: the file is missing or is no Parquet table.
+        UserError: the file is missing, is no Parquet table, or not what a workspace's table of its name holds.
     """
-    try:
+    check_table(path, schema_of(path.stem), columns)
+    return read_parquet(path, columns, filters)
+
+
+def read_parquet(path: Path, columns: Sequence[str] | None = None, filters: pc.Expression | None = None) -> pa.Table:
+    """`read_table` for a file from elsewhere, whatever its columns are."""
+    with _reading(path):
         return pq.read_table(path, columns=list(columns) if columns else None, filters=filters)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise UserError(_MISSING.format(path=path, stage=path.stem)) from None
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(_UNREADABLE.format(path=path, error=error)) from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UserError(_UNREADABLE.format(path=path, error=str(error).splitlines()[0])) from error
 
 
 @contextmanager
@@ -149,8 +187,7 @@ def view_table(db: duckdb.DuckDBPyConnection, name: str, path: Path, numbered: b
     Raises:
         UserError: as `read_table`.
     """
-    if not path.exists():
-        raise UserError(_MISSING.format(path=path, stage=path.stem))
+    check_table(path, schema_of(path.stem))
     try:
         db.read_parquet(str(path), file_row_number=numbered).create_view(name)
     except duckdb.Error as error:

@@ -154,3 +154,48 @@ FLOW = pa.schema(
         pa.field("message", _TEXT),
     ]
 )
+
+_TABLES = {
+    "samples": SAMPLES,
+    "collected": SAMPLES,
+    "probe": PROBE,
+    "prepared": PREPARED,
+    "duplicates": DUPLICATES,
+    "scores": SCORES,
+    "calibration": SCORES,
+    "decisions": DECISIONS,
+    "predictions": PREDICTIONS,
+    "flow": FLOW,
+}
+
+
+def schema_of(table: str) -> pa.Schema | None:
+    """The schema of a workspace's table by its name (`decisions-default`); None for a name that is none of them."""
+    return _TABLES.get(table.split("-")[0])
+
+
+def misfit(found: pa.Schema, wanted: pa.Schema) -> str:
+    """The first column of `wanted` that `found` lacks or has in another kind of type, in words; "" if all are there.
+
+    Wider and narrower types of a kind are taken, as other programs write them; so are columns that nobody asked for.
+    """
+    for field in wanted:
+        if field.name not in found.names:
+            return f"no column '{field.name}'"
+        there = found.field(found.get_field_index(field.name)).type
+        if not _alike(there, field.type):
+            return f"column '{field.name}' is {there}, not {field.type}"
+    return ""
+
+
+def _alike(found: pa.DataType, wanted: pa.DataType) -> bool:
+    kind = pa.types
+    if kind.is_dictionary(found):
+        found = found.value_type
+    if kind.is_list(wanted):
+        lists = kind.is_list(found) or kind.is_large_list(found) or kind.is_fixed_size_list(found)
+        return bool(lists) and _alike(found.value_type, wanted.value_type)
+    for is_kind in (kind.is_floating, kind.is_integer, kind.is_timestamp):
+        if is_kind(wanted):
+            return bool(is_kind(found))
+    return bool(found == wanted or (kind.is_string(wanted) and kind.is_large_string(found)))

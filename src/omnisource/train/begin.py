@@ -66,7 +66,12 @@ def train(
         ranks.wait()
         run = read_run(run_dir)
         if run is not None and run["finished"]:
-            return TrainResult(**{**run["result"], "checkpoint": run_dir / "last.safetensors"})
+            try:
+                return TrainResult(**{**run["result"], "checkpoint": run_dir / "last.safetensors"})
+            except (KeyError, TypeError) as error:
+                raise UserError(
+                    f"{run_dir / 'run.json'}: its result is damaged ({error}); delete the run's folder to train it anew"
+                ) from None
         state = load_state(run_dir) if run is not None else None
         ranks.wait()
         trainer = Trainer(training, pool, run_dir, seed, ranks, validation=validation, camera=camera, limits=limits)

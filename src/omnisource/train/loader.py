@@ -68,8 +68,8 @@ class Quarantine:
         self._path = folder / (f"quarantine-{rank}.jsonl" if rank else "quarantine.jsonl")
         self._bad: dict[int, tuple[int, str]] = {}
         for path in sorted(folder.glob("quarantine*.jsonl")):
-            for line in path.read_text().splitlines():
-                with suppress(ValueError, KeyError):  # the last line of a killed run may be cut off
+            for line in path.read_text(errors="replace").splitlines():
+                with suppress(ValueError, KeyError, TypeError):  # the last line of a killed run may be cut off
                     row = json.loads(line)
                     self._note(int(row["unit"]), int(row["step"]), str(row["reason"]))
 

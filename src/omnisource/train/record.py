@@ -97,12 +97,14 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     """run.json, or None."""
     path = folder / "run.json"
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
-        return found
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not (isinstance(found, dict) and isinstance(found.get("identity"), dict) and "finished" in found):
+            raise ValueError("not the facts of a run")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable ({error}); delete the run's folder to train it anew") from None
+    return found
 
 
 def write_run(folder: Path, content: Mapping[str, Any]) -> None:
