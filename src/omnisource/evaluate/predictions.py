@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from omnisource.errors import UserError
 from omnisource.evaluate.metrics import Floats, Ints
-from omnisource.tables import PREDICTIONS, check_table, digest_table, read_table, table_from_rows, write_table
+from omnisource.tables import PREDICTIONS, check_table, digest_table, read_parquet, table_from_rows, write_table
 
 AVERAGE = -1  # the `view` of a row that averages all views
 _META = b"omnisource"
@@ -67,7 +67,7 @@ def read_predictions(path: Path) -> Predictions:
     if missing := set(PREDICTIONS.names) - set(_column_names(path)):
         raise UserError(f"{path}: not a predictions table: it lacks the columns {', '.join(sorted(missing))}")
     check_table(path, PREDICTIONS)
-    table = read_table(path, filters=pc.field("view") == AVERAGE)
+    table = read_parquet(path, filters=pc.field("view") == AVERAGE)
     try:
         classes = json.loads((table.schema.metadata or {})[_META])["classes"]
         if not all(isinstance(name, str) for name in classes):
