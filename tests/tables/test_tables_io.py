@@ -66,7 +66,7 @@ def test_order_and_interruptions_leave_no_trace(tmp_path_factory: pytest.TempPat
 def test_ctrl_c_while_a_part_is_saved_writes_no_row_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bool
 ) -> None:
-    monkeypatch.setattr("omnisource.tables.io._PART_ROWS", 5)
+    monkeypatch.setattr("omnisource.tables.journal._PART_ROWS", 5)
 
     class Interrupted(Journal):
         def append(self, rows: Iterable[Mapping[str, Any]]) -> None:

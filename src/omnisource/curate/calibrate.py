@@ -27,7 +27,7 @@ from omnisource.errors import UserError
 from omnisource.progress import track
 from omnisource.recipe import Recipe, Select
 from omnisource.recipe.curation import Unit
-from omnisource.tables import SCORES, Journal, view_table, write_table
+from omnisource.tables import SCORES, Journal, database, view_table, write_table
 from omnisource.workspace import StageRecord, Workspace
 
 F64 = npt.NDArray[np.float64]
@@ -221,7 +221,7 @@ def _precise(db: duckdb.DuckDBPyConnection, select: Select, classes: Sequence[st
 
 def _held_out(scores: Path, samples: Path, classes: Sequence[str]) -> dict[tuple[str, str], tuple[F64, I64]]:
     """(teacher, unit) -> probabilities (N, classes) and true classes (N,) of the held-out samples."""
-    with duckdb.connect() as db:
+    with database(scores.parent) as db:
         db.register("classes", pa.table({"place": range(len(classes)), "name": pa.array(classes, pa.string())}))
         view_table(db, "scores", scores)
         view_table(db, "samples", samples)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -20,7 +19,7 @@ from omnisource.curate.motion import MOTION
 from omnisource.curate.samples import Sample, Samples
 from omnisource.media import Limits
 from omnisource.recipe import Recipe
-from omnisource.tables import DUPLICATES, Journal, view_table, write_table
+from omnisource.tables import DUPLICATES, Journal, database, view_table, write_table
 from omnisource.workspace import StageRecord, Workspace
 
 _SAME_LENGTH = 0.02  # videos with like pictures are copies only if their lengths differ by no more
@@ -125,7 +124,7 @@ def _numbered(strings: pa.ChunkedArray) -> I64:
 
 def _web_rows(workspace: Workspace) -> _Rows:
     """Whole web samples: those with most pixels first, then most bytes, then by id, so that the best copy stays."""
-    with duckdb.connect() as db:
+    with database(workspace.root / "partial") as db:
         view_table(db, "samples", workspace.table("samples"))
         view_table(db, "probe", workspace.table("probe"))
         return _Rows(

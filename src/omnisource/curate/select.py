@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -15,7 +14,7 @@ from omnisource.curate.overrides import read_overrides
 from omnisource.curate.units import units
 from omnisource.errors import UserError
 from omnisource.recipe import Recipe
-from omnisource.tables import DECISIONS, table_writer, view_table
+from omnisource.tables import DECISIONS, database, table_writer, view_table
 from omnisource.workspace import StageRecord, Workspace
 
 GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -119,7 +118,7 @@ def _write(path: Path, decisions: Iterable[pa.Table]) -> None:
 def _counts(path: Path) -> dict[str, Any]:
     """Kept, negative and dropped units per source and kind, with the reasons."""
     counts: dict[str, Any] = {"rows": pq.read_metadata(path).num_rows, "kept": 0, "sources": {}}
-    with duckdb.connect() as db:
+    with database(path.parent) as db:
         view_table(db, "decisions", path)
         rows = db.execute(
             "SELECT source, unit, keep, negative, reason, decided_by = 'human', count(*) FROM decisions GROUP BY ALL"

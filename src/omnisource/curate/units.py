@@ -1,6 +1,5 @@
 """The scores table as one row a scored unit, its teachers averaged; read range by range, so that memory stays small."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,10 +9,8 @@ import pyarrow as pa
 
 from omnisource.curate.trust import BELIEVED, query_trust
 from omnisource.errors import UserError
-from omnisource.scratch import scratch
-from omnisource.tables import view_table, writing
+from omnisource.tables import database, view_table
 
-MEMORY = "2GB"  # DuckDB spills to disk beyond it, so that 10 million rows fit beside a training
 RANGE_ROWS = 500_000  # in one range, about
 _DRAWN = 20_000  # sample ids from which the ranges are estimated
 
@@ -45,15 +42,8 @@ def units(
         UserError: the scores lack `probs`, but several teachers, soft labels or a temperature need them;
             the disk is full.
     """
-    with (
-        writing(scores.parent),
-        scratch(scores.parent) as spill,
-        duckdb.connect() as db,
-    ):
-        db.execute(f"SET memory_limit='{MEMORY}'")
-        db.execute("SET temp_directory=?", [str(spill)])
+    with database(scores.parent) as db:
         db.execute("SET preserve_insertion_order=false")
-        db.execute(f"SET threads={max(1, len(os.sched_getaffinity(0)))}")
         places = pa.array(range(len(classes)), pa.int32())
         db.register("class_list", pa.table({"place": places, "name": pa.array(classes, pa.string())}))
         db.execute("CREATE TABLE classes AS FROM class_list")

@@ -1,18 +1,9 @@
 """Tables in, tables out: schemas, atomic Parquet files, the journal."""
 
-from omnisource.tables.io import (
-    NO_ROOM,
-    Journal,
-    digest_table,
-    read_table,
-    table_from_rows,
-    table_writer,
-    view_table,
-    write_atomic,
-    write_json,
-    write_table,
-    writing,
-)
+from omnisource.tables.database import database, view_table
+from omnisource.tables.files import NO_ROOM, write_atomic, write_json, writing
+from omnisource.tables.io import digest_table, read_table, table_from_rows, table_writer, write_table
+from omnisource.tables.journal import Journal
 from omnisource.tables.schemas import DECISIONS, DUPLICATES, FLOW, PREDICTIONS, PREPARED, PROBE, SAMPLES, SCORES
 
 __all__ = [
@@ -26,6 +17,7 @@ __all__ = [
     "SAMPLES",
     "SCORES",
     "Journal",
+    "database",
     "digest_table",
     "read_table",
     "table_from_rows",
