@@ -1,8 +1,18 @@
 """Tables in, tables out: schemas, atomic Parquet files, the journal."""
 
 from omnisource.tables.database import database, view_table
-from omnisource.tables.files import NO_ROOM, write_atomic, write_json, writing
-from omnisource.tables.io import digest_table, read_table, table_from_rows, table_writer, write_table
+from omnisource.tables.files import NO_ROOM, sync_folder, write_atomic, write_json, writing
+from omnisource.tables.io import (
+    digest_file,
+    digest_table,
+    read_batches,
+    read_schema,
+    read_table,
+    table_from_rows,
+    table_writer,
+    write_batches,
+    write_table,
+)
 from omnisource.tables.journal import Journal
 from omnisource.tables.schemas import DECISIONS, DUPLICATES, FLOW, PREDICTIONS, PREPARED, PROBE, SAMPLES, SCORES
 
@@ -18,12 +28,17 @@ __all__ = [
     "SCORES",
     "Journal",
     "database",
+    "digest_file",
     "digest_table",
+    "read_batches",
+    "read_schema",
     "read_table",
+    "sync_folder",
     "table_from_rows",
     "table_writer",
     "view_table",
     "write_atomic",
+    "write_batches",
     "write_json",
     "write_table",
     "writing",

@@ -18,6 +18,8 @@ from omnisource.tables.files import sync_folder, writing
 
 Row = Mapping[str, Any]
 _DIGEST_ROWS = 100_000
+_GROUP_ROWS = 131_072  # of a table that is written in pieces, in one piece of the file,
+_GROUP_BYTES = 64 * 2**20  # or fewer, where rows are wide
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -49,12 +51,52 @@ def read_table(path: Path, columns: Sequence[str] | None = None, filters: pc.Exp
     Raises:
         UserError: the file is missing or is no Parquet table.
     """
-    try:
+    with _reading(path):
         return pq.read_table(path, columns=list(columns) if columns else None, filters=filters)
+
+
+def read_batches(path: Path, columns: Sequence[str] | None = None, rows: int = 4096) -> Iterator[pa.RecordBatch]:
+    """A Parquet file, or the named columns of it, in pieces of at most `rows` rows.
+
+    Raises:
+        UserError: as `read_table`.
+    """
+    with _reading(path), pq.ParquetFile(path) as file:
+        yield from file.iter_batches(rows, columns=list(columns) if columns else None)
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """The columns of a Parquet file.
+
+    Raises:
+        UserError: as `read_table`.
+    """
+    with _reading(path):
+        return pq.read_schema(path)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise UserError(MISSING.format(path=path, stage=path.stem)) from None
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
         raise UserError(UNREADABLE.format(path=path, error=error)) from error
+
+
+def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    """Writes a Parquet file atomically from pieces whose columns are those of `schema`, holding few of them at once."""
+    with table_writer(path, schema) as writer:
+        held: list[pa.RecordBatch] = []
+        written = False
+        for batch in batches:
+            held.append(batch)
+            if sum(map(len, held)) >= _GROUP_ROWS or sum(piece.nbytes for piece in held) >= _GROUP_BYTES:
+                writer.write_table(pa.Table.from_batches(held).cast(schema))
+                written, held = True, []
+        if held or not written:
+            writer.write_table(pa.Table.from_batches(held).cast(schema) if held else schema.empty_table())
 
 
 def table_from_rows(rows: Iterable[Row], schema: pa.Schema) -> pa.Table:
@@ -68,10 +110,30 @@ def table_from_rows(rows: Iterable[Row], schema: pa.Schema) -> pa.Table:
 
 def digest_table(table: pa.Table) -> str:
     """A short hash of a table's content, independent of how the file was written: the identity of a list."""
+    starts = range(0, table.num_rows, _DIGEST_ROWS)
+    return _digest(
+        (name, table.num_rows, (table[name].slice(start, _DIGEST_ROWS) for start in starts))
+        for name in table.column_names
+    )
+
+
+def digest_file(path: Path) -> str:
+    """The `digest_table` of what is in a Parquet file, of which a piece of a column is read at a time."""
+    with _reading(path), pq.ParquetFile(path) as file:
+        return _digest(
+            (
+                name,
+                file.metadata.num_rows,
+                (batch.column(0) for batch in file.iter_batches(_DIGEST_ROWS, columns=[name])),
+            )
+            for name in file.schema_arrow.names
+        )
+
+
+def _digest(columns: Iterable[tuple[str, int, Iterable[pa.Array]]]) -> str:
     digest = hashlib.sha256()
-    for name in table.column_names:
-        digest.update(f"{name}:{table.num_rows}".encode())
-        for start in range(0, table.num_rows, _DIGEST_ROWS):
-            values = table[name].slice(start, _DIGEST_ROWS).to_pylist()
-            digest.update(json.dumps(values, default=str).encode())
+    for name, rows, pieces in columns:
+        digest.update(f"{name}:{rows}".encode())
+        for piece in pieces:  # of _DIGEST_ROWS rows each, but the last
+            digest.update(json.dumps(piece.to_pylist(), default=str).encode())
     return digest.hexdigest()[:16]
