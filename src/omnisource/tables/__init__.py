@@ -13,7 +13,7 @@ from omnisource.tables.io import (
     write_batches,
     write_table,
 )
-from omnisource.tables.journal import Journal
+from omnisource.tables.journal import Journal, merge
 from omnisource.tables.schemas import DECISIONS, DUPLICATES, FLOW, PREDICTIONS, PREPARED, PROBE, SAMPLES, SCORES
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "database",
     "digest_file",
     "digest_table",
+    "merge",
     "read_batches",
     "read_schema",
     "read_table",

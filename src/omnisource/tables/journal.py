@@ -9,11 +9,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from omnisource.tables.database import database
 from omnisource.tables.files import write_atomic
-from omnisource.tables.io import Row, read_table, table_from_rows, write_table
+from omnisource.tables.io import Row, read_schema, read_table, table_from_rows, write_batches, write_table
 
 _PART_ROWS = 5_000  # of a journal, saved when there are so many,
 _PART_S = 10.0  # or after so long
+_MERGE_BYTES = 1_000_000_000  # of memory for sorting; what exceeds it is sorted on disk
+_MERGE_ROWS = 2048  # in one piece of what comes sorted
 
 
 class Journal:
@@ -23,7 +26,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path, schema: pa.Schema, keys: Sequence[str], fingerprint: str) -> None:
-        self._folder, self._schema, self._keys = folder, schema, list(keys)
+        self._folder, self.schema, self.keys = folder, schema, list(keys)
         mark = folder / "fingerprint"
         if folder.exists() and (not mark.exists() or mark.read_text() != fingerprint):
             shutil.rmtree(folder)
@@ -35,14 +38,18 @@ class Journal:
 
     def done(self, column: str = "sample_id") -> set[Any]:
         """The values of `column` in the rows written so far."""
-        found: set[Any] = set()
-        for part in self._parts():
-            found.update(read_table(part, [column])[column].to_pylist())
-        return found
+        return set(self.column(column).to_pylist())
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A column of the rows written so far."""
+        kind = self.schema.field(name).type
+        return pa.chunked_array(
+            [chunk for part in self.parts() for chunk in read_table(part, [name])[name].chunks], kind
+        )
 
     def append(self, rows: Iterable[Row]) -> None:
         """Writes the rows as one part; after it returns they survive any crash."""
-        self.append_table(table_from_rows(rows, self._schema))
+        self.append_table(table_from_rows(rows, self.schema))
 
     def append_table(self, table: pa.Table) -> None:
         """Like `append`, for rows that are a table already."""
@@ -69,18 +76,38 @@ class Journal:
             self.append(rows)
 
     def table(self) -> pa.Table:
-        """All rows so far, sorted by the keys, so that the order of work leaves no trace."""
-        parts = [read_table(part) for part in self._parts()]
-        table = pa.concat_tables(parts) if parts else self._schema.empty_table()
-        order = pc.sort_indices(table, sort_keys=[(key, "ascending") for key in self._keys])
+        """All rows so far, sorted by the keys, so that the order of work leaves no trace. For few rows: see `merge`."""
+        parts = [read_table(part) for part in self.parts()]
+        table = pa.concat_tables(parts) if parts else self.schema.empty_table()
+        order = pc.sort_indices(table, sort_keys=[(key, "ascending") for key in self.keys])
         return table.take(order)
 
-    def compact(self, path: Path) -> pa.Table:
-        """Writes all rows to `path` and removes the parts."""
-        table = self.table()
-        write_table(path, table)
+    def compact(self, path: Path) -> None:
+        """Writes all rows to `path`, sorted by the keys, and removes the parts. Memory does not grow with the rows."""
+        merge([self], path)
         shutil.rmtree(self._folder)
-        return table
 
-    def _parts(self) -> list[Path]:
+    def parts(self) -> list[Path]:
+        """The files of the rows so far, in the order in which they were written."""
         return sorted(self._folder.glob("*.parquet"))
+
+
+def merge(journals: Sequence[Journal], path: Path) -> None:
+    """Writes the rows of journals of one schema to `path`, sorted by their keys, in bounded memory.
+
+    Rows of equal keys keep the order of the journals and of what was appended to them; unknown values come last.
+
+    Raises:
+        UserError: a damaged part, a full disk.
+    """
+    schema = journals[0].schema
+    parts = [part for journal in journals for part in journal.parts()]
+    for part in parts:
+        read_schema(part)  # one that is damaged is named before the work
+    if not parts:
+        write_table(path, schema.empty_table())
+        return
+    order = ", ".join([f'"{key}" NULLS LAST' for key in journals[0].keys] + ["file_index", "file_row_number"])
+    with database(path.parent, _MERGE_BYTES) as db:
+        rows = db.sql(f"FROM read_parquet(?) ORDER BY {order}", params=[[str(part) for part in parts]])
+        write_batches(path, schema, rows.to_arrow_reader(_MERGE_ROWS))
