@@ -162,8 +162,8 @@ import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_curate_probe import run
-import omnisource.tables.io
-omnisource.tables.io._PART_ROWS = 1
+import omnisource.tables.journal
+omnisource.tables.journal._PART_ROWS = 1
 run(Path({data!r}))
 """
 

@@ -1,6 +1,7 @@
 """Selection: every rule, override and cap against a plain re-statement of it in Python."""
 
 import resource
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omnisource.curate import units as units_module
 from omnisource.curate.decide import decide
 from omnisource.curate.overrides import read_overrides
 from omnisource.curate.units import units
 from omnisource.errors import UserError
 from omnisource.recipe import Select
-from omnisource.tables import SAMPLES, SCORES, table_from_rows, write_table
+from omnisource.tables import SAMPLES, SCORES, database, table_from_rows, write_table
 
 CLASSES = ["jump", "wave", "it's; DROP"]
 
@@ -364,7 +364,7 @@ def test_a_disk_too_full_for_what_exceeds_the_memory_is_named(tmp_path: Path, mo
                 NULL::VARCHAR AS reason FROM range(200000) AS t(i)) TO '{tmp_path}/scores.parquet'"""
         )
     write_table(tmp_path / "samples.parquet", SAMPLES.empty_table())
-    monkeypatch.setattr(units_module, "MEMORY", "30MB")
+    monkeypatch.setattr("omnisource.curate.units.database", partial(database, memory=30_000_000))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:

@@ -181,6 +181,41 @@ def test_files_without_labels(tmp_path: Path) -> None:
     assert found == {"a.mp4": None, "b.mp4": None}
 
 
+def test_any_number_of_pieces_makes_the_same_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree(tmp_path)
+    sources = {**FOLDERS, "images": FOLDERS["images"] | {"max_per_class": 2}}
+    whole, _ = run(tmp_path, sources=sources)
+    for name in ("listed._ROWS", "facts._SHARE"):
+        monkeypatch.setattr(f"omnisource.ingest.{name}", 3)
+    monkeypatch.setattr("omnisource.tables.io._GROUP_ROWS", 5)
+    assert not run(tmp_path, sources=sources)[0].fresh
+    (tmp_path / "ws" / "tables" / "samples.parquet").unlink()
+    pieces, _ = run(tmp_path, sources=sources)
+    assert pieces.fresh
+    assert (pieces.settings, pieces.counts) == (whole.settings, whole.counts)
+    assert not list((tmp_path / "ws" / "partial").iterdir())
+
+
+def test_odd_names_and_files(tmp_path: Path) -> None:
+    tree(tmp_path)
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "circle.mp4").symlink_to("circle.mp4")
+    names = ["pipe.mp4", "circle.mp4", "a\0b.mp4", "half \ud800.mp4", "target/jump/1.mp4"]
+    (tmp_path / "odd.json").write_text(json.dumps([{"path": name, "label": "jump"} for name in names]))
+    _, rows = run(tmp_path, sources={**FOLDERS, "odd": {"role": "web", "path": "odd.json"}})
+    reasons = {Path(row["uri"]).name: row["reason"] for row in rows if row["source"] == "odd"}
+    assert reasons == {
+        "pipe.mp4": "unreadable",  # and not waited for
+        "circle.mp4": "unreadable",
+        "a\0b.mp4": "unreadable",
+        "half ?.mp4": "bad_name",
+        "1.mp4": None,
+    }
+    (tmp_path / "odd.json").write_text(json.dumps([{"path": "target/jump/1.mp4", "label": "jump", "author": "\ud800"}]))
+    with pytest.raises(UserError, match=r"target/jump/1\.mp4: its row \(sources\.odd\) holds what a table can't"):
+        run(tmp_path, sources={**FOLDERS, "odd": {"role": "web", "path": "odd.json"}})
+
+
 def test_official_splits(tmp_path: Path, shared: Path) -> None:
     splits = shared / "data/lists/ucf101_splits"
     assert detect_layout(splits) == "ucf101"

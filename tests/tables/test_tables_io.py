@@ -7,18 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omnisource.errors import UserError
 from omnisource.tables import (
     DUPLICATES,
+    SCORES,
     Journal,
     database,
+    digest_file,
     digest_table,
+    merge,
     read_table,
     table_from_rows,
     view_table,
@@ -58,6 +63,7 @@ def test_missing_and_foreign_files(tmp_path: Path) -> None:
         read_table(tmp_path / "bad.parquet")
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 2**32), st.integers(5, 25))
 def test_order_and_interruptions_leave_no_trace(tmp_path_factory: pytest.TempPathFactory, seed: int, step: int) -> None:
     folder = tmp_path_factory.mktemp("journal")
@@ -67,8 +73,11 @@ def test_order_and_interruptions_leave_no_trace(tmp_path_factory: pytest.TempPat
         journal = Journal(folder / "part", DUPLICATES, ["sample_id"], "f1")  # reopened: as after a crash
         assert journal.done() == {row["sample_id"] for row in rows[:start]}
         journal.append(rows[start : start + step])
-    table = Journal(folder / "part", DUPLICATES, ["sample_id"], "f1").compact(folder / "t.parquet")
-    assert digest_table(table) == digest_table(table_from_rows(ROWS, DUPLICATES))
+    journal = Journal(folder / "part", DUPLICATES, ["sample_id"], "f1")
+    table = journal.table()
+    journal.compact(folder / "t.parquet")
+    assert read_table(folder / "t.parquet").equals(table)
+    assert digest_file(folder / "t.parquet") == digest_table(table_from_rows(ROWS, DUPLICATES))
     assert not (folder / "part").exists()
 
 
@@ -76,7 +85,7 @@ def test_order_and_interruptions_leave_no_trace(tmp_path_factory: pytest.TempPat
 def test_ctrl_c_while_a_part_is_saved_writes_no_row_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bool
 ) -> None:
-    monkeypatch.setattr("omnisource.tables.io._PART_ROWS", 5)
+    monkeypatch.setattr("omnisource.tables.journal._PART_ROWS", 5)
 
     class Interrupted(Journal):
         def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -92,7 +101,8 @@ def test_ctrl_c_while_a_part_is_saved_writes_no_row_twice(
     assert len(journal.done()) == (10 if written else 0)
     done = journal.done()
     journal.fill([row] for row in ROWS if row["sample_id"] not in done)
-    assert journal.compact(tmp_path / "t.parquet").equals(table_from_rows(ROWS, DUPLICATES))
+    journal.compact(tmp_path / "t.parquet")
+    assert read_table(tmp_path / "t.parquet").equals(table_from_rows(ROWS, DUPLICATES))
 
 
 def test_a_journal_of_other_settings_is_emptied(tmp_path: Path) -> None:
@@ -119,7 +129,7 @@ def test_damage_behind_the_first_rows_is_named_too(tmp_path: Path, query: str) -
     path.write_bytes(content)
     with (
         pytest.raises(UserError, match=r"numbers\.parquet: not a readable Parquet table .*delete it"),
-        database() as db,
+        database(tmp_path) as db,
     ):
         view_table(db, "numbers", path)
         for _ in db.sql(query).to_arrow_reader(1_000):
@@ -160,3 +170,34 @@ def test_a_table_made_by_hand_is_checked_column_by_column(tmp_path: Path) -> Non
         with pytest.raises(UserError, match=f"duplicates.parquet: .*{says}"):
             read_table(path)
     assert read_table(path, ["similarity"]).num_rows == 1, "only what is asked for must be there"
+
+
+def test_journals_merge_on_disk_as_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ties and unknown times among them, lists of all kinds, in more pieces than one."""
+    monkeypatch.setattr("omnisource.tables.io._GROUP_ROWS", 50)
+    monkeypatch.setattr("omnisource.tables.journal._MERGE_ROWS", 7)
+    draw, keys = random.Random(0), ["sample_id", "teacher", "unit", "start_s"]
+    journals = [Journal(tmp_path / name, SCORES, keys, "f1") for name in ("second", "first")]
+    for journal in journals:
+        for _ in range(12):
+            journal.append(
+                {
+                    "sample_id": f"s{draw.randrange(6)}",
+                    "teacher": draw.choice("tu"),
+                    "unit": "frame",
+                    "start_s": draw.choice([None, 0.5, 1.0]),
+                    "entropy": draw.random(),
+                    "probs": draw.choice([None, [], [draw.random(), 0.5]]),
+                    "feature": draw.choice([None, [np.float16(draw.random()), np.float16(6e-8)]]),
+                    "status": "ok",
+                }
+                for _ in range(7)
+            )
+    merge(journals, tmp_path / "t.parquet", SCORES)
+    rows = pa.concat_tables(journal.table() for journal in journals)
+    expected = rows.take(pc.sort_indices(rows, sort_keys=[(key, "ascending") for key in keys]))
+    assert read_table(tmp_path / "t.parquet").equals(expected)
+    damaged = next((tmp_path / "first").glob("*.parquet"))
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    with pytest.raises(UserError, match=rf"{damaged}: not a readable Parquet table .*delete it"):
+        merge(journals, tmp_path / "t.parquet", SCORES)

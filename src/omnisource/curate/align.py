@@ -31,7 +31,7 @@ Weights = dict[tuple[str, str], F64]
 
 def class_shares(samples: Path, classes: Sequence[str]) -> F64:
     """(classes,) shares of the classes in the target's training samples, each counted once more than it is there."""
-    with database() as db:
+    with database(samples.parent) as db:
         view_table(db, "samples", samples)
         rows = db.execute(
             """SELECT label, count(*) FROM samples WHERE role = 'target' AND split = 'train' AND status = 'ok'

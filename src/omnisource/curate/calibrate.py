@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from omnisource.curate.decide import Threshold
 from omnisource.curate.engine import LOCAL, Engine
@@ -27,7 +28,7 @@ from omnisource.errors import UserError
 from omnisource.progress import track
 from omnisource.recipe import Recipe, Select
 from omnisource.recipe.curation import Unit
-from omnisource.tables import SCORES, Journal, database, view_table, write_table
+from omnisource.tables import SCORES, Journal, database, merge, view_table
 from omnisource.train import target_parts
 from omnisource.workspace import StageRecord, Workspace
 
@@ -71,7 +72,7 @@ def calibrate(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> S
                 f"select.calibrate needs held-out target samples, but none is in the split '{split}'; "
                 "give a target source `split` or `val` conditions"
             )
-        tables = []
+        journals = []
         for name, kinds in wanted.items():
             for part in judges(name):
                 shown = samples if part is None else [sample for sample in samples if sample.sample_id in parts[part]]
@@ -89,11 +90,9 @@ def calibrate(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> S
                         for row in rows
                         for unit in mine
                     )
-                tables.append(journal.table())
-        table = pa.concat_tables(tables) if tables else SCORES.empty_table()
-        table = table.take(pc.sort_indices(table, sort_keys=[(key, "ascending") for key in _KEYS]))
-        write_table(path, table)
-        return {"samples": len(samples), "rows": table.num_rows, "split": split}
+                journals.append(journal)
+        merge(journals, path, SCORES)
+        return {"samples": len(samples), "rows": pq.read_metadata(path).num_rows, "split": split}
 
     trained = [f"train-{recipe.training_of(n, part)}" for n in wanted if n in recipe.teachers for part in judges(n)]
     return workspace.run_stage(
@@ -284,7 +283,7 @@ def _precise(db: duckdb.DuckDBPyConnection, select: Select, classes: Sequence[st
 
 def _held_out(scores: Path, samples: Path, classes: Sequence[str]) -> dict[tuple[str, str], tuple[F64, I64]]:
     """(teacher, unit) -> probabilities (N, classes) and true classes (N,) of the held-out samples."""
-    with database() as db:
+    with database(scores.parent) as db:
         db.register("classes", pa.table({"place": range(len(classes)), "name": pa.array(classes, pa.string())}))
         view_table(db, "scores", scores)
         view_table(db, "samples", samples)
@@ -301,7 +300,7 @@ def _held_out(scores: Path, samples: Path, classes: Sequence[str]) -> dict[tuple
 
 def _of_the_web(scores: Path, teacher: str, unit: str, classes: int) -> F64:
     """Probabilities (N, classes) of up to about `_WEB` units that a teacher scored, the same ones in any order."""
-    with database() as db:
+    with database(scores.parent) as db:
         view_table(db, "scores", scores)
         query = """SELECT probs FROM scores WHERE teacher = $teacher AND unit = $unit AND status = 'ok'
             AND probs IS NOT NULL AND hash(sample_id, start_s) % $step = 0 ORDER BY sample_id, start_s"""

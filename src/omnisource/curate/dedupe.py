@@ -127,7 +127,7 @@ def _numbered(strings: pa.ChunkedArray) -> I64:
 
 def _web_rows(workspace: Workspace) -> _Rows:
     """Whole web samples: those with most pixels first, then most bytes, then by id, so that the best copy stays."""
-    with database() as db:
+    with database(workspace.root / "partial") as db:
         view_table(db, "samples", workspace.table("samples"))
         view_table(db, "probe", workspace.table("probe"))
         return _Rows(

@@ -64,7 +64,8 @@ def prepare(recipe: Recipe, workspace: Workspace) -> StageRecord:
         owners = {job.target: rows for job, rows in zip(jobs, samples.values(), strict=True)}
         with IsolatedPool(timeout_s=settings.timeout_s, memory_bytes=limits.memory_bytes) as pool:
             journal.fill(_results(pool, jobs, owners, workspace.root))
-        counts = _counts(journal.compact(path))
+        journal.compact(path)
+        counts = _counts(read_table(path, ["uri", "bytes", "status"]))
         for other in workspace.media_dir("prepared").glob("*"):
             if other != folder:
                 shutil.rmtree(other, ignore_errors=True)

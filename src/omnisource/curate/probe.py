@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ from omnisource.curate.engine import LOCAL, Engine, on_ray
 from omnisource.media import Failure, IsolatedPool, Limits, MediaFacts, Reason, probe_media
 from omnisource.progress import meter, track
 from omnisource.recipe import Probe, Recipe
-from omnisource.tables import PROBE, Journal, read_table, table_from_rows
+from omnisource.tables import PROBE, Journal, read_batches, read_table, table_from_rows
 from omnisource.workspace import StageRecord, Workspace
 
 _SAMPLES = pa.list_(pa.struct([("sample_id", pa.string()), ("format", pa.string())]))  # those that share a file
@@ -52,7 +53,8 @@ def probe(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> Stage
                 for rows in on_ray(engine, table, _BlockProber, settings, workers):
                     journal.append_table(rows)
                     bar.advance(rows.num_rows)
-        return _counts(journal.compact(path))
+        journal.compact(path)
+        return _counts(path)
 
     return workspace.run_stage(
         "probe", settings=settings.model_dump(mode="json"), after=["ingest"], outputs=[path], work=work
@@ -142,11 +144,15 @@ def _dropped(failure: Failure) -> dict[str, Any]:
     return {"status": "dropped", "reason": str(failure.reason), "message": " ".join(failure.message.split())}
 
 
-def _counts(table: Any) -> dict[str, Any]:
-    reasons = Counter(reason for reason in table["reason"].to_pylist() if reason)
-    flags = Counter(flag for found in table["flags"].to_pylist() for flag in found or ())
+def _counts(path: Path) -> dict[str, Any]:
+    reasons, flags = Counter[str](), Counter[str]()
+    rows = 0
+    for batch in read_batches(path, ["reason", "flags"]):
+        rows += len(batch)
+        reasons.update(reason for reason in batch["reason"].to_pylist() if reason)
+        flags.update(batch["flags"].flatten().to_pylist())
     return {
-        "rows": table.num_rows,
+        "rows": rows,
         "dropped": sum(reasons.values()),
         "reasons": dict(sorted(reasons.items())),
         "flags": dict(sorted(flags.items())),

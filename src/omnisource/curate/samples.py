@@ -80,18 +80,18 @@ class Samples:
         self._formats, self._splits = list(formats), list(splits)
 
     def __len__(self) -> int:
-        with database() as db:
+        with database(self._workspace.root / "partial") as db:
             return int(self._query(db, "count(*)").fetchall()[0][0])
 
     def __iter__(self) -> Iterator[Sample]:
-        with database() as db:
+        with database(self._workspace.root / "partial") as db:
             for batch in self._query(db, _COLUMNS, "ORDER BY source, sample_id").to_arrow_reader(_BATCH):
                 for row in batch.to_pylist():
                     yield Sample(**row)
 
     def table(self, without: Set[str] = frozenset()) -> pa.Table:
         """All of them at once, as a table of the fields of Sample, but for some ids."""
-        with database() as db:
+        with database(self._workspace.root / "partial") as db:
             table = self._query(db, _COLUMNS, "ORDER BY source, sample_id").to_arrow_table()
         return table.filter(pc.invert(pc.is_in(table["sample_id"], pa.array(sorted(without), pa.string()))))
 

@@ -1,6 +1,7 @@
 """`score`: teachers look at web samples (paper, section 3.2); one row of the scores table a unit and teacher."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from omnisource.networks import takes_frames
 from omnisource.progress import meter, track
 from omnisource.recipe import Recipe
 from omnisource.recipe.curation import UNITS, Unit
-from omnisource.tables import SCORES, Journal, table_from_rows, write_table
+from omnisource.tables import SCORES, Journal, database, merge, table_from_rows, view_table
 from omnisource.workspace import StageRecord, Workspace
 
 _KEYS = ("sample_id", "teacher", "unit", "start_s")
@@ -42,16 +43,14 @@ def score(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> Stage
     stage, path = recipe.scored_by("score"), workspace.table(recipe.scored_by("scores"))
 
     def work(mark: str) -> Mapping[str, Any]:
-        tables = []
+        journals = []
         for name, units in wanted.items():
             teacher = load_teacher(recipe, workspace, name, classes)
             journal = Journal(workspace.partial(stage) / name, SCORES, _KEYS, mark)
             _score_all(recipe, workspace, teacher, units, journal, engine)
-            tables.append(journal.table())
-        table = pa.concat_tables(tables) if tables else SCORES.empty_table()
-        table = table.take(pc.sort_indices(table, sort_keys=[(key, "ascending") for key in _KEYS]))
-        write_table(path, table)
-        return _counts(table)
+            journals.append(journal)
+        merge(journals, path, SCORES)
+        return _counts(path)
 
     return workspace.run_stage(
         stage,
@@ -188,11 +187,13 @@ def _rows(result: Result, teacher: Teacher, recipe: Recipe) -> Iterator[Row]:
         }
 
 
-def _counts(table: pa.Table) -> dict[str, Any]:
+def _counts(path: Path) -> dict[str, Any]:
     """Scored and failed units of each kind and teacher."""
-    counts: dict[str, Any] = {"rows": table.num_rows, "failed": 0, "units": {}}
-    grouped = table.group_by(["teacher", "unit", "status"]).aggregate([([], "count_all")]).to_pylist()
-    for row in grouped:
-        counts["units"].setdefault(row["teacher"], {}).setdefault(row["unit"], {})[row["status"]] = row["count_all"]
-        counts["failed"] += row["count_all"] * (row["status"] != "ok")
+    with database(path.parent) as db:
+        view_table(db, "scores", path)
+        groups = db.execute("SELECT teacher, unit, status, count(*) FROM scores GROUP BY ALL ORDER BY ALL").fetchall()
+    counts: dict[str, Any] = {"rows": sum(row[-1] for row in groups), "failed": 0, "units": {}}
+    for teacher, unit, status, count in groups:
+        counts["units"].setdefault(teacher, {}).setdefault(unit, {})[status] = count
+        counts["failed"] += count * (status != "ok")
     return counts

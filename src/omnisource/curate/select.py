@@ -138,7 +138,7 @@ def _write(path: Path, decisions: Iterable[pa.Table]) -> None:
 def _counts(path: Path) -> dict[str, Any]:
     """Kept, negative and dropped units per source and kind, with the reasons."""
     counts: dict[str, Any] = {"rows": pq.read_metadata(path).num_rows, "kept": 0, "sources": {}}
-    with database() as db:
+    with database(path.parent) as db:
         view_table(db, "decisions", path)
         rows = db.execute(
             "SELECT source, unit, keep, negative, reason, decided_by = 'human', count(*) FROM decisions GROUP BY ALL"

@@ -7,15 +7,12 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from omnisource.cores import usable_cores
 from omnisource.curate.align import ALIGNED, class_shares, class_weights
 from omnisource.curate.trust import BELIEVED, query_trust
 from omnisource.errors import UserError
 from omnisource.recipe.curation import UNITS
-from omnisource.scratch import scratch
-from omnisource.tables import SCORES, database, view_table, writing
+from omnisource.tables import SCORES, database, view_table
 
-MEMORY = "2GB"  # DuckDB spills to disk beyond it, so that 10 million rows fit beside a training
 RANGE_ROWS = 500_000  # in one range, about
 _DRAWN = 20_000  # sample ids from which the ranges are estimated
 
@@ -50,15 +47,8 @@ def units(
         UserError: a column of the scores is missing or not filled; they lack `probs`, but several teachers, soft labels
             or a temperature need them; the disk is full.
     """
-    with (
-        writing(scores.parent),
-        scratch(scores.parent) as spill,
-        database() as db,
-    ):
-        db.execute(f"SET memory_limit='{MEMORY}'")
-        db.execute("SET temp_directory=?", [str(spill)])
+    with database(scores.parent) as db:
         db.execute("SET preserve_insertion_order=false")
-        db.execute(f"SET threads={usable_cores()}")
         places = pa.array(range(len(classes)), pa.int32())
         db.register("class_list", pa.table({"place": places, "name": pa.array(classes, pa.string())}))
         db.execute("CREATE TABLE classes AS FROM class_list")

@@ -75,7 +75,8 @@ def compute_flow(recipe: Recipe, workspace: Workspace) -> StageRecord:
         with IsolatedPool(settings.workers, settings.timeout_s, memory) as pool:
             for job, result in track(pool.map(compute_video, jobs), len(jobs), "flow"):
                 journal.append(_rows(job, result))
-        table = journal.compact(path)
+        journal.compact(path)
+        table = read_table(path)
         dropped = table.filter(pc.field("status") == "dropped")
         return {
             "samples": table.num_rows,

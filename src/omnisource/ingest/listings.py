@@ -11,6 +11,7 @@ json      a list of objects, {"data_list": [...]}, or {"database": {...}} with s
 
 import csv
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from omnisource.errors import UserError
-from omnisource.tables import read_parquet
+from omnisource.tables import read_batches, read_schema
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "validate": "val", "valid": "val"}
 SPLITS |= {"test": "test", "testing": "test"}
@@ -66,27 +67,38 @@ def read_folders(path: Path) -> Iterator[Entry]:
     for top in folders if by_split else [path]:
         classes = [child for child in sorted(top.iterdir()) if child.is_dir() and not child.name.startswith(".")]
         for folder in classes:
-            for file in sorted(folder.rglob("*")):
-                # Any file in a class folder is a claim to be media: what it really is, `probe` finds out.
-                if file.is_file() and not file.name.startswith("."):
-                    split = SPLITS[top.name.lower()] if by_split else None
-                    yield Entry(str(file.relative_to(path)), folder.name, split, columns={"label": folder.name})
+            split = SPLITS[top.name.lower()] if by_split else None
+            # Any file in a class folder is a claim to be media: what it really is, `probe` finds out.
+            for name in _files(folder, f"{folder.relative_to(path)}/"):
+                yield Entry(name, folder.name, split, columns={"label": folder.name})
 
 
 def read_files(path: Path) -> Iterator[Entry]:
     """Every file below `path`, without a label."""
-    for file in sorted(path.rglob("*")):
-        if file.is_file() and not file.name.startswith("."):
-            name = str(file.relative_to(path))
-            yield Entry(name, columns={"path": name})
+    for name in _files(path):
+        yield Entry(name, columns={"path": name})
+
+
+def _files(folder: Path, prefix: str = "") -> Iterator[str]:
+    """The files below a folder by name, `prefix` before each; not hidden ones, nor those behind links to folders."""
+    try:
+        with os.scandir(folder) as found:
+            here = sorted(found, key=lambda entry: entry.name)
+    except PermissionError:
+        return
+    for entry in here:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files(folder / entry.name, f"{prefix}{entry.name}/")
+        elif not entry.name.startswith(".") and os.path.isfile(entry.path):  # noqa: PTH113
+            yield f"{prefix}{entry.name}"
 
 
 def read_table_rows(path: Path, columns: dict[str, str]) -> Iterator[Entry]:
     """Rows of a table; `columns` maps our names to the file's where they differ."""
     rows: Iterable[dict[str, Any]]
     if path.suffix == ".parquet":
-        table = read_parquet(path)
-        names, rows = list(table.column_names), table.to_pylist()
+        names = list(read_schema(path).names)
+        rows = (row for batch in read_batches(path) for row in batch.to_pylist())
     else:
         lines = _lines(path)
         header = next(lines, "")

@@ -1,18 +1,28 @@
 """What the tables say about the way of the web data: the funnel, the reasons, the filters against the truth."""
 
+import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omnisource.recipe import Recipe
 from omnisource.report.truth import Known, read_truth
-from omnisource.tables import read_table
+from omnisource.tables import check_table, read_batches
+from omnisource.tables.schemas import schema_of
 from omnisource.workspace import Workspace
 
 Row = dict[str, Any]
 STEPS = ("collected", "readable", "not duplicate", "kept")
+# What of each table the report tells.
+_SAMPLES = ("sample_id", "source", "role", "uri", "query_label", "start_s", "end_s", "status", "reason")
+_PROBE = ("sample_id", "fps", "num_frames", "status", "reason")
+_DUPLICATES = ("sample_id", "rule", "twin_id", "similarity", "status", "reason")
+_DECISIONS = (
+    *("sample_id", "source", "unit", "start_s", "end_s", "keep", "negative", "label", "confidence", "reason"),
+    "decided_by",
+)
 
 
 @dataclass(frozen=True)
@@ -55,13 +65,12 @@ class Story:
 
     def __init__(self, recipe: Recipe, workspace: Workspace) -> None:
         self.recipe = recipe
-        samples = read_table(workspace.table("samples")).to_pylist()
-        self.everything: dict[str, Row] = {row["sample_id"]: row for row in samples}
+        self.everything = _by_id(workspace.table("samples"), _SAMPLES)
         self.samples = {i: row for i, row in self.everything.items() if row["role"] == "web"}
-        self.probe = _by_id(workspace.table("probe"))
-        self.duplicates = _by_id(workspace.table("duplicates"))
+        self.probe = _by_id(workspace.table("probe"), _PROBE)
+        self.duplicates = _by_id(workspace.table("duplicates"), _DUPLICATES)
         self.decisions: dict[str, list[Row]] = defaultdict(list)
-        for row in read_table(workspace.table(f"decisions-{recipe.select.name}")).to_pylist():
+        for row in _rows(workspace.table(f"decisions-{recipe.select.name}"), _DECISIONS):
             self.decisions[row["sample_id"]].append(row)
         self._truth = read_truth(recipe, recipe.truth, self.samples.values()) if recipe.truth else None
 
@@ -165,5 +174,13 @@ class Story:
         return FilterScore(self.selection, source, "kept with the right label", right, chosen, wanted)
 
 
-def _by_id(path: Path) -> dict[str, Row]:
-    return {row["sample_id"]: row for row in read_table(path).to_pylist()}
+def _by_id(path: Path, columns: Sequence[str]) -> dict[str, Row]:
+    return {row["sample_id"]: row for row in _rows(path, columns)}
+
+
+def _rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    """The rows of a table; a text that many of them say, in this table or another, stands in memory once."""
+    check_table(path, schema_of(path.stem), columns)
+    for batch in read_batches(path, columns):
+        for row in batch.to_pylist():
+            yield {name: sys.intern(value) if isinstance(value, str) else value for name, value in row.items()}

@@ -1,10 +1,12 @@
 """`report`: one self-contained HTML file about everything that a recipe did."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from typing import Any
 
+import pyarrow.compute as pc
 import yaml
 from jinja2 import Environment
 from markupsafe import Markup
@@ -177,13 +179,11 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _lists(workspace: Workspace) -> list[tuple[str, int, str]]:
     record = workspace.record("ingest")
-    samples = read_table(workspace.table("samples"), ["role", "split", "status"]).to_pylist()
+    usable = (pc.field("role") == "target") & (pc.field("status") == "ok")
+    splits = Counter(read_table(workspace.table("samples"), ["split"], usable)["split"].to_pylist())
     found = record.counts.get("list_hash") if record else None
     hashes = found if isinstance(found, dict) else {}
-    return [
-        (split, sum(r["split"] == split and r["role"] == "target" and r["status"] == "ok" for r in samples), digest)
-        for split, digest in hashes.items()
-    ]
+    return [(split, splits[split], digest) for split, digest in hashes.items()]
 
 
 def _short(counts: Mapping[str, Any]) -> str:

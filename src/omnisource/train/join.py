@@ -43,7 +43,7 @@ Columns = dict[str, npt.NDArray[Any]]
 _FILES = pa.schema([("sample_id", pa.string()), ("uri", pa.string())])
 _SOFT = pa.schema([("probs", pa.list_(pa.float32()))])
 _ROWS = 65_536  # in one piece of a mapped file
-_MEMORY = "500MB"  # what reading the tables may use
+_MEMORY = 500_000_000  # what reading the tables may use
 
 
 def build_pool(
@@ -81,7 +81,7 @@ def build_pool(
     with (
         writing(partial),
         scratch(partial) as spill,
-        database({"memory_limit": _MEMORY, "temp_directory": str(spill)}) as tables,
+        database(partial, _MEMORY) as tables,
     ):
         _declare(tables, recipe, workspace, names, classes)
         if flow:

@@ -20,7 +20,7 @@ def target_parts(recipe: Recipe, workspace: Workspace) -> list[frozenset[str]]:
     Raises:
         UserError: nothing was ingested, or the samples are of fewer than two groups.
     """
-    with database() as db:
+    with database(workspace.root / "partial") as db:
         view_table(db, "samples", workspace.table("samples"))
         rows = db.execute(
             """SELECT sample_id, coalesce('group ' || "group", 'alone ' || sample_id), coalesce(label, '') FROM samples
