@@ -107,7 +107,8 @@ def check_listed(recipe: Recipe, workspace: Workspace) -> None:
             human_decisions(recipe, classes)
         with problems.of():
             if recipe.select.calibrate.held_out:
-                _need_samples(splits, recipe.select.calibrate.split, "select.calibrate.split")
+                split = recipe.select.calibrate.split
+                _need_samples(splits, "train" if split == "cross" else split, "select.calibrate.split")
         if recipe.classes is None:  # else `check_ahead` knew them
             _check_foreign(recipe, classes, problems)
     problems.tell()

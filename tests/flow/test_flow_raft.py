@@ -161,6 +161,8 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, object], me
 
 def test_the_verb_takes_method_and_weights(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(RECIPE)
+    with open_workspace(tmp_path / "w"):
+        pass
     asked = ["flow", str(tmp_path / "r.yaml"), "-w", str(tmp_path / "w"), "--method"]
     done = CliRunner().invoke(app, [*asked, "raft"])
     assert isinstance(done.exception, UserError) and "needs `weights`" in str(done.exception)

@@ -11,7 +11,7 @@ from omnisource.curate.align import ALIGNED, class_shares, class_weights
 from omnisource.curate.trust import BELIEVED, query_trust
 from omnisource.errors import UserError
 from omnisource.recipe.curation import UNITS
-from omnisource.tables import SCORES, database, view_table
+from omnisource.tables import database, view_table
 
 RANGE_ROWS = 500_000  # in one range, about
 _DRAWN = 20_000  # sample ids from which the ranges are estimated
@@ -55,7 +55,7 @@ def units(
         for name, path in (("scores", scores), ("samples", samples)):
             view_table(db, f"all_{name}", path)
             db.execute(f"CREATE VIEW {name} AS FROM all_{name} WHERE {_IN_RANGE}")
-        _check_filled(db, scores)
+        _check_words(db, scores)
         (teachers,) = db.execute(
             "SELECT coalesce(max(n), 0) FROM (SELECT count(DISTINCT teacher) AS n FROM scores GROUP BY unit)"
         ).fetchall()[0]
@@ -96,20 +96,15 @@ def units(
         yield db
 
 
-def _check_filled(db: duckdb.DuckDBPyConnection, scores: Path) -> None:
-    """Refuses scores (which may be made by hand) that lack a column which is read, or its value in a row."""
-    there = {row[0] for row in db.execute("DESCRIBE all_scores").fetchall()}
-    if lacking := [name for name in SCORES.names if name not in there and name not in ("entropy", "feature")]:
-        raise UserError(f"{scores}: has no column '{lacking[0]}'; see SCORES in omnisource.tables, or run score again")
-    allowed = {"unit": UNITS, "status": ("ok", "dropped")}
-    for name in (field.name for field in SCORES if not field.nullable):
-        values = ", ".join(f"'{value}'" for value in allowed.get(name, ()))
-        wrong = f"{name} IS NULL" + (f" OR {name} NOT IN ({values})" if values else "")
-        (count,) = db.execute(f"SELECT count(*) FROM all_scores WHERE {wrong}").fetchall()[0]
+def _check_words(db: duckdb.DuckDBPyConnection, scores: Path) -> None:
+    """Refuses scores (which may be made by hand) with other words in `unit` and `status` than there are."""
+    for name, allowed in (("unit", UNITS), ("status", ("ok", "dropped"))):
+        values = ", ".join(f"'{value}'" for value in allowed)
+        (count,) = db.execute(f"SELECT count(*) FROM all_scores WHERE {name} NOT IN ({values})").fetchall()[0]
         if count:
-            cure = f"write one of {', '.join(allowed[name])}" if values else "fill it in"
             raise UserError(
-                f"{scores}: {count} rows have no valid `{name}`; {cure}, or delete the table and score again"
+                f"{scores}: {count} rows have no valid `{name}`; write one of {', '.join(allowed)}, "
+                "or delete the table and score again"
             )
 
 

@@ -151,13 +151,14 @@ def _test(
         metrics = measure(
             found.probs, found.labels, classes, groups=found.groups, bootstrap=settings.bootstrap, seed=recipe.seed
         )
+        elsewhere = not checkpoint.is_relative_to(workspace.root)
         return {
             **metrics.as_counts(),
             "listed": len(listed),
             "missing": missing,
             "failed": dict(Counter(unscored.reason for unscored in found.failed)),
             "list_hash": found.list_hash,
-            "checkpoint": str(checkpoint.resolve()),
+            **({"checkpoint": str(checkpoint.resolve())} if elsewhere else {}),
         }
 
     return workspace.run_stage(
