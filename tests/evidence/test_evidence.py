@@ -212,6 +212,7 @@ def tiny_world(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracks, "WORLD", size)
 
 
+@pytest.mark.slow
 def test_a_3d_student_on_a_drawn_world(tmp_path: Path, tiny_world: None) -> None:
     track = track_of("world")
     base = track.recipe(track.media(None, tmp_path, 1), tmp_path / "look", 1)

@@ -66,10 +66,14 @@ def test_a_target_of_one_group_can_not_be_parted(tmp_path: Path) -> None:
 def test_a_judge_is_the_teacher_without_its_part(small: Small) -> None:
     parts = target_parts(small.recipe, small.workspace)
     assert [len(part) for part in parts] == [4, 3, 3, 3, 3]
-    record = train_judge(small.recipe, small.workspace, "image", 1)
+    values = small.recipe.model_dump(mode="json")
+    values["teachers"]["image"]["batch"]["target"] = 16  # all that its teacher has, more than the judge has
+    recipe = Recipe.model_validate(values)
+    record = train_judge(recipe, small.workspace, "image", 1)
+    assert record.counts["batch"] == {"target": 13}
     assert record.stage == "train-teacher-image~1" and record.counts["units"] == {"clips": 13}
     assert (small.workspace.run_dir("teacher-image~1") / "last.safetensors").exists()
-    assert not train_judge(small.recipe, small.workspace, "image", 1).fresh
+    assert not train_judge(recipe, small.workspace, "image", 1).fresh
     pool = build_pool(small.recipe, small.workspace, ["clips"], by_frame=True, leave_out=parts[1])
     seen = {pool.unit(number).sample_id for number in range(len(pool))}
     trained = {

@@ -115,10 +115,14 @@ def _stage(
         by_frame = takes_frames(training)
         prepared = training.input.prepared
         pool = build_pool(recipe, workspace, sources, by_frame, flow=flow, prepared=prepared, leave_out=without)
+        wanted = training
+        if without:  # a judge has fewer samples than its teacher, perhaps fewer than a batch
+            batch = training.batch.model_copy(update={"target": max(1, min(training.batch.target, len(pool)))})
+            wanted = training.model_copy(update={"batch": batch})
         targets = [name for name in sources if recipe.sources[name].role == "target"]
         validation = build_pool(recipe, workspace, targets, by_frame, "val", flow) if training.validate_every else None
         result = train(
-            training,
+            wanted,
             pool,
             folder,
             seed,
