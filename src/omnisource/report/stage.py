@@ -18,6 +18,7 @@ from omnisource.evaluate import RunSummary, left_out, measure, predictions_name,
 from omnisource.recipe import ALL, Recipe
 from omnisource.report import charts
 from omnisource.report.examples import galleries
+from omnisource.report.findings import findings
 from omnisource.report.numbers import FilterScore, Story
 from omnisource.tables import read_table, write_atomic
 from omnisource.workspace import StageRecord, Workspace, content_of
@@ -85,6 +86,7 @@ def render(
             **_class_charts(recipe, workspace, summaries),
         },
         funnels=story.funnels() if story else [],
+        findings=findings(selected.counts) if story and (selected := workspace.record(recipe.select.stage)) else [],
         filters=filters,
         galleries=galleries(story, _EXAMPLES) if story else [],
         formats={name: source.format for name, source in recipe.sources.items()},

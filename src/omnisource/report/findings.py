@@ -1,0 +1,37 @@
+"""What `select` found in data about teachers, queries and classes, in sentences."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def findings(counts: Mapping[str, Any]) -> list[str]:
+    """Sentences about the temperatures, trust in queries and class weights in the record of a selection."""
+    return [*_temperatures(counts), *_trust(counts), *_weights(counts)]
+
+
+def _temperatures(counts: Mapping[str, Any]) -> Iterator[str]:
+    for teacher, units in counts.get("temperatures", {}).items():
+        for unit, found in units.items():
+            value, held_out = f"{found['T']:.2f}", f"{found['samples']:,} held-out target samples"
+            if "right" in found:
+                yield (
+                    f"{teacher}, {unit}s: right for {found['right']:.0%} of {held_out}, on average "
+                    f"{found['sure_before']:.0%} sure of the web; temperature {value} makes that "
+                    f"{found['sure_after']:.0%}"
+                )
+            else:
+                yield (
+                    f"{teacher}, {unit}s: temperature {value} fits {held_out} best (negative log-likelihood "
+                    f"{found['nll_before']:.2f} before, {found['nll_after']:.2f} after)"
+                )
+
+
+def _trust(counts: Mapping[str, Any]) -> Iterator[str]:
+    for source, share in counts.get("query_trust", {}).items():
+        yield f"queries of {source}: right for {share:.0%}, by how they and the teacher agree"
+
+
+def _weights(counts: Mapping[str, Any]) -> Iterator[str]:
+    for source, weights in counts.get("class_weights", {}).items():
+        listed = ", ".join(f"{label} x {w:.2f}" for label, w in sorted(weights.items(), key=lambda item: -item[1]))
+        yield f"{source}: classes weighted towards their shares in the target: {listed}"
