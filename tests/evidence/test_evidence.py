@@ -249,6 +249,27 @@ def test_other_teachers_score_in_a_workspace_of_their_own(tmp_path: Path, tiny_w
     assert run_cells(track, None, tmp_path, variants[:1], [0], [1]) == [alone], "the fold's own scores stay"
 
 
+def test_a_3d_student_can_start_from_imagenet(data: Path, tmp_path: Path) -> None:
+    start = ("slowonly_r18", tmp_path / "resnet18.pth")
+    for name, there in (("home-3d", True), ("home", False)):
+        track = track_of(name)
+        base = track.recipe(track.media(data, tmp_path, 0), tmp_path / name, 0)
+        more = variants_of(base, few=True, inflated=start)[len(variants_of(base, few=True)) :]
+        assert [variant.name for variant in more] == (
+            ["target-only, inflated from ImageNet", "all, inflated from ImageNet"] if there else []
+        )
+        for variant in more:
+            student = recipe_of(base, variant).student
+            assert student.network.name == "slowonly_r18" and student.network.init.imagenet == str(start[1])
+            assert student.input == base.student.input and student.epochs == base.student.epochs
+    said = CliRunner().invoke(app, ["bench", "effect", "--inflated", "tsn_r18=x.pth", "--track", "world"]).exception
+    assert isinstance(said, UserError) and "'tsn_r18' is no 3D network" in str(said)
+    said = (
+        CliRunner().invoke(app, ["bench", "effect", "--inflated", "slowonly_r18=x.pth", "--track", "world"]).exception
+    )
+    assert isinstance(said, UserError) and "no such file" in str(said)
+
+
 def test_every_variant_is_a_valid_recipe(data: Path, tmp_path: Path) -> None:
     for track in TRACKS:
         base = track.recipe(track.media(data, tmp_path, 0), tmp_path / track.name, 0)

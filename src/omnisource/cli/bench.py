@@ -32,6 +32,14 @@ def effect(
     only: Annotated[
         list[str] | None, typer.Option(help="Only the variant of this name, and what it refers to; several times.")
     ] = None,
+    inflated: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NETWORK=FILE",
+            help="3D students also start from the ImageNet weights of a 2D ResNet, as in slowonly_r50=resnet50.pth.",
+            show_default=False,
+        ),
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Cells trained side by side; no figure depends on it.")] = 1,
     results: Results = _RESULTS,
     page: Page = _PAGE,
@@ -44,7 +52,7 @@ def effect(
     for chosen in [track_of(name) for name in track] if track else TRACKS:
         numbers = chosen.folds[:folds]
         first = chosen.recipe(chosen.media(data, root, numbers[0]), root / chosen.name, numbers[0])
-        variants = _wanted(variants_of(first, few), only, chosen.name)
+        variants = _wanted(variants_of(first, few, _start(inflated)), only, chosen.name)
         cells = run_cells(chosen, data, root, variants, range(seeds), numbers, jobs)
         rows = summarise(cells, variants)
         for row in rows:
@@ -53,6 +61,7 @@ def effect(
             say(line)
         command = ["omnisource", "bench", "effect", *(["--data", "DATA"] if chosen.folder else [])]
         command += ["--track", chosen.name, *(["--folds", str(folds)] if folds else []), "--seeds", str(seeds)]
+        command += ["--inflated", f"{inflated.partition('=')[0]}=FILE"] if inflated else []
         command += ["--few"] * few + [word for name in only or () for word in ("--only", name)]
         write_results(rows, shlex.join(command), results)
         write_page(results, page)
@@ -65,6 +74,23 @@ def page_again(results: Results = _RESULTS, page: Page = _PAGE) -> None:
     from omnisource.evidence import write_page
 
     write_page(results, page)
+
+
+def _start(inflated: str | None) -> tuple[str, Path] | None:
+    """The network and the file of `--inflated NETWORK=FILE`."""
+    from omnisource.networks import is_spatial, names
+
+    if inflated is None:
+        return None
+    network, _, file = inflated.partition("=")
+    path = Path(file).expanduser()
+    if network not in names() or is_spatial(network):
+        raise UserError(
+            f"--inflated {inflated}: '{network}' is no 3D network; write it as in slowonly_r50=resnet50.pth"
+        )
+    if not path.is_file():
+        raise UserError(f"--inflated {inflated}: no such file")
+    return network, path.resolve()
 
 
 def _wanted(variants: list["Variant"], only: list[str] | None, track: str) -> list["Variant"]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from omnisource.networks import is_spatial
@@ -9,6 +10,7 @@ from omnisource.recipe import ALL, TARGET_ONLY, Recipe
 
 BELIEVED = "query as evidence, soft, all"
 EVIDENCE = f"{BELIEVED}, weighted by confidence"  # what `omnisource init` writes
+INFLATED = "inflated from ImageNet"
 _CONSENSUS = "student.network.options.consensus"
 _SNIPPETS = {
     "positive-negative": "one positive frame, the others negative",
@@ -37,8 +39,15 @@ class Variant:
     again: bool = False  # the student teaches another one, which is tested
 
 
-def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
-    """The variants that a track's sources allow; `few`: without the ablations."""
+def variants_of(recipe: Recipe, few: bool = False, inflated: tuple[str, Path] | None = None) -> list[Variant]:
+    """The variants that a track's sources allow.
+
+    Args:
+        recipe: of the track.
+        few: without the ablations.
+        inflated: a 3D network, and the file of a 2D ResNet's ImageNet weights from which it can start: a 3D student
+            then starts from there, too.
+    """
     web = tuple(recipe.web_sources)
     images, untrimmed = (
         tuple(name for name in web if recipe.sources[name].format == form) for form in ("image", "untrimmed")
@@ -53,6 +62,11 @@ def variants_of(recipe: Recipe, few: bool = False) -> list[Variant]:
         Variant(ALL, helps, web, paper="+3.0 (2D), +2.8 (3D)" if spatial else "+3.9 (3D, scratch)"),
         Variant("unfiltered", filters, web, {rule: "all"}, ALL, "unfiltered web images hurt"),
     ]
+    if inflated and not spatial:
+        network, file = inflated
+        start = {"student.network": {"name": network, "init": {"imagenet": str(file)}}}
+        found.append(Variant(f"{TARGET_ONLY}, {INFLATED}", helps, (), start, paper="73.8 (3D, ImageNet)"))
+        found.append(Variant(f"{ALL}, {INFLATED}", helps, web, start, f"{TARGET_ONLY}, {INFLATED}", "+2.8 (3D)"))
     if few:
         return found
 
