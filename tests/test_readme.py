@@ -17,6 +17,8 @@ README = (ROOT / "README.md").read_text()
 QUICK = ["student.epochs=1", "teachers.image.epochs=1", "teachers.video.epochs=1", "seeds=[0]", "test.clips=2"]
 # A teacher that has hardly learned agrees with nothing; here its word is taken as it is.
 QUICK += ["select.rule=teacher", "select.threshold=0.0"]
+# Not what `init` writes, so that the job has every kind of training in it.
+QUICK += ["select.calibrate.temperature=matched", "select.calibrate.split=cross"]
 QUICK += [
     f"{part}.input.{key}" for part in ("student", "teachers.image", "teachers.video") for key in ("size=32", "frames=2")
 ]

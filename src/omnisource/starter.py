@@ -36,8 +36,9 @@ teachers:
 {windows}# The query and the teacher are two witnesses of what a web sample shows: its soft label is what both together
 # say, and the surer they are the more it counts (docs/evidence.md). The paper keeps what the teacher agrees with:
 # select: {{rule: agree, threshold: 0.3}}
-{calibrated}
-select: {{rule: all, label: soft, query_evidence: true, calibrate: {calibrate}}}
+# Teachers of few labels are surer than they should be, hence the temperature. `{{temperature: matched, split: cross}}`
+# measures it on the target itself: each teacher is then trained five times more.
+select: {{rule: all, label: soft, query_evidence: true, calibrate: {{temperature: 3}}}}
 
 # The student is trained on the target alone, on the target with each kind of web data, and on all of it.
 student:
@@ -57,14 +58,6 @@ optimiser: {{kind: adamw, lr: 0.0005, weight_decay: 0.1, warmup_epochs: 1, clip_
 trunk_views: 4
 snippets: {{kind: window}}
 """
-
-# How sure teachers are is measured where they train in seconds.
-MATCHED = """\
-# How sure a teacher is of the web is brought to how often it is right: each is trained five times more, without a
-# fifth of the target, and judged there. Without that: calibrate: {temperature: 3}"""
-BY_HAND = """\
-# Teachers of few labels are surer than they should be. `{temperature: matched, split: cross}` measures by how much, on
-# the target itself: each teacher is then trained five times more."""
 
 WHOLE = """\
 network: {{name: {network}}}
@@ -116,8 +109,6 @@ def write_starter(
     if network is not None:
         _need_network(network)
     chosen = network or default_network()
-    fixed = LITE0 in (chosen, default_network())
-    quick = chosen == default_network() == LITE0
     spatial = chosen.startswith("tsn_")
     batch = 32 if _count(target) >= _MANY else 8
     write_atomic(
@@ -127,9 +118,7 @@ def write_starter(
             name=re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-.") or "recipe",
             held_out=HELD_OUT if "test_share" in lines[0] else "",
             sources="\n".join(lines),
-            fixed=FIXED if fixed else "",
-            calibrated=MATCHED if quick else BY_HAND,
-            calibrate="{temperature: matched, split: cross}" if quick else "{temperature: 3}",
+            fixed=FIXED if LITE0 in (chosen, default_network()) else "",
             image_teacher=_training(default_network(), batch, indent=4),
             video_teacher=_training(chosen, batch, indent=4),
             student=_training(chosen, batch, indent=2),
