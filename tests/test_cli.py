@@ -85,14 +85,30 @@ def test_a_full_disk_is_said_in_one_line(project: Path) -> None:
     assert not list((project / "full/tables").iterdir())
 
 
+# The command line, whose stage `probe` waits to be interrupted.
+_WAITING = """
+import time
+from pathlib import Path
+import omnisource.curate
+from omnisource.cli import main
+
+def wait(*_):
+    Path("reached").touch()
+    time.sleep(600)
+
+omnisource.curate.probe = wait
+main()
+"""
+
+
 def test_an_interrupt_says_how_to_go_on(project: Path) -> None:
-    command = [sys.executable, "-m", "omnisource", "run", "recipe.yaml", "-w", "stopped"]
+    command = [sys.executable, "-c", _WAITING, "run", "recipe.yaml", "-w", "stopped"]
     process = subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not (project / "stopped/stages/ingest.json").exists() and time.monotonic() < deadline:
+    while not (project / "reached").exists() and process.poll() is None:
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=200)
     assert process.returncode == 130, said
     assert "the same command resumes" in said
     assert "Traceback" not in said

@@ -110,7 +110,9 @@ def write_starter(
         _need_network(network)
     chosen = network or default_network()
     spatial = chosen.startswith("tsn_")
-    batch = 32 if _count(target) >= _MANY else 8
+    listed = _count(target)
+    # No larger than what trains, of which there is less where some are tested on.
+    batch = 32 if listed >= _MANY else max(2, min(8, listed // 2))
     write_atomic(
         path,
         TEMPLATE.format(
