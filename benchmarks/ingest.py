@@ -10,7 +10,6 @@ count. Prints and writes benchmarks/results/ingest.json.
 
 import argparse
 import json
-import os
 import platform
 import resource
 import subprocess
@@ -25,6 +24,7 @@ import duckdb
 import pyarrow as pa
 
 from omnisource import __version__
+from omnisource.cores import usable_cores
 from omnisource.ingest import ingest
 from omnisource.recipe import Recipe
 from omnisource.workspace import open_workspace
@@ -112,7 +112,7 @@ def main() -> None:
     report = {
         "command": f"python benchmarks/ingest.py --rows {given.rows}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs",
+        "machine": f"{platform.machine()}, {usable_cores()} CPUs",
         "versions": {
             "omnisource": __version__,
             "python": platform.python_version(),

@@ -45,7 +45,7 @@ def train(
 
     On several GPUs: torchrun --nproc-per-node 8 -m omnisource train RECIPE NAME
     """
-    from omnisource.train import target_parts, train_judge, train_student, train_teacher
+    from omnisource.train import train_judges, train_student, train_teacher
 
     if allow_changed and anew:
         raise UserError("--allow-changed and --anew contradict each other; give one")
@@ -56,8 +56,8 @@ def train(
             if name in loaded.teachers:
                 note(train_teacher(loaded, place, name, changed))
                 if loaded.select.calibrate.crossed:
-                    for part in range(len(target_parts(loaded, place))):
-                        note(train_judge(loaded, place, name, part, changed))
+                    for record in train_judges(loaded, place, name, changed):
+                        note(record)
             elif name in loaded.planned_runs():
                 for one in seed or loaded.seeds:
                     note(train_student(loaded, place, name, one, changed))

@@ -8,7 +8,6 @@ Applied is w^a: 1 brings the shares there, 0 leaves them, for the web need not s
 A unit with a query is left alone: how many samples of a class there are was then the search's doing.
 """
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,11 +15,11 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
+from omnisource.curate.drawn import drawn_probs
 from omnisource.tables import database, view_table
 
 F64 = npt.NDArray[np.float64]
 
-_UNITS = 50_000  # on which weights are found, about
 _LEAST = 50  # units of a source and kind; the shares of fewer say little
 _ROUNDS = 500
 _CLOSE = 1e-6
@@ -45,20 +44,13 @@ def class_shares(samples: Path, classes: Sequence[str]) -> F64:
 
 def class_weights(db: duckdb.DuckDBPyConnection, view: str, shares: F64) -> Weights:
     """The weights of every source and kind of unit without queries in a view of `units`."""
-    wanted = f"FROM {view} WHERE status = 'ok' AND query IS NULL AND probs IS NOT NULL"
+    kinds = db.execute(f"SELECT DISTINCT source, unit FROM {view} WHERE query IS NULL ORDER BY ALL").fetchall()
+    where = "query IS NULL AND source = $source AND unit = $unit"
     found: Weights = {}
-    for source, unit, count in db.execute(
-        f"SELECT source, unit, count(*) {wanted} GROUP BY ALL ORDER BY ALL"
-    ).fetchall():
-        if count < _LEAST:
-            continue
-        rows = db.sql(
-            f"""SELECT probs {wanted} AND source = $source AND unit = $unit AND hash(sample_id, start_s) % $step = 0
-            ORDER BY sample_id, start_s""",
-            params={"source": source, "unit": unit, "step": math.ceil(count / _UNITS)},
-        ).to_arrow_table()
-        probs = rows["probs"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float64)
-        found[source, unit] = weights_for(probs.reshape(-1, len(shares)), shares)
+    for source, unit in kinds:
+        probs = drawn_probs(db, view, where, {"source": source, "unit": unit}, len(shares))
+        if len(probs) >= _LEAST:
+            found[source, unit] = weights_for(probs, shares)
     return found
 
 

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from omnisource.curate.decide import Threshold
+from omnisource.curate.drawn import as_array, drawn_probs
 from omnisource.curate.engine import LOCAL, Engine
 from omnisource.curate.samples import Sample, Samples
 from omnisource.curate.score import score_samples, score_settings, units_by_teacher
@@ -41,7 +42,6 @@ _STILL = ("image", "frame")  # units of one picture
 _HALVINGS = 60  # of the interval in which a temperature is sought,
 _RANGE = (0.02, 50.0)  # this one,
 _MATCHED = (0.4, 20.0)  # or this one: a teacher that is always right there must not silence the query on the web
-_WEB = 50_000  # scores of web units, about, on which a temperature is matched
 
 
 def calibrate(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> StageRecord:
@@ -138,8 +138,7 @@ def fit(recipe: Recipe, workspace: Workspace) -> Fitted:
             if settings.temperature is True:
                 found = _fitted(probs, truth)
             else:
-                web = _of_the_web(workspace.table(recipe.scored_by("scores")), teacher, unit, len(classes))
-                found = _matched(probs, truth, web)
+                found = _matched(probs, truth, _of_the_web(recipe, workspace, teacher, unit))
             temperatures[teacher, unit] = found["T"]
             measured.setdefault("temperatures", {}).setdefault(teacher, {})[unit] = {
                 key: round(value, 4) for key, value in found.items()
@@ -162,6 +161,15 @@ def _fitted(probs: F64, truth: I64) -> dict[str, float]:
         "nll_before": negative_log_likelihood(probs, truth, 1.0),
         "nll_after": negative_log_likelihood(probs, truth, value),
     }
+
+
+def _of_the_web(recipe: Recipe, workspace: Workspace, teacher: str, unit: str) -> F64:
+    """Probabilities (N, classes) of web units that a teacher scored."""
+    scores = workspace.table(recipe.scored_by("scores"))
+    with database(scores.parent) as db:
+        view_table(db, "scores", scores)
+        mine = {"teacher": teacher, "unit": unit}
+        return drawn_probs(db, "scores", "teacher = $teacher AND unit = $unit", mine, len(workspace.classes()))
 
 
 def _matched(probs: F64, truth: I64, web: F64) -> dict[str, float]:
@@ -294,23 +302,5 @@ def _held_out(scores: Path, samples: Path, classes: Sequence[str]) -> dict[tuple
     found = {}
     for row in table.group_by(["teacher", "unit"]).aggregate([]).to_pylist():
         mine = table.filter((pc.field("teacher") == row["teacher"]) & (pc.field("unit") == row["unit"]))
-        found[row["teacher"], row["unit"]] = (_array(mine["probs"], len(classes)), mine["place"].to_numpy())
-    return found
-
-
-def _of_the_web(scores: Path, teacher: str, unit: str, classes: int) -> F64:
-    """Probabilities (N, classes) of up to about `_WEB` units that a teacher scored, the same ones in any order."""
-    with database(scores.parent) as db:
-        view_table(db, "scores", scores)
-        query = """SELECT probs FROM scores WHERE teacher = $teacher AND unit = $unit AND status = 'ok'
-            AND probs IS NOT NULL AND hash(sample_id, start_s) % $step = 0 ORDER BY sample_id, start_s"""
-        mine = {"teacher": teacher, "unit": unit}
-        (count,) = db.execute(f"SELECT count(*) FROM ({query})", mine | {"step": 1}).fetchall()[0]
-        table = db.sql(query, params=mine | {"step": math.ceil(count / _WEB) or 1}).to_arrow_table()
-    return _array(table["probs"], classes)
-
-
-def _array(lists: pa.ChunkedArray, classes: int) -> F64:
-    flat = lists.combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float64)
-    found: F64 = flat.reshape(-1, classes)
+        found[row["teacher"], row["unit"]] = (as_array(mine["probs"], len(classes)), mine["place"].to_numpy())
     return found

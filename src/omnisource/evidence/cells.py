@@ -18,7 +18,7 @@ from omnisource.progress import say
 from omnisource.recipe import Recipe, Run
 from omnisource.recipe.load import check, set_key
 from omnisource.report.numbers import Story
-from omnisource.train import target_parts, train_judge, train_student, train_teacher
+from omnisource.train import train_judges, train_student, train_teacher
 from omnisource.workspace import Workspace, fingerprint, open_workspace
 
 _KINDS = ("window", "positive-negative")
@@ -160,8 +160,7 @@ def _selected(work: _Work, workspace: Workspace) -> _Work:
         return replace(work, root=workspace.root)
     if work.recipe.select.calibrate.crossed:
         for name in used_teachers(work.recipe):
-            for part in range(len(target_parts(work.recipe, workspace))):
-                train_judge(work.recipe, workspace, name, part)
+            list(train_judges(work.recipe, workspace, name))
     if work.recipe.select.calibrate.held_out:
         calibrate(work.recipe, workspace)
     select(work.recipe, workspace)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import duckdb
 
@@ -37,19 +38,26 @@ def writing(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: {cure}") from error
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Writes `content` so that `path` holds either its old content or all of the new, whatever happens meanwhile."""
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the name `path`, with all that was written, when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with writing(path), partial.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Writes `content` so that `path` holds either its old content or all of the new, whatever happens meanwhile."""
+    with replacing(path) as file:
+        file.write(content)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from omnisource.tables.check import check_table, reading
-from omnisource.tables.files import sync_folder, writing
+from omnisource.tables.files import replacing
 from omnisource.tables.schemas import schema_of
 
 Row = Mapping[str, Any]
@@ -31,18 +30,8 @@ def write_table(path: Path, table: pa.Table) -> None:
 @contextmanager
 def table_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
     """Opens a Parquet file for writing in pieces; it appears under `path` only when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with writing(path), partial.open("wb") as file:
-            with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-                yield writer
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    with replacing(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        yield writer
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None, filters: pc.Expression | None = None) -> pa.Table:

@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from omnisource.train.listing import write_plan
     from omnisource.train.loop import TrainResult
     from omnisource.train.record import differences
-    from omnisource.train.stages import student_basis, teacher_basis, train_judge, train_student, train_teacher
+    from omnisource.train.stages import (
+        student_basis,
+        teacher_basis,
+        train_judge,
+        train_judges,
+        train_student,
+        train_teacher,
+    )
 
 __all__ = [
     "Changed",
@@ -29,6 +36,7 @@ __all__ = [
     "teacher_basis",
     "train",
     "train_judge",
+    "train_judges",
     "train_student",
     "train_teacher",
     "write_plan",
@@ -43,6 +51,7 @@ _LAZY = {
     "student_basis": "stages",
     "teacher_basis": "stages",
     "train_judge": "stages",
+    "train_judges": "stages",
     "train_student": "stages",
     "train_teacher": "stages",
     "write_plan": "listing",

@@ -1,6 +1,6 @@
 """The trainings of a recipe as stages: its teachers, and its students."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -34,6 +34,12 @@ def train_judge(recipe: Recipe, workspace: Workspace, name: str, part: int, chan
     settings = whole.settings | {"without": fingerprint(sorted(parts[part]))}
     basis = replace(whole, stage=f"train-{recipe.training_of(name, part)}", settings=settings)
     return _train_teacher(recipe, workspace, name, basis, part, changed, parts[part])
+
+
+def train_judges(recipe: Recipe, workspace: Workspace, name: str, changed: Changed = "anew") -> Iterator[StageRecord]:
+    """Trains a teacher once without each part of the target."""
+    for part in range(len(target_parts(recipe, workspace))):
+        yield train_judge(recipe, workspace, name, part, changed)
 
 
 def _train_teacher(
