@@ -5,64 +5,35 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from routes import ROUTES
-from torch import Tensor
+from routes import ROUTES, clip, same_gradients, weights
 
 from omnisource.networks import create, fused, kernels, layers
-
-
-def _clip(n: int, c: int, t: int, h: int, w: int) -> Tensor:
-    return (
-        torch.randn(n, c, t, h, w, dtype=torch.double).contiguous(memory_format=torch.channels_last_3d).requires_grad_()
-    )
-
-
-def _weights(*shape: int) -> tuple[Tensor, Tensor]:
-    return (
-        torch.randn(shape, dtype=torch.double, requires_grad=True),
-        torch.randn(shape[0], dtype=torch.double, requires_grad=True),
-    )
-
-
-def _same(ours: Tensor, theirs: Tensor, inputs: tuple[Tensor, ...]) -> None:
-    torch.testing.assert_close(ours, theirs)
-    towards = torch.randn_like(theirs)
-    torch.testing.assert_close(torch.autograd.grad(ours, inputs, towards), torch.autograd.grad(theirs, inputs, towards))
-
 
 sizes = st.integers(1, 6)
 
 
 @settings(max_examples=25, deadline=None)
-@given(n=st.integers(1, 3), c=sizes, t=st.integers(1, 9), h=sizes, w=sizes, stride=st.integers(1, 2))
-def test_depthwise(n: int, c: int, t: int, h: int, w: int, stride: int) -> None:
-    x, (weight, bias) = _clip(n, c, t, h, w), _weights(c, 1, 3, 3, 3)
-    ours = kernels.depthwise(x, weight, bias, stride)
-    _same(ours, F.conv3d(x, weight, bias, stride, 1, groups=c), (x, weight, bias))
-
-
-@settings(max_examples=25, deadline=None)
 @given(n=st.integers(1, 3), c=sizes, o=sizes, tiles=st.integers(1, 3), h=sizes, w=sizes)
 def test_temporal(n: int, c: int, o: int, tiles: int, h: int, w: int) -> None:
-    x, (weight, bias) = _clip(n, c, 4 * tiles, h, w), _weights(o, c, 3, 1, 1)
+    x, (weight, bias) = clip(n, c, 4 * tiles, h, w), weights(o, c, 3, 1, 1)
     ours = kernels.temporal(x, weight, bias)
-    _same(ours, F.conv3d(x, weight, bias, 1, (1, 0, 0)), (x, weight, bias))
+    same_gradients(ours, F.conv3d(x, weight, bias, 1, (1, 0, 0)), (x, weight, bias))
 
 
 @pytest.mark.parametrize("frames", [1, 3, 4])
 @pytest.mark.parametrize(("kernel", "stride", "groups"), ROUTES)
 def test_every_route_of_convolve(kernel: kernels.Triple, stride: kernels.Triple, groups: int, frames: int) -> None:
-    x, (weight, bias) = _clip(2, 6, frames, 8, 7), _weights(6, 6 // groups, *kernel)
+    x, (weight, bias) = clip(2, 6, frames, 8, 7), weights(6, 6 // groups, *kernel)
     padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
     ours = layers.convolve(x, weight, bias, stride, padding, groups)
-    _same(ours, F.conv3d(x, weight, bias, stride, padding, groups=groups), (x, weight, bias))
+    same_gradients(ours, F.conv3d(x, weight, bias, stride, padding, groups=groups), (x, weight, bias))
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_pooling_frame_by_frame(stride: int) -> None:
-    x = _clip(2, 3, 5, 9, 8)
+    x = clip(2, 3, 5, 9, 8)
     ours = layers.max_pool(x, (1, 3, 3), (stride, 2, 2), (0, 1, 1))
-    _same(ours, F.max_pool3d(x, (1, 3, 3), (stride, 2, 2), (0, 1, 1)), (x,))
+    same_gradients(ours, F.max_pool3d(x, (1, 3, 3), (stride, 2, 2), (0, 1, 1)), (x,))
 
 
 @given(size=st.integers(1, 40), kernel=st.integers(1, 7), stride=st.integers(1, 3))
@@ -83,11 +54,11 @@ def test_a_layer_that_pads_as_tensorflow_equals_its_plain_form(
     layer = layers.ConvNorm(6, 6, (1, kernel, kernel), (1, stride, stride), groups=6, same=True).double()
     layer.norm.running_mean, layer.norm.running_var = torch.randn(6).double(), torch.rand(6).double() + 0.5
     layer.train(training)
-    x = _clip(2, 6, 3, *size)
+    x = clip(2, 6, 3, *size)
     inputs = (x, layer.conv.weight, layer.norm.weight, layer.norm.bias)
     ours = layer(x)
     layer.plain = True
-    _same(ours, layer(x), inputs)
+    same_gradients(ours, layer(x), inputs)
 
 
 def test_gradients_of_small_clips_are_finite() -> None:

@@ -1,7 +1,5 @@
 """Convolutions by faster routes than the vendor's, forward and backward.
 
-- A depthwise 3x3x3 convolution is the sum of three depthwise 3x3 ones, one per tap along time. Vendor libraries
-  have good kernels for the 2D ones and poor ones for the 3D one, above all for its gradients.
 - A 3x1x1 convolution over a multiple of four frames is computed by Winograd's method, F(4,3): four outputs with six
   products in place of twelve (Winograd, 1980; Lavin and Gray, 2016). All six are matrix products.
 - A 1x1x1 convolution that strides over frames is a matrix product over the points that it reads.
@@ -13,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -55,7 +52,7 @@ def taps(frames: int, stride: int) -> list[tuple[int, slice, slice]]:
     return taps
 
 
-def _whole(view: Tensor) -> Tensor:
+def whole(view: Tensor) -> Tensor:
     """The same memory as a tensor of its own: of a view that one of these functions returns, autograd would let nobody
     (an activation after a frozen norm) change anything in place."""
     owner = view.new_empty(0)
@@ -65,7 +62,7 @@ def _whole(view: Tensor) -> Tensor:
 class _Own(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, view: Tensor) -> Tensor:
-        return _whole(view)
+        return whole(view)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Tensor:
@@ -81,57 +78,6 @@ def own(y: Tensor) -> Tensor:
         return y
     whole: Tensor = _Own.apply(y)  # type: ignore[no-untyped-call]
     return whole
-
-
-class _Depthwise(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.stride = stride
-        y = x
-        for tap, read, write in taps(x.shape[2], stride):
-            kernel = weight[:, :, tap]
-            shift = bias if tap == 1 else None
-            part = F.conv2d(fold_frames(x[:, :, read]), kernel, shift, stride, 1, groups=x.shape[1])
-            part = unfold_frames(part, write.stop - write.start)
-            if tap == 1:
-                y = part
-            else:
-                y[:, :, write] += part
-        return _whole(y)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        dy = dy.contiguous(memory_format=torch.channels_last_3d)
-        want_x, want_weight, want_bias, _ = ctx.needs_input_grad
-        dx = None
-        dweight = torch.zeros_like(weight) if want_weight else None
-        for tap, read, write in taps(x.shape[2], ctx.stride):
-            grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
-                fold_frames(dy[:, :, write]),
-                fold_frames(x[:, :, read]),
-                weight[:, :, tap],
-                None,
-                [ctx.stride, ctx.stride],
-                [1, 1],
-                [1, 1],
-                False,
-                [0, 0],
-                x.shape[1],
-                [want_x, want_weight, False],
-            )
-            if want_x:
-                part = unfold_frames(grad_x, write.stop - write.start)
-                if dx is None and part.shape == x.shape:  # the first tap reaches every frame; no stride skips one
-                    dx = part
-                else:
-                    dx = torch.zeros_like(x) if dx is None else dx
-                    dx[:, :, read] += part
-            if dweight is not None:
-                dweight[:, :, tap] = grad_weight
-        return dx, dweight, dy.sum((0, 2, 3, 4)) if want_bias else None, None
 
 
 class _EveryOther(torch.autograd.Function):
@@ -154,19 +100,6 @@ def every_other(x: Tensor, stride: Triple) -> Tensor:
     if stride == (1, 1, 1):
         return x
     y: Tensor = _EveryOther.apply(x, stride)  # type: ignore[no-untyped-call]
-    return y
-
-
-def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
-    """Depthwise 3x3x3 convolution with padding 1 and the same stride along every axis.
-
-    x (N, C, T, H, W), weight (C, 1, 3, 3, 3), bias (C,) -> (N, C, ceil(T/s), ceil(H/s), ceil(W/s)).
-    """
-    device = x.device.type
-    if torch.is_autocast_enabled(device):  # backward runs outside autocast, so the casts are made here
-        dtype = torch.get_autocast_dtype(device)
-        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    y: Tensor = _Depthwise.apply(x, weight, bias, stride)  # type: ignore[no-untyped-call]
     return y
 
 
@@ -240,7 +173,7 @@ class _Temporal(torch.autograd.Function):
         y = y.view(n, t, h, w, -1)
         if bias is not None:
             y += bias
-        return _whole(y.permute(0, 4, 1, 2, 3))
+        return whole(y.permute(0, 4, 1, 2, 3))
 
     @staticmethod
     @once_differentiable

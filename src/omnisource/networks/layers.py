@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omnisource.networks import kernels, onednn
+from omnisource.networks import expand, kernels, onednn
+from omnisource.networks.depthwise import depthwise
 from omnisource.networks.kernels import Triple, fold_frames, plane, unfold_frames
 
 
@@ -41,7 +42,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple, pad
         return y.reshape(*y.shape[:3], *x.shape[3:])
     uniform = stride in ((1, 1, 1), (2, 2, 2)) and padding == (1, 1, 1)
     if ours and uniform and weight.shape[1:] == (1, 3, 3, 3) and groups == x.shape[1]:
-        return kernels.depthwise(x, weight, bias, stride[0])
+        return depthwise(x, weight, bias, stride[0])
     return F.conv3d(x, weight, bias, stride, padding, groups=groups)
 
 
@@ -93,6 +94,10 @@ class ConvNorm(nn.Module):
             x = pad_same(x, self.conv.weight.shape[2:], self.stride) if self.same else x
             y = self.norm(self.conv(x))
         elif self.norm.training:
+            if free_form() and expand.pays(x, self.conv, self.norm):
+                relu = type(self.act) is nn.ReLU
+                y = expand.expand(kernels.every_other(x, self.stride), self.conv.weight, self.norm, shortcut, relu)
+                return y if relu or self.act is None else self.act(y)
             x, weight, padding = self._padded(x, self.conv.weight)
             y = self.norm(convolve(x, weight, None, self.stride, padding, self.groups))
         else:

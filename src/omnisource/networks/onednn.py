@@ -5,6 +5,7 @@ used here, which PyTorch's own compiler emits, hand it the rest as well. They kn
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -75,8 +76,9 @@ def convolve(
     groups: int,
     shortcut: Tensor | None,
     act: nn.Module | None,
+    overwrite: bool = True,
 ) -> Tensor:
-    """act(convolution of x with the kernel + bias + shortcut); the result takes the shortcut's memory.
+    """act(convolution of x with the kernel + bias + shortcut); with `overwrite` the result takes the shortcut's memory.
 
     x (N, I, T, H, W), shortcut (N, O, T', H', W'); under autocast in bfloat16 both are cast to it.
     """
@@ -86,17 +88,19 @@ def convolve(
     weight = kernel.weight
     uniform = stride in ((1, 1, 1), (2, 2, 2)) and padding == (1, 1, 1)
     if uniform and weight.shape[1:] == (1, 3, 3, 3) and groups == x.shape[1] and shortcut is None:
-        return _depthwise(x, kernel, stride[0], act)
+        return depthwise(x, kernel, stride[0], act)
     folded = plane(weight.shape[2:], stride, padding)
     if folded == "frames":
         other = None if shortcut is None else fold_frames(shortcut)
-        y = _layer(fold_frames(x), kernel, weight.squeeze(2), stride[1:], padding[1:], groups, other, act)
+        y = _layer(fold_frames(x), kernel, weight.squeeze(2), stride[1:], padding[1:], groups, other, act, overwrite)
         return unfold_frames(y, x.shape[2])
     if folded == "columns":
         other = None if shortcut is None else shortcut.flatten(3)
-        y = _layer(x.flatten(3), kernel, weight.squeeze(4), (stride[0], 1), (padding[0], 0), groups, other, act)
+        y = _layer(
+            x.flatten(3), kernel, weight.squeeze(4), (stride[0], 1), (padding[0], 0), groups, other, act, overwrite
+        )
         return y.reshape(*y.shape[:3], *x.shape[3:])
-    return _layer(x, kernel, weight, stride, padding, groups, shortcut, act)
+    return _layer(x, kernel, weight, stride, padding, groups, shortcut, act, overwrite)
 
 
 def _dtype(x: Tensor) -> torch.dtype:
@@ -112,6 +116,7 @@ def _layer(
     groups: int,
     shortcut: Tensor | None,
     act: nn.Module | None,
+    overwrite: bool,
 ) -> Tensor:
     """A layer in 2D or 3D, by the number of axes of x and weight."""
     steps, pads, ones = list(stride), list(padding), [1] * len(stride)
@@ -123,13 +128,15 @@ def _layer(
         )
         return y
     fused = name if name == "relu" else None
-    y = torch.ops.mkldnn._convolution_pointwise_.binary(
-        shortcut, x, weight, kernel.bias.to(x.dtype), pads, steps, ones, groups, "add", 1.0, fused, [], ""
-    )
+    settings: Any = (kernel.bias.to(x.dtype), pads, steps, ones, groups, "add", 1.0, fused, [], "")
+    if overwrite:
+        y = torch.ops.mkldnn._convolution_pointwise_.binary(shortcut, x, weight, *settings)
+    else:
+        y = torch.ops.mkldnn._convolution_pointwise.binary(x, shortcut, weight, *settings)
     return y if act is None or fused else act(y)
 
 
-def _depthwise(x: Tensor, kernel: Kernel, stride: int, act: nn.Module | None) -> Tensor:
+def depthwise(x: Tensor, kernel: Kernel, stride: int, act: nn.Module | None) -> Tensor:
     """A depthwise 3x3x3 layer: three depthwise 3x3 ones, each added to what the one before it wrote."""
     channels = x.shape[1]
     steps, ones = [stride, stride], [1, 1]
