@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import create_model
 from typer.testing import CliRunner
 
 from omnisource.cli import app
@@ -27,10 +28,13 @@ from omnisource.evidence import (
     write_results,
 )
 from omnisource.evidence.cells import recipe_of
+from omnisource.evidence.key import cell_key
 from omnisource.evidence.page import BEGIN, END, forest, load_rows
 from omnisource.ingest import ingest
 from omnisource.media import write_video
 from omnisource.networks import is_spatial
+from omnisource.recipe import Recipe
+from omnisource.recipe.curation import Score
 from omnisource.tables import read_table
 from omnisource.workspace import Workspace, open_workspace
 
@@ -282,6 +286,38 @@ def test_every_variant_is_a_valid_recipe(data: Path, tmp_path: Path) -> None:
             assert variant.against in names
             recipe = recipe_of(base, variant)
             assert recipe.planned_runs()["cell"].sources == [*base.target_sources, *variant.sources]
+
+
+def test_a_key_is_of_what_decides_a_cell(data: Path, tmp_path: Path) -> None:
+    track, weights = track_of("tennis-full-3d"), tmp_path / "resnet18.pth"
+    weights.write_bytes(b"weights")
+    base = track.recipe(track.media(data, tmp_path, 0), tmp_path / "look", 0)
+
+    def key(recipe: Recipe, **changes: Any) -> str:
+        changed = {f"student.{name}": value for name, value in changes.items()}
+        return cell_key(recipe_of(recipe, Variant("all", "q", tuple(recipe.web_sources), changed)), 0, False)
+
+    plain = key(base)
+    assert plain == key(base, ema=0.0)
+    assert len({plain, key(base, ema=0.9), key(base.model_copy(update={"seed": 1}))}) == 3
+    recipe = recipe_of(base, Variant("all", "q", ()))
+    assert len({cell_key(recipe, seed, again) for seed in (0, 1) for again in (False, True)}) == 4
+    # A version with one more setting: off, it changes nothing.
+    wider = create_model("Wider", __base__=Score, more=(bool, False))
+    later = create_model("Later", __base__=Recipe, score=(wider, wider()))
+    values = recipe.model_dump(mode="json")
+    assert cell_key(later.model_validate(values), 0, False) == cell_key(recipe, 0, False)
+    values["score"]["more"] = True
+    assert cell_key(later.model_validate(values), 0, False) != cell_key(recipe, 0, False)
+    # Weights are known by content.
+    first = key(base, **{"network.init": {"imagenet": str(weights)}})
+    moved = weights.with_name("other.pth")
+    weights.rename(moved)
+    assert key(base, **{"network.init": {"imagenet": str(moved)}}) == first
+    moved.write_bytes(b"other weights")
+    assert key(base, **{"network.init": {"imagenet": str(moved)}}) not in (first, plain)
+    with pytest.raises(UserError, match=r"resnet18.pth: cannot be read .*; mend student.network.init.imagenet"):
+        key(base, **{"network.init": {"imagenet": str(weights)}})
 
 
 @pytest.mark.parametrize("name", ["home", "home-moved"])

@@ -6,6 +6,7 @@ import pytest
 
 from omnisource.errors import UserError
 from omnisource.recipe import load_recipe
+from omnisource.recipe.training import Consistency
 
 GOOD = """\
 name: tiny
@@ -169,6 +170,16 @@ def test_numbers_that_make_no_sense_are_refused_by_name(tmp_path: Path, key: str
             load_recipe(path, [f"{key}={value}"])
         said = str(caught.value)
         assert f"'{key}" in said and "constrained" not in said and "\n" not in said and len(said) < 600
+
+
+def test_a_section_that_is_null_can_be_set_by_key(tmp_path: Path) -> None:
+    runs = "runs: {sure: {sources: [target], set: {consistency.weight: 2}}, plain: {sources: [target]}}\n"
+    recipe = load_recipe(write(tmp_path, GOOD + runs))
+    assert recipe.student_of("sure").consistency == Consistency(weight=2)
+    assert recipe.student_of("plain").consistency is None
+    runs = "runs: {both: {sources: [target], set: {consistency.weight: 2, mixup.kind: cross}}}\n"
+    with pytest.raises(UserError, match=r"consistency with mixup: .*; set mixup.kind to off, or consistency to null"):
+        load_recipe(write(tmp_path, GOOD + runs))
 
 
 @pytest.mark.parametrize(

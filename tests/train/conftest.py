@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from train_small import Small, make_small
+from train_small import CLASSES, Small, make_small, settings
+
+from omnisource.networks import Meta, create, save_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -22,3 +24,13 @@ def small_tables(tmp_path_factory: pytest.TempPathFactory) -> Small:
 def small(tmp_path: Path) -> Small:
     """A small workspace of one's own."""
     return make_small(tmp_path)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Path:
+    """Weights of a 2D network to start from."""
+    torch.manual_seed(3)
+    path = tmp_path / "start.safetensors"
+    options = settings("tsn_r18")["network"].get("options", {})
+    save_checkpoint(path, create("tsn_r18", len(CLASSES), **options), Meta(classes=tuple(CLASSES)))
+    return path

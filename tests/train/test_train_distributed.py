@@ -25,6 +25,7 @@ SETTINGS = {
 }
 # One image a step: of two processes only one has it, and both must do as many passes.
 LOPSIDED = {"target": 4, "sizes": {"images": 1}}
+CONSISTENT = {"mixup": {"kind": "off"}, "consistency": {"confidence": 0.34}}
 
 
 def torchrun(root: Path, folder: Path, world: int, **changes: object) -> None:
@@ -70,7 +71,7 @@ def log_of(folder: Path) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"accumulate": True, "parallel": "fsdp", "batch": LOPSIDED}], ids=["ddp", "fsdp"]
+    "changes", [{}, {"accumulate": True, "parallel": "fsdp", "batch": LOPSIDED} | CONSISTENT], ids=["ddp", "fsdp"]
 )
 def test_one_and_two_processes_train_alike(small: Small, changes: dict[str, object]) -> None:
     # A broken file: what replaces it is the same, too.
@@ -89,6 +90,7 @@ def test_one_and_two_processes_train_alike(small: Small, changes: dict[str, obje
         assert math.isclose(float(before["loss"]), float(after["loss"]), rel_tol=1e-4)  # type: ignore[arg-type]
         for name, facts in before["sources"].items():  # type: ignore[attr-defined]
             assert facts["slots"] == after["sources"][name]["slots"]  # type: ignore[index]
+            assert facts.get("consistency", {}).keys() == after["sources"][name].get("consistency", {}).keys()  # type: ignore[index]
     weights = [load_checkpoint(folder / "last.safetensors")[0].state_dict() for folder in folders]
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4)

@@ -12,7 +12,7 @@ from train_small import CLASSES, Small, settings
 
 from omnisource.errors import UserError
 from omnisource.media import Limits
-from omnisource.networks import Meta, create, load_checkpoint, save_checkpoint
+from omnisource.networks import create, load_checkpoint
 from omnisource.recipe import Training
 from omnisource.train import Pool, build_pool, train
 from omnisource.train.decode import Reading
@@ -22,16 +22,6 @@ from omnisource.train.loader import Quarantine
 from omnisource.train.loop import Trainer
 from omnisource.train.plan import Plan
 from omnisource.train.record import load_state
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Path:
-    """Weights to start from."""
-    torch.manual_seed(3)
-    path = tmp_path / "start.safetensors"
-    options = settings("tsn_r18")["network"].get("options", {})
-    save_checkpoint(path, create("tsn_r18", len(CLASSES), **options), Meta(classes=tuple(CLASSES)))
-    return path
 
 
 def training_of(start: Path, **changes: Any) -> Training:

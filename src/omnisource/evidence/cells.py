@@ -10,6 +10,7 @@ from pathlib import Path
 from omnisource.clips import fit_camera_stage
 from omnisource.curate import calibrate, dedupe, probe, score, select
 from omnisource.evidence.features import test_on_features
+from omnisource.evidence.key import cell_key, differing
 from omnisource.evidence.tracks import Track
 from omnisource.evidence.variants import Variant
 from omnisource.ingest import ingest
@@ -32,7 +33,7 @@ class Cell:
     fold: int
     variant: str
     seed: int
-    key: str  # of everything that decides it
+    key: str  # of everything that decides it (cell_key)
     top1: float
     mean_class: float
     tested: int
@@ -91,7 +92,7 @@ def recipe_of(base: Recipe, variant: Variant) -> Recipe:
     for key, value in variant.set.items():
         set_key(values, key, value, f"variant {variant.name}")
     recipe = check(Recipe, values, {}, f"variant {variant.name}")
-    name = "s" + fingerprint(recipe.select.model_dump(mode="json"))[:12]
+    name = "s" + fingerprint(differing(recipe.select))[:12]
     return recipe.model_copy(update={"select": recipe.select.model_copy(update={"name": name})})
 
 
@@ -115,8 +116,7 @@ class _Work:
 def _works(track: Track, fold: int, base: Recipe, variant: Variant, seeds: Sequence[int]) -> Iterator[_Work]:
     recipe = recipe_of(base, variant)
     for seed in seeds:
-        again = {"again": True} if variant.again else {}
-        key = fingerprint({"recipe": recipe.model_dump(mode="json"), "seed": seed} | again)
+        key = cell_key(recipe, seed, variant.again)
         yield _Work(track.name, fold, variant.name, recipe, seed, key, variant.sources, variant.again)
 
 
@@ -141,7 +141,7 @@ def _ready(works: Iterable[_Work], base: Recipe, workspace: Workspace) -> Iterat
         if not work.sources or work.recipe.score == base.score:
             yield _selected(work, workspace)
         else:
-            others.setdefault(fingerprint(work.recipe.score.model_dump(mode="json"))[:12], []).append(work)
+            others.setdefault(fingerprint(differing(work.recipe.score))[:12], []).append(work)
     for mark, mine in others.items():
         place = workspace.root.with_name(f"{workspace.root.name}-{mark}")
         if not place.exists():

@@ -106,11 +106,13 @@ def check(model: type[M], values: dict[str, Any], lines: dict[Location, str], wh
 
 
 def set_key(values: dict[str, Any], key: str, value: object, where: str) -> None:
-    """Sets a dotted key in nested dictionaries, making the ones that are missing."""
+    """Sets a dotted key in nested dictionaries, making the ones that are missing or null."""
     *parents, last = key.split(".")
     at = values
     for parent in parents:
-        inner = at.setdefault(parent, {})
+        if at.get(parent) is None:
+            at[parent] = {}
+        inner = at[parent]
         if not isinstance(inner, dict):
             raise UserError(f"{where}: '{parent}' is not a section")
         at = inner

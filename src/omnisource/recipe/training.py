@@ -112,6 +112,17 @@ class Snippets(Section):
     kind: Literal["positive-negative", "positives-only", "random", "window"] = "positive-negative"
 
 
+class Consistency(Section):
+    """Ours (FixMatch): what the network says of a web unit, where it is sure, it must say of a strong view of it, too.
+
+    The strong view is the same clip in another contrast and brightness with a box erased; of a fixed trunk's features
+    (`trunk_views`) every second one is dropped.
+    """
+
+    weight: Weight = 1.0  # of its loss, a mean over all web units of a step, beside that of the labels
+    confidence: Annotated[float, Field(gt=0, le=1)] = 0.95  # least largest probability of a label it gives itself
+
+
 class Optimiser(Section):
     """Optimiser and learning-rate schedule. `lr` is for the batch as written; epochs are passes over the target."""
 
@@ -140,8 +151,11 @@ class Training(Section):
     camera: Camera = Camera()
     snippets: Snippets = Snippets()
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    loss_weight: dict[str, Weight] = {}  # source -> weight of its loss; not named: 1
+    # Source -> weight of its labels' loss; not named: 1. With 0 its labels do not count, `consistency` still does: so
+    # a source is used without labels.
+    loss_weight: dict[str, Weight] = {}
     confidence_weighted: bool = False  # ours: a soft pseudo-label's loss counts as much as its largest probability
+    consistency: Consistency | None = None  # of web units; null: off
     norm_per_source: bool = False
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
@@ -160,6 +174,15 @@ class Training(Section):
     device: str = "auto"
     # CPU threads of the arithmetic; null: all cores. Results depend on it, so it is a setting.
     threads: Processes | None = None
+
+    @model_validator(mode="after")
+    def _unmixed(self) -> "Training":
+        if self.consistency is not None and self.mixup.kind != "off":
+            raise ValueError(
+                "consistency with mixup: what the network says of mixed clips is no label of either; set mixup.kind to "
+                "off, or consistency to null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _a_fixed_trunk(self) -> "Training":

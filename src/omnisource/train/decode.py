@@ -36,7 +36,7 @@ F32 = npt.NDArray[np.float32]
 _KEPT_FRAMES = 320  # of a piece that may be kept decoded: 10 seconds of most videos
 
 # Streams of a slot's key (clips.rng).
-TIME, CROP, MOTION, FLIP = range(1, 5)
+TIME, CROP, MOTION, FLIP, STRONG = range(1, 6)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ class Inputs:
     sureness: Tensor  # float (N,): how much each row's loss counts, 1 but for unsure pseudo-labels
     truth: Tensor  # int (N,): the class of each row itself
     source: Tensor  # int (N,): position in the pool's sources
+    slot_keys: keys.U64  # (N,)
 
 
 def make_inputs(batch: Batch, pool: Pool, training: Training, spatial: bool, device: torch.device) -> Inputs:
@@ -60,7 +61,8 @@ def make_inputs(batch: Batch, pool: Pool, training: Training, spatial: bool, dev
         labels, sureness = mix(labels, partner, weight), mix(sureness, partner, weight)
         rows = [torch.arange(batch.own)]
     own = slice(batch.own)
-    return Inputs(clips, [row.to(device) for row in rows], labels[own], sureness[own], truth[own], source[own])
+    rows, slot_keys = [row.to(device) for row in rows], batch.slots.key[batch.slot[own]]
+    return Inputs(clips, rows, labels[own], sureness[own], truth[own], source[own], slot_keys)
 
 
 def _augmented(group: Group, batch: Batch, training: Training, length: int | None, device: torch.device) -> Tensor:

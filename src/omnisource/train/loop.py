@@ -1,8 +1,5 @@
-"""The training loop: one optimiser step per iteration over the summed losses of all sources (paper, Eq. 1).
+"""The training loop: one optimiser step per iteration over the summed losses of all sources (objective.py).
 
-    L = ( sum over B_T of CE  +  sum over sources s of w_s sum over B_s of CE ) / |B_T|
-
-Dividing by the target's batch size keeps the learning rate's meaning: without web sources L is the mean cross-entropy.
 Everything random follows from (seed, step), so a training that continues from a checkpoint does what it would have
 done without the break.
 """
@@ -10,10 +7,10 @@ done without the break.
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -23,7 +20,7 @@ from torch.distributed.tensor import DTensor
 from omnisource.clips import Camera
 from omnisource.errors import UserError
 from omnisource.media import Failure, Limits
-from omnisource.networks import Meta, create, is_spatial, running_statistics_kept, save_checkpoint
+from omnisource.networks import Meta, create, is_spatial, save_checkpoint
 from omnisource.progress import meter
 from omnisource.recipe import Training
 from omnisource.tables import write_json
@@ -32,12 +29,13 @@ from omnisource.train.board import open_board
 from omnisource.train.decode import F32, Reading
 from omnisource.train.distributed import Parallel, Ranks
 from omnisource.train.frozen import FrozenLoader, Standard, trunk_features
-from omnisource.train.inputs import Inputs, make_inputs
+from omnisource.train.inputs import make_inputs
 from omnisource.train.loader import Batch, Loader, Quarantine
+from omnisource.train.objective import Objective
 from omnisource.train.optimise import Average, build_optimiser, rate, set_rate
 from omnisource.train.plan import Plan
 from omnisource.train.pool import Pool
-from omnisource.train.precision import autocast, check_precision
+from omnisource.train.precision import check_precision
 from omnisource.train.record import Log, State, save_state
 from omnisource.train.start import settings_of, start_network
 from omnisource.train.stop import stop_signals
@@ -94,11 +92,7 @@ class Trainer:
         self.optimiser = build_optimiser(self.network, training.optimiser)
         self.average = Average(self.network, training.ema) if training.ema else None
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=training.precision == "fp16")
-        module = self.parallel.module
-        if training.trunk_views:
-            module = nn.Sequential(self.network.dropout, self.network.head)
-        self.forward = cast(nn.Module, torch.compile(module)) if training.compile else module
-        self.weights = torch.tensor([training.loss_weight.get(name, 1.0) for name in pool.sources], device=ranks.device)
+        self.objective = Objective(training, self.plan, self.network, self.parallel, ranks)
         self.standard: Standard | None = None  # of a fixed trunk's features
         self.at = Progress(0, new_tally(pool))
         self.log = Log(folder / "log.jsonl") if ranks.first else None
@@ -108,13 +102,13 @@ class Trainer:
     # One step.
 
     def take_step(self, batch: Batch) -> tuple[Tensor, float]:
-        """One optimiser step. Returns per source the sums of loss, right answers and slots, and the gradient's norm."""
+        """One optimiser step. Returns the sums of a tally, and the gradient's norm."""
         inputs = make_inputs(batch, self.pool, self.training, self.spatial, self.ranks.device)
         torch.manual_seed(_torch_seed(self.seed, _DROPOUT, batch.slots.step, self.ranks.rank))
         epoch = batch.slots.step / self.plan.steps_per_epoch
         set_rate(self.optimiser, rate(self.training.optimiser, epoch, self.training.epochs))
         self.optimiser.zero_grad(set_to_none=True)
-        sums = self._gradients(inputs)
+        sums = self.objective.backward(inputs, self.scaler)
         self.scaler.unscale_(self.optimiser)
         trained = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
         limit = self.training.optimiser.clip_grad
@@ -125,70 +119,6 @@ class Trainer:
         if self.average is not None:
             self.average.update(self.network)
         return sums, float(norm)
-
-    def _gradients(self, inputs: Inputs) -> Tensor:
-        """Backward passes of Eq. 1: one for all clips of a shape, or one a source."""
-        sums = torch.zeros(len(self.pool.sources), 3, dtype=torch.float64, device=self.ranks.device)
-        parts = list(self._parts(inputs))
-        passes = self._passes(len(parts))
-        for number in range(passes):
-            clips, rows = parts[min(number, len(parts) - 1)]
-            idle = number >= len(parts)
-            foreign = idle or (self.training.norm_per_source and not self._is_target(inputs, rows))
-            with self.parallel.synced(number == passes - 1):
-                with (
-                    autocast(self.ranks.device, self.training.precision),
-                    running_statistics_kept(self.network) if foreign else nullcontext(),
-                ):
-                    logits = self.forward(clips)
-                loss: Tensor = logits.sum() * 0 if idle else self._loss(logits.float(), inputs, rows, sums)
-                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        return sums
-
-    def _passes(self, mine: int) -> int:
-        """Passes of this step: where those of all processes meet, as many as the process with most has.
-
-        A share of a batch may lack a source, or a shape; without passes in their place the others would wait for ever.
-        """
-        synced = self.training.network.norm == "sync"
-        if self.ranks.world == 1 or not (self.parallel.sharded or synced):
-            return mine
-        least, most = self.ranks.range(mine)
-        if synced and least < most:
-            raise UserError(
-                f"network.norm: sync needs clips of every source and shape in each of {self.ranks.world} processes, "
-                "but the batch has too few; raise `batch`, start fewer processes, or set network.norm to train"
-            )
-        return most
-
-    @property
-    def _one_by_one(self) -> bool:
-        return self.training.accumulate or self.training.norm_per_source
-
-    def _parts(self, inputs: Inputs) -> Iterator[tuple[Tensor, Tensor]]:
-        """Clips and their rows, one forward pass each."""
-        for clips, rows in zip(inputs.clips, inputs.rows, strict=True):
-            if not self._one_by_one:
-                yield clips, rows
-                continue
-            for number in range(len(self.pool.sources)):
-                mine = (inputs.source[rows] == number).nonzero()[:, 0]
-                if len(mine):
-                    yield clips[mine], rows[mine]
-
-    def _is_target(self, inputs: Inputs, rows: Tensor) -> bool:
-        return self.pool.roles[int(inputs.source[rows[0]])] == "target"
-
-    def _loss(self, logits: Tensor, inputs: Inputs, rows: Tensor, sums: Tensor) -> Tensor:
-        """This process's part of Eq. 1; adds to `sums`."""
-        each = -(inputs.labels[rows] * logits.log_softmax(1)).sum(1) * inputs.sureness[rows]
-        source = inputs.source[rows]
-        with torch.no_grad():
-            right = logits.argmax(1) == inputs.truth[rows]
-            found = torch.stack([each.double(), right.double(), torch.ones_like(each).double()], 1)
-            sums.index_add_(0, source, found)
-        # DDP averages over processes, Eq. 1 sums.
-        return (each * self.weights[source]).sum() * (self.ranks.world / self.plan.target_size)
 
     # All steps.
 
@@ -287,8 +217,8 @@ class Trainer:
         flags = [float(stop), float(old and self.ranks.first), float(len(batch.replaced))]
         packed = torch.cat([sums.flatten(), torch.tensor(flags, dtype=torch.float64, device=sums.device)])
         found = self.ranks.sum(packed).cpu()
-        sums, tally = found[:-3].view(-1, 3), self.at.tally
-        loss = float((sums[:, 0] * self.weights.cpu().double()).sum()) / self.plan.target_size
+        sums, tally = found[:-3].view_as(sums), self.at.tally
+        loss = self.objective.value(sums)
         mean = float(sums[:, 0].sum() / sums[:, 2].sum())
         broken = not math.isfinite(loss) or (not math.isfinite(norm) and not self.scaler.is_enabled())
         if broken or mean > _EXPLODED * math.log(max(len(self.pool.classes), 2)):
@@ -321,7 +251,8 @@ class Trainer:
         at = self.at
         at.loss = at.tally.loss / at.tally.steps
         epoch, lr = at.step / self.plan.steps_per_epoch, self.optimiser.param_groups[0]["lr"]
-        row, speed = train_row(at, self.pool, epoch, lr), speed_row(at, self.ranks.device)
+        row = train_row(at, self.pool, epoch, lr, self.training.consistency is not None)
+        speed = speed_row(at, self.ranks.device)
         at.tally, at.seconds, at.waited = new_tally(self.pool), 0.0, 0.0
         self._write(row)
         if self.speed is not None:
@@ -421,7 +352,10 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         if self.log is not None:
             self.log.cut(state["log"])
-        self.at = Progress(state["step"], Tally(**state["tally"]), state["loss"], state["best"])
+        tally = Tally(**state["tally"])
+        if tally.sums.shape != self.at.tally.sums.shape:  # of other sources, or by an earlier version
+            tally = new_tally(self.pool)
+        self.at = Progress(state["step"], tally, state["loss"], state["best"])
 
     def close(self) -> None:
         """Closes the run's files."""

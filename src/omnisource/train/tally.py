@@ -11,12 +11,15 @@ from torch import Tensor
 from omnisource.train.loader import Replacement
 from omnisource.train.pool import Pool
 
+# Columns of the sums: loss, right answers, slots; loss of strong views, slots of which the network was sure.
+SUPERVISED, CONSISTENCY = slice(0, 3), slice(3, 5)
+
 
 @dataclass
 class Tally:
     """Sums since the last line of the log; they continue over a break."""
 
-    sums: Tensor  # float64 (sources, 3): loss, right answers, slots
+    sums: Tensor  # float64 (sources, columns)
     steps: int = 0
     loss: float = 0.0
     norm: float = 0.0
@@ -36,16 +39,27 @@ class Progress:
 
 def new_tally(pool: Pool) -> Tally:
     """Nothing counted yet."""
-    return Tally(torch.zeros(len(pool.sources), 3, dtype=torch.float64))
+    return Tally(new_sums(pool))
 
 
-def train_row(at: Progress, pool: Pool, epoch: float, lr: float) -> dict[str, Any]:
-    """The line of log.jsonl for the steps in the tally: the same for the same run, always."""
+def new_sums(pool: Pool) -> Tensor:
+    """Zeros for every source and column."""
+    return torch.zeros(len(pool.sources), CONSISTENCY.stop, dtype=torch.float64)
+
+
+def train_row(at: Progress, pool: Pool, epoch: float, lr: float, consistent: bool) -> dict[str, Any]:
+    """The line of log.jsonl for the steps in the tally: the same for the same run, always.
+
+    consistent: whether web units have a consistency loss, too.
+    """
     tally = at.tally
-    sources = {}
-    for name, (loss, right, slots) in zip(pool.sources, tally.sums.tolist(), strict=True):
+    sources = dict[str, dict[str, Any]]()
+    for name, role, sums in zip(pool.sources, pool.roles, tally.sums.tolist(), strict=True):
+        loss, right, slots, strong, sure = sums
         if slots:
             sources[name] = {"loss": loss / slots, "accuracy": right / slots, "slots": int(slots)}
+            if consistent and role == "web":
+                sources[name]["consistency"] = {"loss": strong / slots, "sure": sure / slots}
     return {
         "kind": "train",
         "step": at.step,
