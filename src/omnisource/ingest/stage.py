@@ -1,5 +1,6 @@
 """`ingest`: the recipe's sources become the samples table."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -97,7 +98,7 @@ def _row(entry: Entry, fact: Row, name: str, source: Source, names: Mapping[str,
         "group": entry.group,
         "start_s": entry.start_s,
         "end_s": entry.end_s,
-        **{key: str(entry.columns[key]) for key in _PASSED_ON if key in entry.columns},
+        **{key: str(value) for key in _PASSED_ON if (value := entry.columns.get(key)) is not None},
         **fact,
     }
     return _licensed(row, source)
@@ -199,6 +200,18 @@ def _check_classes(recipe: Recipe, classes: list[str]) -> None:
     twice = [name for name, count in Counter(classes).items() if count > 1]
     if twice:
         raise UserError(f"recipe {recipe.name}: class '{twice[0]}' is listed twice")
+    if not all(map(str.strip, classes)):
+        raise UserError(
+            f"recipe {recipe.name}: a class has an empty name; take it out of `classes`, or name its folder"
+        )
+    one_of = dict[str, str]()
+    for name in classes:
+        other = one_of.setdefault(unicodedata.normalize("NFC", name), name)
+        if other != name:
+            raise UserError(
+                f"recipe {recipe.name}: two classes look like '{name}' but are written in different bytes "
+                f"({other!a} and {name!a}); rename one, or map it with `labels`"
+            )
     if len(classes) < 2:
         raise UserError(
             f"recipe {recipe.name}: {len(classes)} class found ({', '.join(classes)}); a recogniser needs two"
