@@ -16,7 +16,7 @@ from omnisource.ingest.listed import Group, listing
 from omnisource.ingest.listings import Entry
 from omnisource.progress import meter
 from omnisource.recipe import Recipe, Source
-from omnisource.tables import digest_file, digest_table, read_batches, read_table, sync_folder
+from omnisource.tables import SAMPLES, check_table, digest_file, digest_table, read_batches, read_table, sync_folder
 from omnisource.workspace import StageRecord, Workspace
 
 COLLECTED = "collected"  # table of the collect stage
@@ -187,6 +187,7 @@ def _class_names(recipe: Recipe, source: Source) -> dict[str, str]:
 def _collected_rows(workspace: Workspace, name: str, source: Source) -> Iterator[Row]:
     """What `collect` brought for a source, under the same conditions as a list: where, exclude, licence, a limit."""
     path, count = workspace.table(COLLECTED), 0
+    check_table(path, SAMPLES)
     for batch in read_batches(path):
         for row in batch.filter(pc.field("source") == name).to_pylist():
             if wanted(row, source, name):
