@@ -16,8 +16,8 @@ from omnisource.errors import UserError
 from omnisource.evaluate import left_out, write_predictions
 from omnisource.evaluate.test import test_basis as basis_of_test
 from omnisource.ingest import ingest
-from omnisource.recipe import Recipe
-from omnisource.report import Story, write_report
+from omnisource.recipe import Recipe, Truth
+from omnisource.report import Story, read_truth, write_report
 from omnisource.report.charts import confusion
 from omnisource.tables import DECISIONS, DUPLICATES, PREDICTIONS, PROBE, read_table, table_from_rows, write_table
 from omnisource.train import student_basis
@@ -248,3 +248,13 @@ def test_a_chart_shows_names_and_does_not_obey_them() -> None:
     (shown,) = re.findall(r'"x":(\[.*?\])', html)
     assert len(set(json.loads(shown))) == 4
     assert html.count('"type":"category"') == 2  # a class that is a date is no date
+
+
+def test_the_truth_of_a_file_is_that_of_all_its_pieces(tmp_path: Path) -> None:
+    (tmp_path / "truth.csv").write_text("path,truth\nfilm.mp4,jump\n")
+    (tmp_path / "segments.csv").write_text("path,start_s,end_s,label\nfilm.mp4,0,4,jump\n")
+    recipe = recipe_of(tmp_path)
+    pieces = [{"uri": str(tmp_path / "film.mp4"), "sample_id": name} for name in ("first", "second")]
+    truth = Truth(files=["truth.csv"], segments="segments.csv")
+    known = read_truth(recipe, truth, pieces)
+    assert set(known.files) == set(known.segments) == {"first", "second"}
