@@ -25,6 +25,11 @@ def test_lines_and_tables_print_names_as_they_are(capsys: pytest.CaptureFixture[
     assert "[red]cell[/]" in caught.get()
 
 
+def test_a_name_does_nothing_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    say("a\x1b[2J\u202eb \ud800", ("é🎾\r", "bold"))
+    assert capsys.readouterr().err == "a\\x1b[2J\\u202eb \\ud800é🎾\\r\n"
+
+
 def test_a_progress_bar_shows_names_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "_force_terminal", True)
     with console.capture(), meter("train [/]", 3) as bar:

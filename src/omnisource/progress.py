@@ -1,6 +1,7 @@
 """Progress bars: rich on a terminal, one plain line every few seconds elsewhere."""
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -25,11 +26,19 @@ console = Console(stderr=True, highlight=False, emoji=False, markup=False)
 
 _PLAIN_INTERVAL_S = 10.0
 _QUIET = "OMNISOURCE_QUIET"
+# What a terminal obeys instead of showing it, what turns the reading direction round, and halves of characters.
+_UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def say(*parts: str | tuple[str, str]) -> None:
     """Prints one line, each part a text or (text, style); it is not wrapped, so that what it names can be copied."""
-    console.print(Text.assemble(*parts), soft_wrap=True)
+    shown = (printable(part) if isinstance(part, str) else (printable(part[0]), part[1]) for part in parts)
+    console.print(Text.assemble(*shown), soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """A text with an escape for each character that would do something to a terminal: names may hold any."""
+    return _UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def be_quiet() -> None:
@@ -50,7 +59,7 @@ class Meter:
         """Marks `count` more items as done; `note` is shown behind the bar."""
         self.done += count
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, advance=count, note=note)
+            self._bar.update(self._task, advance=count, note=printable(note))
             return
         now = time.monotonic()
         if now - self._shown >= _PLAIN_INTERVAL_S and not os.environ.get(_QUIET):
@@ -59,7 +68,7 @@ class Meter:
             left = f", {(self.total - self.done) / rate:.0f} s left" if self.total and rate else ""
             of = f"/{self.total}" if self.total else ""
             print(
-                f"{self.what}: {self.done}{of} ({rate:.1f}/s{left}) {note}".rstrip(),
+                printable(f"{self.what}: {self.done}{of} ({rate:.1f}/s{left}) {note}").rstrip(),
                 file=sys.stderr,
                 flush=True,
             )

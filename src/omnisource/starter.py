@@ -9,7 +9,8 @@ from itertools import islice
 from pathlib import Path
 
 from omnisource.errors import UserError
-from omnisource.ingest.listings import SPLITS, detect_layout
+from omnisource.ingest.listings import detect_layout
+from omnisource.ingest.values import SPLITS
 from omnisource.media import DEFAULT_LIMITS, Failure, IsolatedPool, probe_media
 from omnisource.tables import write_atomic
 

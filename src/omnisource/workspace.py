@@ -115,7 +115,7 @@ class Workspace:
             raise UserError(f"{self.root}: nothing ingested yet; run `omnisource ingest`")
         classes = record.counts.get("classes")
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-            raise UserError(_DAMAGED.format(path=self._record_path("ingest"), error="no list of classes"))
+            raise self.damaged("ingest", "no list of classes")
         return classes
 
     @property
@@ -134,8 +134,12 @@ class Workspace:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, RecursionError) as error:
-            raise UserError(_DAMAGED.format(path=path, error=error)) from error
+            raise self.damaged(stage, error) from error
         return found
+
+    def damaged(self, stage: str, error: object) -> UserError:
+        """The error of a stage's record in which something is wrong."""
+        return UserError(_DAMAGED.format(path=self._record_path(stage), error=str(error)[:200]))
 
     def records(self) -> list[StageRecord]:
         """All finished stages, in the order in which they finished."""

@@ -157,6 +157,10 @@ def test_a_camera_survives_its_file(tmp_path: Path) -> None:
         lambda c: c["overall"]["covariance"][0].__setitem__(0, -1),
         lambda c: c["overall"]["covariance"][0].__setitem__(0, float("nan")),
         lambda c: c.update(classes=3),
+        lambda c: c.update(stride=0),
+        lambda c: c.update(stride=float("inf")),
+        lambda c: c["overall"].update(mean=[10**400] * 8),
+        lambda c: c["overall"].update(pairs=float("inf")),
     ],
 )
 def test_a_spoilt_file_is_refused_in_one_line(tmp_path: Path, change) -> None:
@@ -172,6 +176,7 @@ def test_a_spoilt_file_is_refused_in_one_line(tmp_path: Path, change) -> None:
 def test_a_missing_or_foreign_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such camera"):
         load_camera(tmp_path / "none.json")
-    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe[[")
-    with pytest.raises(UserError, match="not a fitted camera"):
+    (tmp_path / "bytes.json").write_bytes(b'{"' + b"\xff" * 5000)
+    with pytest.raises(UserError, match="not a fitted camera") as caught:
         load_camera(tmp_path / "bytes.json")
+    assert len(str(caught.value)) < 600  # and not all of it is repeated

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -22,6 +24,7 @@ from omnisource.collect.fetch import Fetcher, FetchError
 from omnisource.collect.keys import Keys
 from omnisource.collect.queries import Query, Window
 from omnisource.collect.sources import open_source
+from omnisource.collect.state import CollectState
 from omnisource.collect.web import Web
 from omnisource.errors import UserError
 from omnisource.recipe import Collect, CollectSource
@@ -187,8 +190,10 @@ def test_url_lists(tmp_path: Path) -> None:
         "a serve"
     ] * 3
     table.write_text("place,label\nx,y\n")
-    with pytest.raises(UserError, match="no column 'url'"):
-        search(CollectSource(name="urls", argument=str(table)), query=None)
+    pq.write_table(pa.table({"place": ["x"]}), parquet)
+    for path in (table, parquet):
+        with pytest.raises(UserError, match="no column 'url'"):
+            search(CollectSource(name="urls", argument=str(path)), query=None)
 
 
 def test_folders_are_told_by_content(tmp_path: Path, video: bytes) -> None:
@@ -196,6 +201,7 @@ def test_folders_are_told_by_content(tmp_path: Path, video: bytes) -> None:
     (tmp_path / "media/serve/a.mp4").write_bytes(video)
     (tmp_path / "media/serve/b.mp4").write_bytes(jpeg())
     (tmp_path / "media/serve/notes.jpg").write_text("not a picture")
+    Path(os.fsdecode(os.fsencode(tmp_path / "media") + b"/bad \xff.jpg")).write_bytes(jpeg())  # no table can name it
     found = search(CollectSource(name="folder", argument=str(tmp_path / "media")), query=None)
     assert [(Path(one.url).name, one.format, one.label) for one in found] == [
         ("a.mp4", "clip", "serve"),
@@ -244,3 +250,13 @@ def test_answers_that_are_no_answers(site: Site, monkeypatch: pytest.MonkeyPatch
         site.routes["/v1/images/"] = sends(answer(200, body))
         with pytest.raises((FetchError, KeyError, TypeError)):
             search(CollectSource(name="openverse", endpoint=f"{site.url}/v1/images/"))
+
+
+def test_whatever_a_service_says_of_a_file_is_stored_as_text(tmp_path: Path) -> None:
+    state = CollectState(tmp_path / "state.sqlite")
+    said: list[Any] = ["half \ud800", {"a": 1}, 10**30, ["x"], "x" * 100_000]
+    found = [Candidate(f"http://a.example/{n}", "s", "image", title=one, author=one) for n, one in enumerate(said)]
+    odd: list[Any] = ["http://a.example/\ud800", {"href": "x"}]
+    assert state.add([*found, *(Candidate(url, "s", "image") for url in odd)]) == (5, 2)
+    assert all(isinstance(author, str) for (author,) in state.rows("SELECT author FROM finds"))
+    state.close()

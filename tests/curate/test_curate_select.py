@@ -386,6 +386,8 @@ def test_a_disk_too_full_for_what_exceeds_the_memory_is_named(tmp_path: Path, mo
         ("unit", "video", "1 rows have no valid `unit`; write one of image, clip, window, frame"),
         ("teacher", None, ".*column 'teacher' has rows without a value"),
         ("query_prob", ..., ".*no column 'query_prob'"),
+        ("query_prob", float("nan"), "1 rows have no probability from 0 to 1 in `query_prob`"),
+        ("top_probs", [80.0, 10.0, 10.0], "1 rows have no probability from 0 to 1 in `top_probs`"),
     ],
 )
 def test_what_a_table_made_by_hand_lacks_is_named(tmp_path: Path, column: str, value: Any, message: str) -> None:

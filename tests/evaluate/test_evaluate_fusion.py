@@ -1,11 +1,14 @@
 """Fusion is a weighted mean, and refuses what does not belong together."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from omnisource.errors import UserError
 from omnisource.evaluate.fusion import best_share, fuse, parse_weights, sweep_weights
-from omnisource.evaluate.predictions import Predictions, Unscored
+from omnisource.evaluate.predictions import Predictions, Unscored, read_predictions, write_predictions
+from omnisource.tables import PREDICTIONS, table_from_rows
 
 
 def predictions(name: str, probs: list[list[float]], ids: str = "pqr") -> Predictions:
@@ -55,3 +58,11 @@ def test_bad_weights_are_refused(text: str) -> None:
 
 def test_good_weights() -> None:
     assert parse_weights("1:1.5", 2) == [1.0, 1.5]
+
+
+@pytest.mark.parametrize("spoilt", [[float("nan"), 1.0], [None, 1.0], [float("inf"), 0.0], [-0.5, 1.5]])
+def test_what_is_no_probability_is_refused(tmp_path: Path, spoilt: list[float]) -> None:
+    row = {"sample_id": "p", "view": -1, "label": "a", "predicted": "a", "status": "ok"}
+    write_predictions(tmp_path / "t.parquet", table_from_rows([row | {"probs": spoilt}], PREDICTIONS), ["a", "b"])
+    with pytest.raises(UserError, match=r"t\.parquet: some of its probabilities are no probabilities"):
+        read_predictions(tmp_path / "t.parquet")

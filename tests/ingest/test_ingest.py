@@ -345,3 +345,23 @@ def test_a_name_that_is_no_utf8_is_dropped_with_a_reason(tmp_path: Path) -> None
     assert [(Path(row["uri"]).name, row["status"]) for row in rows if row["reason"] == "bad_name"] == [
         ("bad\ufffd.jpg", "dropped")
     ]
+
+
+def test_names_that_look_alike(tmp_path: Path) -> None:
+    composed, split = "caf\u00e9", "cafe\u0301"  # the same word in other bytes
+    touch(tmp_path, *(f"target/{name}/{n}.mp4" for name in (composed, "Jump", "jump") for n in range(2)))
+    touch(tmp_path, f"web/{split}/1.mp4", "web/jump/2.mp4")
+    sources = {
+        "target": {"role": "target", "path": "target", "test_share": 0.5},
+        "web": {"role": "web", "path": "web"},
+    }
+    _, rows = run(tmp_path, sources=sources)
+    assert sorted(row["query_label"] for row in rows if row["role"] == "web") == [composed, "jump"]
+    touch(tmp_path, "web/JUMP/3.mp4")
+    with pytest.raises(UserError, match=r"label 'JUMP' \(sources\.web\) is not in the class list; classes are: Jump"):
+        run(tmp_path, sources=sources)
+    touch(tmp_path, f"target/{split}/1.mp4")
+    with pytest.raises(UserError, match="two classes look like"):
+        run(tmp_path, sources=sources)
+    with pytest.raises(UserError, match="a class has an empty name"):
+        run(tmp_path, sources=sources, classes=[composed, " "])

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from omnisource.errors import UserError
-from omnisource.ingest.listings import Entry, read_json, read_kinetics, read_lines, read_table_rows
+from omnisource.ingest.conditions import wanted
+from omnisource.ingest.listings import Entry, read_json, read_kinetics, read_lines, read_table_rows, read_ucf101
 from omnisource.recipe import Source
 
 KINETICS = "label,youtube_id,time_start,time_end\n"
@@ -44,8 +45,36 @@ def video(facts: object) -> str:
         (pieces, 'path,from,to\n"' + "x" * 200_000, "not readable as a table .* is a quote missing"),
         (lines, "my film.mp4 jump\n", r"list:1: expected .*names with spaces need a table, such as CSV"),
         (database, video({"annotations": [{"label": "a"}]}), "list: video 'v': expected"),
-        (database, video({"annotations": [{"label": "a", "segment": ["p", "q"]}]}), "list: video 'v': expected"),
+        (
+            database,
+            video({"annotations": [{"label": "a", "segment": ["p", "q"]}]}),
+            "list: video 'v': start 'p' is not",
+        ),
         (database, video([1]), "list: video 'v': expected"),
+        (database, video({"annotations": [{"label": None, "segment": [1, 2]}]}), "list: video 'v': expected"),
+        (database, video({"annotations": [{"label": "a", "segment": [-1, 2]}]}), "list: video 'v': starts at -1 s"),
+        (
+            database,
+            video({"annotations": [{"label": "a", "segment": [3, 2]}]}),
+            "video 'v': ends at 2 s, but starts at 3",
+        ),
+        (database, '[{"path": ["x"], "label": "a"}]', r"list: entry 0: path \['x'\] is not a text"),
+        (database, '[{"path": "x", "label": {"a": 1}}]', r"list: entry 0: label \{'a': 1\} is not a text"),
+        (
+            database,
+            '[{"path": "x", "positive_clip_inds": [null]}]',
+            "entry 0: positive_clip_inds 'None' is not a number",
+        ),
+        (database, '[{"path": "x", "positive_clip_inds": [-3]}]', "list: entry 0: starts at -30 s"),
+        (lines, "x a 3 ²\n", r"list:1: expected `path label`"),
+        (lines, "x a 3 " + "9" * 5000, "list:1: expected"),
+        (lines, "x" * 2_000_000, "list: a line of more than"),
+        (kinetics, KINETICS + "a,x,inf,2\n", "list:2: time_start 'inf' is not a number"),
+        (kinetics, "label,youtube_id,time_start,time_end,label\na,x,1,2,b\n", "two columns are called 'label'"),
+        (kinetics, "x" * 200_000, "list:1: not readable as a table"),
+        (pieces, "path,from,to\nx.mp4,nan,20\n", "list:2: start 'nan' is not a number"),
+        (pieces, "path,from,to\na,b.mp4,1,2\n", "list:2: 4 cells, but 3 columns; put what holds a ',' in quotes"),
+        (pieces, 'path,from,to\n"a.mp4,1,2\nb.mp4,1,2\n', "list:3: not readable as a table .* is a quote missing"),
     ],
 )
 def test_one_line(read: Callable[[Path], Iterator[Entry]], text: str, expected: str, tmp_path: Path) -> None:
@@ -53,6 +82,32 @@ def test_one_line(read: Callable[[Path], Iterator[Entry]], text: str, expected: 
     path.write_text(text)
     with pytest.raises(UserError, match=expected):
         list(read(path))
+
+
+def test_what_text_can_say_in_several_ways(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text('path,fold,bad\n"a\nb.mp4",1.0,True\nc.mp4,,\n')
+    first, second = read_table_rows(path, {})
+    assert (first.path, first.fold, second.fold) == ("a\nb.mp4", 1, None)
+    path.write_text("\ufeff" + json.dumps([{"path": "x", "from": 1, "to": 2}]))
+    (entry,) = read_json(path, tmp_path, {"start_s": "from", "end_s": "to"})
+    assert (entry.start_s, entry.end_s) == (1, 2)
+    source = Source(role="web", path="x", where={"fold": 1, "bad": True})
+    assert wanted(first.columns, source, "s")
+    assert not wanted(second.columns, source, "s")  # an empty cell is no reason to say that there is no such column
+
+
+def test_no_number_is_in_no_range() -> None:
+    source = Source(role="web", path="x", where={"score": {"above": 0.5}})
+    for value in ("nan", [1], 10**400):
+        with pytest.raises(UserError, match=r"sources\.s: column 'score' holds"):
+            wanted({"score": value}, source, "s")
+
+
+def test_a_folder_called_like_a_list(tmp_path: Path) -> None:
+    (tmp_path / "trainlist01.txt").mkdir()
+    with pytest.raises(UserError, match=r"trainlist01\.txt: cannot be read"):
+        list(read_ucf101(tmp_path))
 
 
 def test_a_column_of_no_name_of_ours_is_refused() -> None:

@@ -1,5 +1,6 @@
 """Exported networks answer as the original does."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -93,3 +94,48 @@ def test_refusals(tmp_path: Path) -> None:
         omnisource.load(tmp_path / "x.onnx")
     with pytest.raises(UserError, match="no such file"):
         omnisource.load(tmp_path / "y.onnx")
+
+
+def header_only(path: Path, num_classes: int, **meta: Any) -> Path:
+    """An ONNX file of two logits that says of itself what it likes."""
+    onnx = pytest.importorskip("onnx")
+    shapes = {"clips": ["batch", 3, 4, 40, 40], "logits": ["batch", 2]}
+    clips, logits = (onnx.helper.make_tensor_value_info(name, 1, shape) for name, shape in shapes.items())
+    nodes = [
+        onnx.helper.make_node("Slice", ["clips", "from", "to", "axes"], ["part"]),
+        onnx.helper.make_node("Flatten", ["part"], ["logits"]),
+    ]
+    given = {"from": [0, 0, 0, 0], "to": [1, 1, 1, 2], "axes": [1, 2, 3, 4]}
+    numbers = [onnx.helper.make_tensor(name, 7, [4], values) for name, values in given.items()]
+    graph = onnx.helper.make_graph(nodes, "g", [clips], [logits], numbers)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    facts = {"frames": 4, "stride": 2, "size": 40} | meta
+    header = {"network": "n", "num_classes": num_classes, "in_channels": 3, "spatial": False, "meta": facts}
+    onnx.helper.set_model_props(model, {"omnisource": json.dumps(header)})
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("classes", "meta", "expected"),
+    [
+        (5, {}, "not an ONNX file that `omnisource export` wrote .5 classes"),
+        (2, {"classes": "ab"}, "its classes are no names"),
+        (2, {"classes": 2}, "its classes are no names"),
+        (2, {"classes": ["a"]}, "1 class names for 2 classes"),
+        (2, {"mean": [1.0]}, "mean and std are not of 3 channels"),
+        (2, {"std": [1.0, 0.0, 1.0]}, "a std is 0"),
+        (2, {"std": [1.0, None, 1.0]}, "not finite numbers"),
+        (2, {"notes": [1]}, "its notes are no mapping"),
+        (2, {"frames": 10**12}, "frames"),
+    ],
+)
+def test_a_header_that_does_not_fit_is_refused(
+    tmp_path: Path, classes: int, meta: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(UserError, match=expected):
+        omnisource.load(header_only(tmp_path / "n.onnx", classes, **meta))
+
+
+def test_a_header_that_fits_is_taken(tmp_path: Path) -> None:
+    assert omnisource.load(header_only(tmp_path / "n.onnx", 2, classes=["a", "b"])).classes == ["a", "b"]

@@ -21,7 +21,8 @@ from omnisource.clips import augment, dense_test, read_views, windows
 from omnisource.errors import UserError
 from omnisource.media import Limits, decode_frames, write_video
 from omnisource.networks import Meta, create, load_checkpoint, save_checkpoint
-from omnisource.predict import Annotation, annotate, annotated_name, gathered
+from omnisource.predict import Annotation, Guess, Prediction, annotate, annotated_name, gathered
+from omnisource.predict.annotate import draw
 from omnisource.predict.web import fetch
 
 CLASSES = ("jump", "wave", "a class with [brackets]")
@@ -143,6 +144,22 @@ def server(folder: Path) -> Iterator[str]:
         thread.start()
         yield f"http://127.0.0.1:{http_server.server_port}"
         http_server.shutdown()
+
+
+def test_names_that_are_hard_to_write(tmp_path: Path) -> None:
+    stem = "é" * 126  # 252 bytes
+    for uri in (f"/x/{stem}.mp4", "/x/half \udcff.mp4", "/x/..mp4"):
+        name = annotated_name(Prediction(uri, "video", 1.0, ()))
+        (tmp_path / f".{name}.12345678.tmp").touch()
+    assert draw(np.zeros((48, 64, 3), np.uint8), (Guess("two\nlines", 0.5),)).any()
+    for name in ("x" * 300, "nul\0"):
+        with pytest.raises(UserError, match="no such file or folder"), gathered([name], Limits()):
+            pass
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "a.jpg").touch()
+    (tmp_path / "b.jpg").touch()
+    with gathered([str(tmp_path)], Limits()) as files:
+        assert list(files) == [str(tmp_path / "b.jpg")]
 
 
 def test_inputs_are_files_folders_and_addresses(folder: Path, server: str) -> None:

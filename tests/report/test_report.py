@@ -1,6 +1,7 @@
 """The report counts what the tables hold, scores the filters against the truth, and stands on its own."""
 
 import csv
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,8 +16,9 @@ from omnisource.errors import UserError
 from omnisource.evaluate import left_out, write_predictions
 from omnisource.evaluate.test import test_basis as basis_of_test
 from omnisource.ingest import ingest
-from omnisource.recipe import Recipe
-from omnisource.report import Story, write_report
+from omnisource.recipe import Recipe, Truth
+from omnisource.report import Story, read_truth, write_report
+from omnisource.report.charts import confusion
 from omnisource.tables import DECISIONS, DUPLICATES, PREDICTIONS, PROBE, read_table, table_from_rows, write_table
 from omnisource.train import student_basis
 from omnisource.workspace import Basis, Workspace, open_workspace
@@ -236,3 +238,23 @@ def test_another_truth_makes_another_report(tmp_path: Path, monkeypatch: pytest.
         truth = tmp_path / "truth.csv"
         truth.write_text(truth.read_text().replace("photos/jump/good.jpg,jump", "photos/jump/good.jpg,wave"))
         assert write_report(recipe, workspace).fresh
+
+
+def test_a_chart_shows_names_and_does_not_obey_them() -> None:
+    names = ["<a href='https://x'>b</a>", "2020-01-01", *(f"{'x' * 80}{n}" for n in range(2))]
+    html = confusion(names, [[1] * 4] * 4, "title")
+    assert "&lt;a href" in html
+    assert "x" * 41 not in html
+    (shown,) = re.findall(r'"x":(\[.*?\])', html)
+    assert len(set(json.loads(shown))) == 4
+    assert html.count('"type":"category"') == 2  # a class that is a date is no date
+
+
+def test_the_truth_of_a_file_is_that_of_all_its_pieces(tmp_path: Path) -> None:
+    (tmp_path / "truth.csv").write_text("path,truth\nfilm.mp4,jump\n")
+    (tmp_path / "segments.csv").write_text("path,start_s,end_s,label\nfilm.mp4,0,4,jump\n")
+    recipe = recipe_of(tmp_path)
+    pieces = [{"uri": str(tmp_path / "film.mp4"), "sample_id": name} for name in ("first", "second")]
+    truth = Truth(files=["truth.csv"], segments="segments.csv")
+    known = read_truth(recipe, truth, pieces)
+    assert set(known.files) == set(known.segments) == {"first", "second"}

@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from omnisource.tables import (
     digest_file,
     digest_table,
     merge,
+    read_batches,
     read_table,
     table_from_rows,
     view_table,
@@ -201,3 +202,47 @@ def test_journals_merge_on_disk_as_in_memory(tmp_path: Path, monkeypatch: pytest
     damaged.write_bytes(damaged.read_bytes()[:-9])
     with pytest.raises(UserError, match=rf"{damaged}: not a readable Parquet table .*delete it"):
         merge(journals, tmp_path / "t.parquet", SCORES)
+
+
+def test_numbers_and_texts_that_are_none_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "duplicates.parquet"
+    table = table_from_rows(ROWS, DUPLICATES)
+    place = table.schema.get_field_index("similarity")
+    for value in (float("nan"), float("inf")):
+        spoilt = pa.array([value] * len(table), table.schema.field(place).type)
+        write_table(path, table.set_column(place, table.schema.field(place), spoilt))
+        with pytest.raises(UserError, match=r"duplicates\.parquet: .*'similarity' has rows with NaN or infinity"):
+            read_table(path)
+    text = pa.Array.from_buffers(
+        pa.string(), 1, [None, pa.py_buffer(np.array([0, 1], np.int32)), pa.py_buffer(b"\xff")]
+    )
+    write_table(tmp_path / "t.parquet", pa.table({"path": text}))
+    for read in (lambda path: read_table(path), lambda path: list(read_batches(path))):
+        with pytest.raises(UserError, match=r"t\.parquet: not a readable Parquet table .*UTF8"):
+            read(tmp_path / "t.parquet")
+    write_table(path, table.append_column("rule", table["rule"]))
+    with pytest.raises(UserError, match="two columns 'rule'"):
+        read_table(path)
+
+
+def _cut(part: Path) -> None:
+    part.write_bytes(part.read_bytes()[:-20])
+
+
+def _poor(part: Path) -> None:
+    write_table(part, read_table(part).drop_columns(["sample_id"]))
+
+
+def _other(part: Path) -> None:
+    write_table(part, read_table(part).drop_columns(["sample_id"]).append_column("sample_id", [[[1]] * 25]))
+
+
+@pytest.mark.parametrize("spoil", [_cut, _poor, _other])
+def test_a_spoilt_part_of_a_journal_is_named(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    journal = Journal(tmp_path / "journal", DUPLICATES, ["sample_id"], "mark")
+    journal.append(ROWS[:25])
+    journal.append(ROWS[25:])
+    spoil(journal.parts()[1])
+    for use in (journal.done, journal.table, lambda: journal.compact(tmp_path / "duplicates.parquet")):
+        with pytest.raises(UserError, match=r"00000001\.parquet: not a readable Parquet table"):
+            use()

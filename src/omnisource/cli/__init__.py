@@ -1,6 +1,7 @@
 """The command line: one thin file per verb."""
 
 import errno
+import io
 import sys
 
 import typer
@@ -44,6 +45,7 @@ app = typer.Typer(
     help="OmniSource: train video recognisers with the help of the web.",
 )
 
+_HALF = 1000  # characters of a message
 _INTERRUPTED = "interrupted; the same command resumes where it stopped"
 
 
@@ -92,12 +94,14 @@ app.command()(datasheet)
 
 def main() -> None:
     """Runs the command line; what a user can mend becomes one line and exit status 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold what is no text
     try:
         app()
     except UserErrors as error:
-        _fail("\n".join(" ".join(problem.split()) for problem in error.problems), 2)
+        _fail("\n".join(map(_one_line, error.problems)), 2)
     except UserError as error:
-        _fail(" ".join(str(error).split()), 2)
+        _fail(_one_line(str(error)), 2)
     except KeyboardInterrupt:
         _fail(_INTERRUPTED, 130)
     except SystemExit as end:
@@ -112,6 +116,12 @@ def main() -> None:
         if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
             _fail(f"{error.filename}: {error.strerror}; choose another place to write to", 2)
         raise
+
+
+def _one_line(message: str) -> str:
+    """A message without line breaks; of a very long one its beginning, which names the file, and its end, the cure."""
+    line = " ".join(message.split())
+    return line if len(line) <= 2 * _HALF else f"{line[:_HALF]} ... {line[-_HALF:]}"
 
 
 def _fail(message: str, status: int) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from omnisource.progress import say
+from omnisource.progress import printable, say
 
 if TYPE_CHECKING:
     from omnisource.predict import Guess, Prediction
@@ -99,14 +99,18 @@ def _print_csv(prediction: "Prediction", first: bool) -> None:
 
 
 def _print_lines(prediction: "Prediction") -> None:
-    print(prediction.uri)
+    print(_in_line(prediction.uri))
     if prediction.reason:
-        print(f"  {prediction.reason}: {prediction.message}")
+        print(f"  {prediction.reason}: {_in_line(prediction.message or '')}")
     for guess in prediction.top:
-        print(f"  {guess.prob:7.2%}  {guess.label}")
+        print(f"  {guess.prob:7.2%}  {_in_line(guess.label)}")
     for window in prediction.windows:
         best = window.top[0]
-        print(f"    {_clock(window.start_s)} to {_clock(window.end_s)}  {best.prob:7.2%}  {best.label}")
+        print(f"    {_clock(window.start_s)} to {_clock(window.end_s)}  {best.prob:7.2%}  {_in_line(best.label)}")
+
+
+def _in_line(name: str) -> str:
+    return printable(name.replace("\n", "\\n"))
 
 
 def _clock(seconds: float) -> str:

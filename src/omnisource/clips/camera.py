@@ -204,16 +204,19 @@ def load_camera(path: Path, stride: int | None = None) -> Camera:
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise ValueError(f"larger than {_MAX_FILE_BYTES} bytes")
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
         if content["version"] != 1:
             raise ValueError(f"version {content['version']}, this program reads version 1")
         fitted_at = int(content["stride"])
+        if fitted_at < 1:
+            raise ValueError(f"a stride of {fitted_at} frames")
         overall = _gaussian(content["overall"])
         classes = {str(name): _gaussian(value) for name, value in content["classes"].items()}
     except FileNotFoundError:
         raise UserError(f"{path}: no such camera; `omnisource camera fit` writes one") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path}: not a fitted camera ({error!r}); fit it again: `omnisource camera fit`") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)[:200]  # some hold all of the file
+        raise UserError(f"{path}: not a fitted camera ({what}); fit it again: `omnisource camera fit`") from error
     if stride not in (None, fitted_at):
         raise UserError(
             f"{path}: fitted at a stride of {fitted_at} frames, these clips have {stride}; fit one with "

@@ -22,6 +22,7 @@ from omnisource.workspace import Workspace
 U8 = npt.NDArray[np.uint8]
 
 _MODES: tuple[Mode, ...] = ("still", "translate-random", "translate-constant", "homography")
+_PICTURES = (".jpg", ".jpeg", ".png")
 _SIZE = 112  # pixels of a frame on the sheet
 _REAL_ROWS = _ROWS_PER_MODE = 3
 _MIN_AREA = 0.4  # crops large enough to see what is going on
@@ -34,8 +35,10 @@ def camera_sheet(recipe: Recipe, workspace: Workspace, out: Path) -> None:
     Without web images the middle frames of target clips are filmed.
 
     Raises:
-        UserError: no camera is fitted, or nothing can be decoded.
+        UserError: no camera is fitted, nothing can be decoded, or `out` is no name of a picture.
     """
+    if out.suffix.lower() not in _PICTURES:
+        raise UserError(f"{out}: not the name of a picture; let it end in {', '.join(_PICTURES)}")
     camera = load_camera(camera_path(workspace))
     length, stride = recipe.student.input.frames, recipe.student.input.stride
     footage = target_footage(workspace)

@@ -39,8 +39,8 @@ def canonical_url(url: str) -> str:
     """
     if len(url) > MAX_URL_LENGTH:
         raise Refused("bad_url", f"longer than {MAX_URL_LENGTH} characters")
-    if re.search(r"[\x00-\x20\x7f\\]", url.strip()):
-        raise Refused("bad_url", "holds control characters, blanks or backslashes")
+    if re.search(r"[\x00-\x20\x7f\\\ud800-\udfff]", url.strip()):
+        raise Refused("bad_url", "holds control characters, blanks, backslashes or halves of characters")
     try:
         parts = urlsplit(url.strip())
         port = parts.port

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,8 @@ from omnisource.collect.addresses import Refused, canonical_url, host_of
 from omnisource.collect.candidate import Candidate
 
 SearchKey = tuple[str, str, str, str]  # source, query, class, period
+_SAID = ("page_url", "title", "author", "licence", "label", "query", "digest")
+_LONGEST = 4096  # characters of what a service says of a file
 State = Literal["pending", "fetched", "done", "failed"]
 
 _SCHEMA = """
@@ -119,7 +121,7 @@ class CollectState:
         """
         new = refused = 0
         with self._transaction() as db:
-            for candidate in candidates:
+            for candidate in map(_storable, candidates):
                 try:
                     url = candidate.url if candidate.fetcher == "file" else canonical_url(candidate.url)
                 except Refused:
@@ -362,6 +364,17 @@ class CollectState:
         for sha256 in contents:
             self.remember_forgotten("sha256", sha256)
         return Removed(len(ids), sorted({path for _, path, _ in found if path}))
+
+
+def _storable(candidate: Candidate) -> Candidate:
+    """A candidate whose words can be stored: a service may answer with anything that JSON can hold."""
+    said = {name: getattr(candidate, name) for name in _SAID}
+    texts: dict[str, Any] = {
+        name: str(value)[:_LONGEST].encode(errors="replace").decode()
+        for name, value in said.items()
+        if value is not None
+    }
+    return replace(candidate, url=str(candidate.url), **texts)
 
 
 def _fingerprint(kind: str, value: str) -> str:

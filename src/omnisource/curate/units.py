@@ -97,7 +97,8 @@ def units(
 
 
 def _check_words(db: duckdb.DuckDBPyConnection, scores: Path) -> None:
-    """Refuses scores (which may be made by hand) with other words in `unit` and `status` than there are."""
+    """Refuses scores (which may be made by hand) with other words in `unit` and `status` than there are, or with
+    probabilities that are none: NaN would count as more than any threshold."""
     for name, allowed in (("unit", UNITS), ("status", ("ok", "dropped"))):
         values = ", ".join(f"'{value}'" for value in allowed)
         (count,) = db.execute(f"SELECT count(*) FROM all_scores WHERE {name} NOT IN ({values})").fetchall()[0]
@@ -105,6 +106,16 @@ def _check_words(db: duckdb.DuckDBPyConnection, scores: Path) -> None:
             raise UserError(
                 f"{scores}: {count} rows have no valid `{name}`; write one of {', '.join(allowed)}, "
                 "or delete the table and score again"
+            )
+    for name, value in (("query_prob", "query_prob"), ("top_probs", "top_probs[1]")):
+        (count,) = db.execute(
+            # Not by WHERE: it skips rows by a Parquet file's statistics, which know no NaN.
+            f"SELECT count(*) FILTER (status = 'ok' AND {value} NOT BETWEEN -0.001 AND 1.001) FROM all_scores"
+        ).fetchall()[0]
+        if count:
+            raise UserError(
+                f"{scores}: {count} rows have no probability from 0 to 1 in `{name}`; mend them, or delete the table "
+                "and score again"
             )
 
 

@@ -70,9 +70,9 @@ def read_predictions(path: Path) -> Predictions:
     table = read_parquet(path, filters=pc.field("view") == AVERAGE)
     try:
         classes = json.loads((table.schema.metadata or {})[_META])["classes"]
-        if not all(isinstance(name, str) for name in classes):
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
             raise TypeError
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         raise UserError(f"{path}: its class list is missing; make it again with `omnisource test`") from None
     table = table.sort_by("sample_id")
     ids = table["sample_id"].to_pylist()
@@ -168,4 +168,6 @@ def _matrix(column: pa.ChunkedArray, classes: int, path: Path) -> Floats:
     if not pc.all(pc.equal(pc.fill_null(pc.list_value_length(lists), -1), classes), min_count=0).as_py():
         raise UserError(f"{path}: some samples do not have {classes} probabilities; make it again")
     matrix: Floats = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float64).reshape(len(lists), classes)
+    if not (matrix >= 0).all() or not np.isfinite(matrix).all():  # the first finds NaN, too
+        raise UserError(f"{path}: some of its probabilities are no probabilities; make it again")
     return matrix

@@ -2,9 +2,8 @@
 
 import multiprocessing
 import re
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,6 @@ from omnisource.tables import PREDICTIONS, Journal, read_table
 from omnisource.workspace import Basis, StageRecord, Workspace, content_of
 
 F32 = npt.NDArray[np.float32]
-_SAVE_EVERY_S = 20.0  # finished samples reach the disk at least this often
 _UNPROBED = "not_probed"
 
 
@@ -195,7 +193,7 @@ def _run_shares(shares: Sequence[_Share]) -> None:
 def _run_share(share: _Share) -> None:
     network, meta = load_checkpoint(share.checkpoint)
     finished = predict_rows(network, meta, share.samples, share.training, share.settings, share.classes, share.limits)
-    save(_journal(share.folder, share.mark), finished, share.what, len(share.samples))
+    _journal(share.folder, share.mark).fill(track(finished, len(share.samples), share.what))
 
 
 def _journal(folder: Path, mark: str) -> Journal:
@@ -295,20 +293,6 @@ def average_views(result: Result, how: str) -> F32:
         powers = np.exp(scores - scores.max())
         probs = (powers / powers.sum()).astype(np.float32)
     return probs
-
-
-def save(journal: Journal, finished: Iterable[list[dict[str, Any]]], what: str, total: int) -> None:
-    """Appends rows to the journal as they come, a part every few seconds; also when it is interrupted."""
-    waiting: list[dict[str, Any]] = []
-    saved = time.monotonic()
-    try:
-        for rows in track(finished, total, what):
-            waiting += rows
-            if time.monotonic() - saved > _SAVE_EVERY_S:
-                journal.append(waiting)
-                waiting, saved = [], time.monotonic()
-    finally:
-        journal.append(waiting)
 
 
 def _unusable(sample: Mapping[str, Any]) -> str | None:

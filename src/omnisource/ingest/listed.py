@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,16 +109,20 @@ class Listed:
     def settle(self, classes: Sequence[str]) -> None:
         """Maps every label to a class name; spelling by case, underscores and dashes is forgiven, anything else is not.
 
+        Nor is it where classes differ in nothing else.
+
         Raises:
             UserError: a label that is no class, a target row without one.
         """
-        plain = {_plain(name): name for name in classes}
+        plain: dict[str, list[str]] = {}
+        for name in classes:
+            plain.setdefault(_plain(name), []).append(name)
         meant, unknown, listed = dict[str, str](), list[tuple[bool, str | None]](), set(classes)
         for target, label in self._db.execute(f"SELECT DISTINCT role = 'target', {_LABEL} FROM kept").fetchall():
             if (label is None and not target) or label in listed:
                 continue
-            if label is not None and _plain(label) in plain:
-                meant[label] = plain[_plain(label)]
+            if label is not None and len(plain.get(_plain(label), ())) == 1:
+                (meant[label],) = plain[_plain(label)]
             else:
                 unknown.append((target, label))
         if unknown:
@@ -202,7 +207,7 @@ def _pairs(values: Mapping[str, Any], names: tuple[str, str], kind: pa.DataType)
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s_\-]+", " ", name).strip().lower()
+    return re.sub(r"[\s_\-]+", " ", unicodedata.normalize("NFC", name)).strip().lower()
 
 
 _ROLE_LABEL = (pa.bool_(), pa.string())

@@ -13,22 +13,24 @@ import csv
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from omnisource.errors import UserError
+from omnisource.ingest.values import SPLITS, number_of, piece_of, shown, split_of, text_of, whole_of
 from omnisource.tables import read_batches, read_schema
 
-SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "validate": "val", "valid": "val"}
-SPLITS |= {"test": "test", "testing": "test"}
 MEDIA_SUFFIXES = {
     *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"),
     *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".flv", ".wmv", ".mpg", ".mpeg", ".ts", ".3gp", ".ogv"),
 }
 PART_S = 10.0  # length of the numbered parts of a long video in the released lists
 _MAX_JSON_BYTES = 2 * 2**30
+_MAX_LINE = 2**20  # characters
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,10 @@ def detect_layout(path: Path) -> str:
         return "hmdb51" if any(re.fullmatch(r".+_test_split\d\.txt", name) for name in names) else "folders"
     if path.suffix in (".json", ".parquet"):
         return {".json": "json", ".parquet": "table"}[path.suffix]
-    first = next(_lines(path), "")
+    first = next(_lines(path), "").strip()
     if path.suffix in (".csv", ".tsv") or "," in first or "\t" in first:
-        return "kinetics" if {"youtube_id", "time_start"} <= set(re.split(r"[,\t]", first)) else "table"
+        columns = {word.strip('"') for word in re.split(r"[,\t]", first)}
+        return "kinetics" if {"youtube_id", "time_start"} <= columns else "table"
     return "lines"
 
 
@@ -95,48 +98,82 @@ def _files(folder: Path, prefix: str = "") -> Iterator[str]:
 
 def read_table_rows(path: Path, columns: dict[str, str]) -> Iterator[Entry]:
     """Rows of a table; `columns` maps our names to the file's where they differ."""
-    rows: Iterable[dict[str, Any]]
-    if path.suffix == ".parquet":
-        names = list(read_schema(path).names)
-        rows = (row for batch in read_batches(path) for row in batch.to_pylist())
-    else:
-        lines = _lines(path)
-        header = next(lines, "")
-        delimiter = "\t" if "\t" in header else ";" if ";" in header and "," not in header else ","
-        names = next(csv.reader([header], delimiter=delimiter), [])
-        rows = _csv_rows(path, csv.DictReader(lines, fieldnames=names, delimiter=delimiter))
+    return (entry for _, entry in _table_entries(path, columns))
+
+
+def _table_entries(path: Path, columns: dict[str, str]) -> Iterator[tuple[str, Entry]]:
+    """Where in the file each row of a table is, and what it says."""
+    names, rows = _parquet_rows(path) if path.suffix == ".parquet" else _csv_rows(path)
     if not names:
         raise UserError(f"{path}: empty; a table begins with a line that names its columns, such as path,label")
+    twice = [name for name, count in Counter(names).items() if name and count > 1]
+    if twice:
+        raise UserError(f"{path}: two columns are called {shown(twice[0])}; rename one of them")
     for ours, theirs in {"path": "path", **columns}.items():
         if theirs not in names:
-            raise UserError(f"{path}: no column '{theirs}' (for {ours}); it has: {', '.join(names)}; set `columns`")
-    for number, row in enumerate(rows, start=2):
-        row = {name: value for name, value in row.items() if isinstance(name, str) and value not in (None, "")}
-        get = {ours: row.get(columns.get(ours, ours)) for ours in ("path", "label", "split", "fold", "group")}
-        if get["path"] is None:
-            raise UserError(f"{path}:{number}: the row has no path")
-        start_s, end_s = (
-            _number(row.get(columns.get(name, "")), float, f"{path}:{number}", name) for name in ("start_s", "end_s")
-        )
-        if start_s is not None and end_s is not None and start_s >= end_s:
-            raise UserError(f"{path}:{number}: ends at {end_s:g} s, but starts at {start_s:g} s")
-        yield Entry(
-            path=str(get["path"]),
-            label=_text(get["label"]),
-            split=_split(get["split"], f"{path}:{number}"),
-            fold=_number(get["fold"], int, f"{path}:{number}", "fold"),
-            group=_text(get["group"]),
-            start_s=start_s,
-            end_s=end_s,
-            columns=row | {ours: row[theirs] for ours, theirs in columns.items() if theirs in row},
-        )
+            has = shown(", ".join(names)).strip("'\"")
+            raise UserError(f"{path}: no column '{theirs}' (for {ours}); it has: {has}; set `columns`")
+    for where, row in rows:
+        row = {name: None if value == "" else value for name, value in row.items()}
+        name, label = (row.get(columns.get(ours, ours)) for ours in ("path", "label"))
+        if name is None:
+            raise UserError(f"{where}: the row has no path")
+        yield where, _entry(row, columns, name, label, where)
 
 
-def _csv_rows(path: Path, rows: "csv.DictReader[str]") -> Iterator[dict[str, Any]]:
-    try:
-        yield from rows
-    except csv.Error as error:
-        raise UserError(f"{path}:{rows.line_num + 1}: not readable as a table ({error}); is a quote missing?") from None
+def _entry(row: dict[str, Any], columns: dict[str, str], path: object, label: object, where: str) -> Entry:
+    """What a row of a table, or an object of a JSON list, says of its file."""
+    split, fold, group = (row.get(columns.get(ours, ours)) for ours in ("split", "fold", "group"))
+    start, end = (row.get(columns.get(ours, "")) for ours in ("start_s", "end_s"))
+    said = row | {ours: row[theirs] for ours, theirs in columns.items() if theirs in row}
+    name = text_of(path, where, "path")
+    if name is None:
+        raise UserError(f"{where}: its path is empty")
+    return Entry(
+        name,
+        text_of(label, where, "label"),
+        split_of(split, where),
+        whole_of(fold, where, "fold"),
+        text_of(group, where, "group"),
+        *piece_of(start, end, where),
+        columns={name: value for name, value in said.items() if not isinstance(value, list | dict)},
+    )
+
+
+def _parquet_rows(path: Path) -> tuple[list[str], Iterator[tuple[str, dict[str, Any]]]]:
+    rows = (row for batch in read_batches(path) for row in batch.to_pylist())
+    return list(read_schema(path).names), ((f"{path}: row {number}", row) for number, row in enumerate(rows, start=1))
+
+
+def _csv_rows(path: Path) -> tuple[list[str], Iterator[tuple[str, dict[str, Any]]]]:
+    lines = _lines(path)
+    header = next(lines, "")
+    delimiter = "\t" if "\t" in header else ";" if ";" in header and "," not in header else ","
+    # Strict: what follows a quote that is never closed would else be swallowed without a word.
+    table = csv.reader(chain([header], lines), delimiter=delimiter, strict=True)
+
+    def cells() -> Iterator[list[str]]:
+        try:
+            yield from table
+        except csv.Error as error:
+            raise UserError(
+                f"{path}:{table.line_num}: not readable as a table ({error}); is a quote missing?"
+            ) from None
+
+    found = cells()
+    names = next(found, [])
+
+    def rows() -> Iterator[tuple[str, dict[str, Any]]]:
+        for row in found:
+            where = f"{path}:{table.line_num}"
+            if any(row[len(names) :]):
+                raise UserError(
+                    f"{where}: {len(row)} cells, but {len(names)} columns; put what holds a {delimiter!r} in quotes"
+                )
+            if row:
+                yield where, dict.fromkeys(names, "") | dict(zip(names, row, strict=False))
+
+    return names, rows()
 
 
 def read_lines(path: Path, root: Path) -> Iterator[Entry]:
@@ -154,31 +191,38 @@ def read_lines(path: Path, root: Path) -> Iterator[Entry]:
             yield Entry(words[0], words[1], columns={"label": words[1]})
         else:
             name, label, count, *positives = words
-            if not all(word.isdigit() for word in (count, *positives)):
+            if not all(re.fullmatch(r"[0-9]{1,9}", word) for word in (count, *positives)):
                 raise UserError(
                     f"{path}:{number}: expected `path label` or `path label num_clips positive ...` (names with spaces "
-                    f"need a table, such as CSV), found: {line[:80]}"
+                    f"need a table, such as CSV), found: {shown(line.strip())}"
                 )
-            yield from _parts(root, name, label, int(count), map(int, positives))
+            yield from _parts(root, name, label, int(count), map(int, positives), f"{path}:{number}")
 
 
-def _parts(root: Path, name: str, label: str, count: int, positives: Iterable[int]) -> Iterator[Entry]:
+def _parts(
+    root: Path, name: str, label: str | None, count: int, positives: Iterable[int], where: str
+) -> Iterator[Entry]:
     """The positive 10 s parts of a long video, as the released lists number them."""
     for part in positives:
         columns = {"label": label, "part": part, "num_clips": count}
+        start_s, end_s = piece_of(part * PART_S, (part + 1) * PART_S, where)
         file = f"{name}/part_{part}.mp4"
-        if (root / file).exists():
+        if os.path.exists(root / file):  # noqa: PTH110 (pathlib's raises for a name that is too long)
             yield Entry(file, label, group=name, columns=columns)
         else:
-            yield Entry(name, label, None, None, name, part * PART_S, (part + 1) * PART_S, columns)
+            yield Entry(name, label, None, None, name, start_s, end_s, columns)
 
 
 def read_kinetics(path: Path, root: Path) -> Iterator[Entry]:
     """Kinetics CSV. A clip is looked for as ID_START_END.*, ID.*, both also in a folder of its class or split."""
     available = _stems(root)
-    for number, entry in enumerate(read_table_rows(path, {"path": "youtube_id"}), start=2):
+    for where, entry in _table_entries(path, {"path": "youtube_id"}):
+        for name in ("time_start", "time_end"):
+            if entry.columns.get(name) is None:
+                raise UserError(f"{where}: no {name}; a Kinetics list has label, youtube_id, time_start, time_end")
+            number_of(entry.columns[name], where, name)
         start, end = (
-            _seconds(entry.columns.get(name), f"{path}:{number}", name) for name in ("time_start", "time_end")
+            int(second or 0) for second in piece_of(entry.columns["time_start"], entry.columns["time_end"], where)
         )
         stem = f"{entry.path}_{start:06d}_{end:06d}"
         found = available.get(stem) or available.get(f"{entry.path}_{start}_{end}") or available.get(entry.path)
@@ -203,8 +247,11 @@ def read_hmdb51(path: Path) -> Iterator[Entry]:
     for file in sorted(path.iterdir()):
         if match := re.fullmatch(r"(.+)_test_split(\d)\.txt", file.name):
             label, fold = match[1], int(match[2])
-            for words in (line.split() for line in _lines(file)):
-                if len(words) == 2 and words[1] in ("1", "2"):
+            for number, line in enumerate(_lines(file), start=1):
+                words = line.split()
+                if words and (len(words) != 2 or words[1] not in ("0", "1", "2")):
+                    raise UserError(f"{file}:{number}: expected `video 0`, 1 or 2, found: {shown(line.strip())}")
+                if words and words[1] != "0":
                     split = "train" if words[1] == "1" else "test"
                     columns = {"fold": fold, "split": split, "label": label}
                     yield Entry(f"{label}/{words[0]}", label, split, fold, columns=columns)
@@ -215,10 +262,12 @@ def read_json(path: Path, root: Path, columns: dict[str, str]) -> Iterator[Entry
 
     `positive_clip_inds` of an object names positive 10 s parts, as in `read_lines`.
     """
-    if path.stat().st_size > _MAX_JSON_BYTES:
-        raise UserError(f"{path}: a JSON list larger than {_MAX_JSON_BYTES >> 20} MB; give it as Parquet or CSV")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise UserError(f"{path}: a JSON list larger than {_MAX_JSON_BYTES >> 20} MB; give it as Parquet or CSV")
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error})") from None
     if isinstance(content, dict) and isinstance(content.get("database"), dict):
@@ -231,7 +280,7 @@ def read_json(path: Path, root: Path, columns: dict[str, str]) -> Iterator[Entry
     label_names = [columns.get("label", ""), "label", "class", "query", "template"]
     for number, item in enumerate(items):
         if not isinstance(item, dict):
-            raise UserError(f"{path}: entry {number} is no object but {str(item)[:40]!r}")
+            raise UserError(f"{path}: entry {number} is no object but {shown(item)}")
         name = next((item[key] for key in path_names if key in item), None)
         if name is None:
             raise UserError(
@@ -242,18 +291,12 @@ def read_json(path: Path, root: Path, columns: dict[str, str]) -> Iterator[Entry
         if positives := item.get("positive_clip_inds"):
             if not isinstance(positives, list):
                 raise UserError(f"{where}: positive_clip_inds is no list of numbers")
-            count = _number(item.get("num_clips", 0), int, where, "num_clips")
-            numbers = [_number(part, int, where, "positive_clip_inds") for part in positives]
-            yield from _parts(root, str(name), str(label), count, numbers)
+            count = whole_of(item.get("num_clips"), where, "num_clips") or 0
+            numbers = [whole_of(str(part), where, "positive_clip_inds") or 0 for part in positives]
+            video, label = text_of(name, where, "path"), text_of(label, where, "label")
+            yield from _parts(root, video or "", label, count, numbers, where)
             continue
-        yield Entry(
-            str(name),
-            _text(label),
-            _split(item.get(columns.get("split", "split")), where),
-            _number(item.get(columns.get("fold", "fold")), int, where, "fold"),
-            _text(item.get(columns.get("group", "group"))),
-            columns={key: value for key, value in item.items() if isinstance(value, bool | int | float | str)},
-        )
+        yield _entry(item, columns, name, label, where)
 
 
 def _segments(path: Path, database: dict[str, Any], root: Path) -> Iterator[Entry]:
@@ -264,13 +307,17 @@ def _segments(path: Path, database: dict[str, Any], root: Path) -> Iterator[Entr
         try:
             subset = facts.get("subset")
             pieces = [(piece["label"], *piece["segment"]) for piece in facts.get("annotations", [])]
-            labelled = [(str(label), float(start), float(end)) for label, start, end in pieces]
+            labelled = [(label, start, end) for label, start, end in pieces if None not in (label, start, end)]
+            if len(labelled) < len(pieces):
+                raise ValueError
         except (AttributeError, KeyError, TypeError, ValueError):
             raise UserError(
                 f'{where}: expected {{"subset": ..., "annotations": [{{"label": ..., "segment": [start, end]}}, ...]}}'
             ) from None
         for label, start, end in labelled:
-            yield Entry(name, label, _split(subset, where), None, video, start, end, {"subset": subset or ""})
+            said = text_of(label, where, "label")
+            times = piece_of(start, end, where)
+            yield Entry(name, said, split_of(subset, where), None, video, *times, {"subset": subset})
 
 
 def _stems(root: Path) -> dict[str, str]:
@@ -284,38 +331,14 @@ def _stems(root: Path) -> dict[str, str]:
 
 
 def _lines(path: Path) -> Iterator[str]:
+    """The lines of a text, with their ends."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            for line in file:
-                yield line.rstrip("\r\n")
+            while line := file.readline(_MAX_LINE):
+                if len(line) == _MAX_LINE and not line.endswith(("\r", "\n")):
+                    raise UserError(f"{path}: a line of more than {_MAX_LINE:,} characters; is this a list?")
+                yield line
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a text list (it is not UTF-8)") from None
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
-
-
-def _split(value: object, where: str) -> str | None:
-    if value is None:
-        return None
-    if str(value).lower() not in SPLITS:
-        raise UserError(
-            f"{where}: split '{value}' is none of train, val, test; map it with `test:` and `val:` conditions"
-        )
-    return SPLITS[str(value).lower()]
-
-
-def _seconds(value: object, where: str, name: str) -> int:
-    if value is None:
-        raise UserError(f"{where}: no {name}; a Kinetics list has label, youtube_id, time_start, time_end")
-    return int(_number(value, float, where, name))
-
-
-def _number(value: object, kind: Callable[[str], Any], where: str, name: str) -> Any:
-    if value is None:
-        return None
-    try:
-        return kind(str(value))
-    except ValueError:
-        raise UserError(f"{where}: {name} '{value}' is not a number") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None

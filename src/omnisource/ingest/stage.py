@@ -1,5 +1,6 @@
 """`ingest`: the recipe's sources become the samples table."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from omnisource.ingest.listed import Group, listing
 from omnisource.ingest.listings import Entry
 from omnisource.progress import meter
 from omnisource.recipe import Recipe, Source
-from omnisource.tables import digest_file, digest_table, read_batches, read_table, sync_folder
+from omnisource.tables import SAMPLES, check_table, digest_file, digest_table, read_batches, read_table, sync_folder
 from omnisource.workspace import StageRecord, Workspace
 
 COLLECTED = "collected"  # table of the collect stage
@@ -97,7 +98,7 @@ def _row(entry: Entry, fact: Row, name: str, source: Source, names: Mapping[str,
         "group": entry.group,
         "start_s": entry.start_s,
         "end_s": entry.end_s,
-        **{key: str(entry.columns[key]) for key in _PASSED_ON if key in entry.columns},
+        **{key: str(value) for key in _PASSED_ON if (value := entry.columns.get(key)) is not None},
         **fact,
     }
     return _licensed(row, source)
@@ -186,6 +187,7 @@ def _class_names(recipe: Recipe, source: Source) -> dict[str, str]:
 def _collected_rows(workspace: Workspace, name: str, source: Source) -> Iterator[Row]:
     """What `collect` brought for a source, under the same conditions as a list: where, exclude, licence, a limit."""
     path, count = workspace.table(COLLECTED), 0
+    check_table(path, SAMPLES)
     for batch in read_batches(path):
         for row in batch.filter(pc.field("source") == name).to_pylist():
             if wanted(row, source, name):
@@ -199,6 +201,18 @@ def _check_classes(recipe: Recipe, classes: list[str]) -> None:
     twice = [name for name, count in Counter(classes).items() if count > 1]
     if twice:
         raise UserError(f"recipe {recipe.name}: class '{twice[0]}' is listed twice")
+    if not all(map(str.strip, classes)):
+        raise UserError(
+            f"recipe {recipe.name}: a class has an empty name; take it out of `classes`, or name its folder"
+        )
+    one_of = dict[str, str]()
+    for name in classes:
+        other = one_of.setdefault(unicodedata.normalize("NFC", name), name)
+        if other != name:
+            raise UserError(
+                f"recipe {recipe.name}: two classes look like '{name}' but are written in different bytes "
+                f"({other!a} and {name!a}); rename one, or map it with `labels`"
+            )
     if len(classes) < 2:
         raise UserError(
             f"recipe {recipe.name}: {len(classes)} class found ({', '.join(classes)}); a recogniser needs two"

@@ -3,6 +3,7 @@
 import colorsys
 import hashlib
 import io
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from omnisource.tables import write_atomic
 U8 = npt.NDArray[np.uint8]
 _SHORT_SIDE = 480  # larger pictures are scaled down
 _SHOWN = 3  # guesses
+_LONGEST = 200  # bytes of a name, which grows by a mark, a suffix and, while it is written, another
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +33,9 @@ class Annotation:
 
 def annotated_name(prediction: Prediction) -> str:
     """A file name for the annotated copy; the hash keeps files of the same name apart."""
-    mark = hashlib.sha256(prediction.uri.encode()).hexdigest()[:6]
-    return f"{Path(prediction.uri).stem}-{mark}" + (".jpg" if prediction.kind == "image" else ".mp4")
+    mark = hashlib.sha256(prediction.uri.encode(errors="surrogatepass")).hexdigest()[:6]
+    stem = os.fsencode(Path(prediction.uri).stem)[:_LONGEST].decode(errors="ignore")
+    return f"{stem}-{mark}" + (".jpg" if prediction.kind == "image" else ".mp4")
 
 
 def annotate(task: Annotation) -> Path:
@@ -59,7 +62,7 @@ def draw(frame: U8, guesses: tuple[Guess, ...], timeline: Image.Image | None = N
     font = ImageFont.load_default(size)
     for row, guess in enumerate(guesses[:_SHOWN]):
         top = 4 + row * (size + 6)
-        text = f"{guess.label} {guess.prob:.0%}"
+        text = f"{' '.join(guess.label.split())} {guess.prob:.0%}"  # several lines can't be measured
         width = pen.textlength(text, font=font)
         pen.rectangle((4, top, 12 + width, top + size + 4), fill=(0, 0, 0, 150))
         pen.rectangle(

@@ -107,6 +107,8 @@ def load_onnx(path: Path) -> tuple[OnnxNetwork, Meta]:
         }
         known = {field.name for field in fields(Meta)}
         network = OnnxNetwork(header, session)
+        if session.get_outputs()[0].shape[-1] != network.num_classes:
+            raise ValueError(f"{network.num_classes} classes, outputs {session.get_outputs()[0].shape}")
         return network, Meta(**{key: value for key, value in given.items() if key in known})
     except Exception as error:  # onnxruntime raises classes of its own for a broken file
         short = str(error).splitlines()[0][:160] if str(error) else type(error).__name__

@@ -1,6 +1,7 @@
 """What `omnisource predict` is given: files, folders, web addresses."""
 
 import re
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,11 +41,17 @@ def gathered(inputs: Sequence[str], limits: Limits, allow_private: bool = False)
 
 
 def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        below = [p for p in sorted(path.rglob("*")) if p.is_file() and not p.name.startswith(".")]
-        if not below:
-            raise UserError(f"{path}: no files in this folder")
-        return below
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder")
-    return [path]
+    try:
+        found = path.stat()
+    except (OSError, ValueError) as error:  # a name that is too long, or none that a file can have
+        raise UserError(f"{path}: no such file or folder ({getattr(error, 'strerror', None) or error})") from None
+    if not stat.S_ISDIR(found.st_mode):
+        return [path]
+    below = [p for p in sorted(path.rglob("*")) if p.is_file() and not _hidden(p.relative_to(path))]
+    if not below:
+        raise UserError(f"{path}: no files in this folder")
+    return below
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)

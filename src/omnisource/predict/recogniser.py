@@ -1,5 +1,6 @@
 """`load(path)`: a recogniser of images, clips and long videos, from a checkpoint or an exported ONNX file."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -79,6 +80,7 @@ class Recogniser:
                 f"{network.name} sees optical flow, not pictures: test it with `omnisource test` and fuse it with "
                 "`omnisource fuse`"
             )
+        _check_meta(network, meta)
         self.network, self.meta, self.device, self.workers = network, meta, device, workers
         self.classes = list(meta.classes) or [f"class {n}" for n in range(network.num_classes)]
         short_side = meta.notes.get("short_side")
@@ -183,6 +185,26 @@ class Recogniser:
     def _top(self, probs: F64, count: int) -> tuple[Guess, ...]:
         order = np.argsort(-probs, kind="stable")[:count]
         return tuple(Guess(self.classes[n], float(probs[n])) for n in order)
+
+
+def _check_meta(network: Network, meta: Meta) -> None:
+    """Refuses metadata that the network can't have been trained with: they came with a file from anywhere."""
+    names, numbers = meta.classes, (meta.mean, meta.std)
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        problem = "its classes are no names"
+    elif len(names) not in (0, network.num_classes):
+        problem = f"{len(names)} class names for {network.num_classes} classes"
+    elif not all(isinstance(values, list | tuple) and len(values) == network.in_channels for values in numbers):
+        problem = f"mean and std are not of {network.in_channels} channels"
+    elif not all(isinstance(value, int | float) and math.isfinite(value) for values in numbers for value in values):
+        problem = "mean and std are not finite numbers"
+    elif 0 in meta.std:
+        problem = "a std is 0"
+    elif not isinstance(meta.notes, dict):
+        problem = "its notes are no mapping"
+    else:
+        return
+    raise UserError(f"the metadata of a {network.name}: {problem}; use another copy of the file")
 
 
 def load(path: str | Path, *, device: str = "auto", workers: int | None = None) -> Recogniser:

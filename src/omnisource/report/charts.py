@@ -1,7 +1,10 @@
 """The report's charts, as plotly figures drawn without any network."""
 
 import json
+import sys
+from collections import Counter
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from omnisource.evaluate import RunSummary
 
 INK, BLUE, GREY, ORANGE = "#1f2933", "#2563eb", "#9aa5b1", "#ea580c"
 _PALETTE = [GREY, "#0ea5e9", "#10b981", ORANGE, "#8b5cf6", "#ef4444", BLUE]
+_LONGEST = 40  # characters of a name beside a chart
 _LAYOUT: dict[str, Any] = {
     "template": "plotly_white",
     "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK},
@@ -21,7 +25,7 @@ _LAYOUT: dict[str, Any] = {
 def comparison(summaries: Sequence[RunSummary]) -> str:
     """Top-1 of every run: mean and 95 % interval, and each training as a dot."""
     figure = go.Figure()
-    names = [summary.run for summary in summaries]
+    names = _labels([summary.run for summary in summaries])
     means = [100 * summary.top1 for summary in summaries]
     intervals = [summary.top1_t_interval or summary.top1_interval for summary in summaries]
     figure.add_bar(
@@ -36,10 +40,11 @@ def comparison(summaries: Sequence[RunSummary]) -> str:
         },
         hovertemplate="%{x}: %{y:.1f} %<extra></extra>",
     )
-    for summary in summaries:
+    for name, summary in zip(names, summaries, strict=True):
         dots = [100 * top1 for top1 in summary.top1_each]
-        figure.add_scatter(x=[summary.run] * len(dots), y=dots, mode="markers", marker={"color": INK, "size": 6})
+        figure.add_scatter(x=[name] * len(dots), y=dots, mode="markers", marker={"color": INK, "size": 6})
     figure.update_layout(**_LAYOUT, showlegend=False, height=340, yaxis_title="top-1 (%)", yaxis_range=[0, 100])
+    figure.update_xaxes(type="category")
     return _html(figure)
 
 
@@ -47,9 +52,7 @@ def curves(logs: Sequence[tuple[str, Path]]) -> str:
     """Training loss over epochs, one line a run; light lines are single sources' losses."""
     figure = go.Figure()
     for number, (name, path) in enumerate(logs):
-        rows = [
-            row for row in read_log(path) if all(isinstance(row.get(key), int | float) for key in ("epoch", "loss"))
-        ]
+        rows = [row for row in read_log(path) if all(_finite(row.get(key)) for key in ("epoch", "loss"))]
         epochs, losses = [row["epoch"] for row in rows], [row["loss"] for row in rows]
         if epochs:
             color = _PALETTE[number % len(_PALETTE)]
@@ -64,20 +67,21 @@ def per_class(classes: Sequence[str], runs: Sequence[tuple[str, Sequence[float |
     for number, (name, values) in enumerate(runs):
         shown = [None if value is None else 100 * value for value in values]
         color = _PALETTE[0] if number == 0 else _PALETTE[-1]
-        figure.add_bar(x=list(classes), y=shown, name=name, marker_color=color)
+        figure.add_bar(x=_labels(classes), y=shown, name=name, marker_color=color)
     figure.update_layout(**_LAYOUT, height=340, yaxis_title="accuracy (%)", barmode="group", yaxis_range=[0, 100])
+    figure.update_xaxes(type="category")
     return _html(figure)
 
 
 def confusion(classes: Sequence[str], matrix: Sequence[Sequence[int]], title: str) -> str:
     """Rows: the true class; columns: what was predicted; shade: share of the row."""
     shares = [[cell / max(sum(row), 1) for cell in row] for row in matrix]
-    few = len(classes) <= 30
+    few, names = len(classes) <= 30, _labels(classes)
     figure = go.Figure(
         go.Heatmap(
             z=shares,
-            x=list(classes),
-            y=list(classes),
+            x=names,
+            y=names,
             text=[[str(cell) for cell in row] for row in matrix],
             texttemplate="%{text}" if few else None,
             colorscale="Blues",
@@ -88,8 +92,8 @@ def confusion(classes: Sequence[str], matrix: Sequence[Sequence[int]], title: st
         )
     )
     figure.update_layout(**_LAYOUT, height=max(340, 26 * min(len(classes), 40)), title=title)
-    figure.update_yaxes(autorange="reversed", title="shown")
-    figure.update_xaxes(title="recognised as")
+    figure.update_yaxes(autorange="reversed", title="shown", type="category")
+    figure.update_xaxes(title="recognised as", type="category")
     return _html(figure)
 
 
@@ -116,6 +120,20 @@ def smooth(values: Sequence[float], keep: float = 0.9) -> list[float]:
         total, weight = keep * total + (1 - keep) * value, keep * weight + (1 - keep)
         smoothed.append(total / weight)
     return smoothed
+
+
+def _labels(names: Sequence[str]) -> list[str]:
+    """Names as a chart shows them: short, still different from each other, and without markup, which plotly obeys."""
+    short = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in names]
+    alike = Counter(short)
+    return [
+        escape(name if alike[name] == 1 else f"{name} {number}", quote=False)
+        for number, name in enumerate(short, start=1)
+    ]
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
 def _html(figure: go.Figure) -> str:

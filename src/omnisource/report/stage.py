@@ -86,7 +86,7 @@ def render(
             **_class_charts(recipe, workspace, summaries),
         },
         funnels=story.funnels() if story else [],
-        findings=findings(selected.counts) if story and (selected := workspace.record(recipe.select.stage)) else [],
+        findings=_findings(recipe, workspace) if story else [],
         filters=filters,
         galleries=galleries(story, _EXAMPLES) if story else [],
         formats={name: source.format for name, source in recipe.sources.items()},
@@ -97,6 +97,14 @@ def render(
         plotly_js=Markup(get_plotlyjs()),
         percent=lambda share: "–" if share is None else f"{100 * share:.1f} %",
     )
+
+
+def _findings(recipe: Recipe, workspace: Workspace) -> list[str]:
+    selected = workspace.record(recipe.select.stage)
+    try:
+        return findings(selected.counts) if selected else []
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise workspace.damaged(recipe.select.stage, f"counts: {error!r}") from error
 
 
 def _cards(

@@ -46,14 +46,14 @@ def read_truth(recipe: Recipe, truth: Truth, samples: Iterable[Row]) -> Known:
     Raises:
         UserError: a file is missing, lacks a column, or has a time that is no number.
     """
-    ids: dict[Path | None, str] = {Path(row["uri"]): row["sample_id"] for row in samples}
+    ids: dict[Path | None, list[str]] = defaultdict(list)  # a file may be listed piece by piece
+    for row in samples:
+        ids[Path(row["uri"])].append(row["sample_id"])
     files: dict[str, Row] = {}
     for name in truth.files:
         path = recipe.resolve(name)
         for _, row in _rows(path, ["path", truth.column], "truth.files"):
-            sample_id = ids.get(_beside(path, row["path"]))
-            if sample_id is not None:
-                files[sample_id] = row
+            files |= dict.fromkeys(ids.get(_beside(path, row["path"]), ()), row)
     segments: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
     if truth.segments:
         path = recipe.resolve(truth.segments)
@@ -61,8 +61,7 @@ def read_truth(recipe: Recipe, truth: Truth, samples: Iterable[Row]) -> Known:
             start, end = _seconds(row["start_s"]), _seconds(row["end_s"])
             if not start <= end:
                 raise UserError(f"{path}:{line}: start_s and end_s are '{row['start_s']}' and '{row['end_s']}'")
-            sample_id = ids.get(_beside(path, row.get("path") or row.get("video") or ""))
-            if sample_id is not None:
+            for sample_id in ids.get(_beside(path, row.get("path") or row.get("video") or ""), ()):
                 segments[sample_id].append((start, end, row["label"]))
     return Known(files, truth.column, dict(segments), truth.min_overlap)
 

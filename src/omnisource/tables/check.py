@@ -4,12 +4,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from omnisource.errors import UserError
 from omnisource.tables.schemas import misfit
 
+_ROWS = 2048  # in one piece
 _MISSING = "{path}: no such table; run the stage that writes it ({stage}) first"
 _UNREADABLE = "{path}: not a readable Parquet table ({error}); delete it to have it made again"
 
@@ -39,6 +42,13 @@ def check_table(path: Path, schema: pa.Schema | None, columns: Sequence[str] | N
             raise unreadable(path, problem)
 
 
+def check_numbers(path: Path, table: pa.Table) -> None:
+    """Raises UserError where a column of the table at `path` holds NaN or infinity: what is not known is null."""
+    for field in table.schema:
+        if pa.types.is_floating(field.type) and not pc.all(pc.is_finite(table[field.name]), min_count=0).as_py():
+            raise unreadable(path, f"column '{field.name}' has rows with NaN or infinity")
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """What fails inside because the file is missing or damaged becomes a UserError."""
@@ -56,11 +66,14 @@ def unreadable(path: Path, error: str) -> UserError:
 
 
 def damage(path: Path) -> str | None:
-    """What is wrong with a Parquet file, all of it read; None: nothing."""
+    """What is wrong with a Parquet file, all of it read, as pyarrow and as DuckDB read it; None: nothing."""
     try:
         with pq.ParquetFile(path) as file:
-            for _ in file.iter_batches():
+            for batch in file.iter_batches():
+                batch.validate(full=True)
+        with duckdb.connect() as db:
+            for _ in db.execute("FROM read_parquet(?)", [str(path)]).to_arrow_reader(_ROWS):
                 pass
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, duckdb.Error) as error:
         return " ".join(str(error).split())
     return None

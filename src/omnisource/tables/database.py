@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from omnisource.tables.schemas import schema_of
 MEMORY = 2_000_000_000  # DuckDB spills to disk beyond it, so that 10 million rows fit beside a training
 _SHARE = 4  # but it takes no more than one part in so many of what the machine has
 _THREAD_BYTES = 64 * 2**20  # a thread's buffers; more threads than fit would fail where fewer succeed
-_viewed: dict[int, list[Path]] = {}  # the files behind the views of each open database
+_viewed: dict[int, list[Path]] = {}  # the files that the queries of each open database read
 
 
 @contextmanager
@@ -70,7 +70,12 @@ def view_table(db: duckdb.DuckDBPyConnection, name: str, path: Path, numbered: b
         db.read_parquet(str(path), file_row_number=numbered).create_view(name)
     except duckdb.Error as error:
         raise unreadable(path, str(error).splitlines()[0]) from error
-    _viewed.get(id(db), []).append(path)
+    reads(db, [path])
+
+
+def reads(db: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -> None:
+    """Notes that queries of a database read these files: when one of them turns out to be damaged, it is named."""
+    _viewed.get(id(db), []).extend(paths)
 
 
 def machine_bytes(root: Path = Path("/")) -> int:

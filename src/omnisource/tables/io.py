@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from omnisource.tables.check import check_table, reading
+from omnisource.tables.check import check_numbers, check_table, reading
 from omnisource.tables.files import replacing
 from omnisource.tables.schemas import schema_of
 
@@ -40,14 +40,20 @@ def read_table(path: Path, columns: Sequence[str] | None = None, filters: pc.Exp
     Raises:
         UserError: the file is missing, is no Parquet table, or not what a workspace's table of its name holds.
     """
-    check_table(path, schema_of(path.stem), columns)
-    return read_parquet(path, columns, filters)
+    schema = schema_of(path.stem)
+    check_table(path, schema, columns)
+    table = read_parquet(path, columns, filters)
+    if schema is not None:
+        check_numbers(path, table)
+    return table
 
 
 def read_parquet(path: Path, columns: Sequence[str] | None = None, filters: pc.Expression | None = None) -> pa.Table:
     """`read_table` for a file from elsewhere, whatever its columns are."""
     with reading(path):
-        return pq.read_table(path, columns=list(columns) if columns else None, filters=filters)
+        table = pq.read_table(path, columns=list(columns) if columns else None, filters=filters)
+        table.validate(full=True)  # texts that are none, lists that end before they begin
+        return table
 
 
 def read_batches(path: Path, columns: Sequence[str] | None = None, rows: int = 4096) -> Iterator[pa.RecordBatch]:
@@ -57,7 +63,9 @@ def read_batches(path: Path, columns: Sequence[str] | None = None, rows: int = 4
         UserError: as `read_table`.
     """
     with reading(path), pq.ParquetFile(path) as file:
-        yield from file.iter_batches(rows, columns=list(columns) if columns else None)
+        for batch in file.iter_batches(rows, columns=list(columns) if columns else None):
+            batch.validate(full=True)
+            yield batch
 
 
 def read_schema(path: Path) -> pa.Schema:

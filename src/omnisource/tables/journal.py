@@ -9,9 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from omnisource.tables.database import database
+from omnisource.tables.check import check_table, reading
+from omnisource.tables.database import database, reads
 from omnisource.tables.files import write_atomic
-from omnisource.tables.io import Row, read_schema, read_table, table_from_rows, write_batches, write_table
+from omnisource.tables.io import Row, read_table, table_from_rows, write_batches, write_table
 
 _PART_ROWS = 5_000  # of a journal, saved when there are so many,
 _PART_S = 10.0  # or after so long
@@ -28,7 +29,7 @@ class Journal:
     def __init__(self, folder: Path, schema: pa.Schema, keys: Sequence[str], fingerprint: str) -> None:
         self._folder, self._schema, self.keys = folder, schema, list(keys)
         mark = folder / "fingerprint"
-        if folder.exists() and (not mark.exists() or mark.read_text() != fingerprint):
+        if folder.exists() and (not mark.exists() or mark.read_bytes() != fingerprint.encode()):
             shutil.rmtree(folder)
         if not folder.exists():
             write_atomic(mark, fingerprint.encode())
@@ -44,7 +45,7 @@ class Journal:
         """A column of the rows written so far."""
         kind = self._schema.field(name).type
         return pa.chunked_array(
-            [chunk for part in self.parts() for chunk in read_table(part, [name])[name].chunks], kind
+            [chunk for part in self.parts() for chunk in self._read(part, [name])[name].chunks], kind
         )
 
     def append(self, rows: Iterable[Row]) -> None:
@@ -77,7 +78,7 @@ class Journal:
 
     def table(self) -> pa.Table:
         """All rows so far, sorted by the keys, so that the order of work leaves no trace. For few rows: see `merge`."""
-        parts = [read_table(part) for part in self.parts()]
+        parts = [self._read(part, self._schema.names) for part in self.parts()]
         table = pa.concat_tables(parts) if parts else self._schema.empty_table()
         order = pc.sort_indices(table, sort_keys=[(key, "ascending") for key in self.keys])
         return table.take(order)
@@ -86,6 +87,11 @@ class Journal:
         """Writes all rows to `path`, sorted by the keys, and removes the parts. Memory does not grow with the rows."""
         merge([self], path, self._schema)
         shutil.rmtree(self._folder)
+
+    def _read(self, part: Path, columns: Sequence[str]) -> pa.Table:
+        check_table(part, self._schema, columns)
+        with reading(part):
+            return read_table(part, columns).cast(pa.schema([self._schema.field(name) for name in columns]))
 
     def parts(self) -> list[Path]:
         """The files of the rows so far, in the order in which they were written."""
@@ -102,11 +108,13 @@ def merge(journals: Sequence[Journal], path: Path, schema: pa.Schema) -> None:
     """
     parts = [part for journal in journals for part in journal.parts()]
     for part in parts:
-        read_schema(part)  # one that is damaged is named before the work
+        check_table(part, schema)  # one that is damaged is named before the work
     if not parts:
         write_table(path, schema.empty_table())
         return
     order = ", ".join([f'"{key}" NULLS LAST' for key in journals[0].keys] + ["file_index", "file_row_number"])
     with database(path.parent, _MERGE_BYTES) as db:
-        rows = db.sql(f"FROM read_parquet(?) ORDER BY {order}", params=[[str(part) for part in parts]])
+        reads(db, parts)
+        columns = ", ".join(f'"{name}"' for name in schema.names)
+        rows = db.sql(f"SELECT {columns} FROM read_parquet(?) ORDER BY {order}", params=[list(map(str, parts))])
         write_batches(path, schema, rows.to_arrow_reader(_MERGE_ROWS))

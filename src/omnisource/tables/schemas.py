@@ -182,6 +182,8 @@ def misfit(found: pa.Schema, wanted: pa.Schema) -> str:
     for field in wanted:
         if field.name not in found.names:
             return f"no column '{field.name}'"
+        if found.names.count(field.name) > 1:
+            return f"two columns '{field.name}'"
         there = found.field(found.get_field_index(field.name)).type
         if not _alike(there, field.type):
             return f"column '{field.name}' is {there}, not {field.type}"

@@ -1,18 +1,18 @@
 """Lists of URLs and folders of files: sources that list instead of searching."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-import pyarrow.parquet as pq
 
 from omnisource.collect.candidate import Candidate
 from omnisource.collect.licences import normalise
 from omnisource.collect.queries import Query, Window
 from omnisource.errors import UserError
 from omnisource.media import sniff
+from omnisource.progress import say
 from omnisource.recipe.collect import CollectSource, Format
+from omnisource.tables import read_batches, read_schema
 
 # Column names that img2dataset's and video2dataset's users have for the same thing.
 _COLUMNS = {
@@ -25,7 +25,7 @@ _COLUMNS = {
     "licence": ("licence", "license"),
     "format": ("format",),
 }
-_BATCH = 4096
+_MAX_LINE = 2**16  # characters: more than any URL that is asked
 
 
 class UrlList:
@@ -61,21 +61,25 @@ class UrlList:
     def _rows(self) -> Iterator[dict[str, Any]]:
         try:
             if self._path.suffix == ".parquet":
-                for batch in pq.ParquetFile(self._path).iter_batches(_BATCH):
+                self._check(read_schema(self._path).names)
+                for batch in read_batches(self._path):
                     yield from batch.to_pylist()
             elif self._path.suffix in (".csv", ".tsv"):
                 with self._path.open(encoding="utf-8-sig", newline="") as file:
                     reader = csv.DictReader(file, delimiter="\t" if self._path.suffix == ".tsv" else ",")
-                    if not set(reader.fieldnames or ()) & set(_COLUMNS["url"]):
-                        raise UserError(f"{self._path}: no column 'url'; it has: {', '.join(reader.fieldnames or ())}")
+                    self._check(reader.fieldnames or ())
                     yield from reader
             else:
                 with self._path.open(encoding="utf-8-sig") as file:
-                    for line in file:
+                    while line := file.readline(_MAX_LINE):
                         if line.strip() and not line.startswith("#"):
                             yield {"url": line.strip()}
         except (OSError, ValueError, csv.Error) as error:
             raise UserError(f"{self._path}: cannot be read as a list of URLs ({error})") from None
+
+    def _check(self, names: Sequence[str]) -> None:
+        if not set(names) & set(_COLUMNS["url"]):
+            raise UserError(f"{self._path}: no column 'url'; it has: {', '.join(names)}")
 
 
 class Folder:
@@ -94,6 +98,9 @@ class Folder:
     def search(self, query: Query | None, window: Window | None, limit: int) -> Iterator[Candidate]:
         for path in sorted(self._path.rglob("*")):
             if path.is_symlink() or not path.is_file() or path.name.startswith("."):
+                continue
+            if str(path) != str(path).encode(errors="replace").decode():
+                say(f"{path}: left out, as its name is not UTF-8; rename it")
                 continue
             family = sniff(path).family
             if family not in ("image", "video"):

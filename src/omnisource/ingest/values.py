@@ -1,0 +1,78 @@
+"""What a list says of one sample, checked: texts, numbers, splits, seconds. `where` is the file and the place in it."""
+
+import math
+from typing import Any
+
+from omnisource.errors import UserError
+
+SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "validate": "val", "valid": "val"}
+SPLITS |= {"test": "test", "testing": "test"}
+_MOST_SHOWN = 80  # characters of a value in a message
+_MOST_S = 1e7  # no video is a hundred days long: a larger number is no time in seconds
+
+
+def text_of(value: object, where: str, name: str) -> str | None:
+    """A text, or a number written as one; None for nothing or an empty text.
+
+    Raises:
+        UserError: true, NaN, a list, an object, bytes.
+    """
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UserError(f"{where}: {name} {shown(value)} is not a text; write it in quotes")
+    return str(value)
+
+
+def split_of(value: object, where: str) -> str | None:
+    """One of our splits by what the field calls them; UserError for anything else."""
+    if value is None:
+        return None
+    if str(value).lower() not in SPLITS:
+        raise UserError(
+            f"{where}: split {shown(value)} is none of train, val, test; map it with `test:` and `val:` conditions"
+        )
+    return SPLITS[str(value).lower()]
+
+
+def whole_of(value: object, where: str, name: str) -> int | None:
+    """A whole number, also one written as 1.0 (as tables with gaps write them); UserError for anything else."""
+    number = number_of(value, where, name)
+    if number is not None and not number.is_integer():
+        raise UserError(f"{where}: {name} {shown(value)} is not a whole number")
+    return None if number is None else int(number)
+
+
+def number_of(value: object, where: str, name: str) -> float | None:
+    """A finite number, or a text that is one; UserError for anything else."""
+    if value is None:
+        return None
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{where}: {name} {shown(value)} is not a number")
+    return number
+
+
+def piece_of(start: object, end: object, where: str) -> tuple[float | None, float | None]:
+    """The seconds at which a piece of a file starts and ends; UserError for one that no file can have."""
+    start_s, end_s = number_of(start, where, "start"), number_of(end, where, "end")
+    for name, seconds in (("starts", start_s), ("ends", end_s)):
+        if seconds is not None and not 0 <= seconds <= _MOST_S:
+            raise UserError(f"{where}: {name} at {seconds:g} s; a time is in seconds from the beginning of its file")
+    if end_s is not None and (start_s or 0.0) >= end_s:
+        raise UserError(f"{where}: ends at {end_s:g} s, but starts at {start_s or 0.0:g} s")
+    return start_s, end_s
+
+
+def shown(value: Any) -> str:
+    """A value as a message may hold it: short, and on one line."""
+    try:
+        text = repr(value)
+    except ValueError:  # a number of thousands of digits
+        return "of thousands of digits"
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
