@@ -127,10 +127,12 @@ def variants_of(recipe: Recipe, few: bool = False, inflated: tuple[str, Path] | 
     for align, name in ((0.5, "half"), (1.0, "fully")) if not queried else ():
         ask(beyond, f"{full}, matched temperature, {name} aligned", matched | {"select.calibrate.align": align})
     ask(beyond, "query as evidence without temperature, soft, p >= 0.3", {evidence: True, rule: "query", label: "soft"})
-    consistent: dict[str, Any] = {"student.consistency": {}}
-    found.append(Variant(f"{full}, consistency", beyond, web, fully | consistent, full))
-    unlabelled = consistent | {rule: "all", "student.loss_weight": dict.fromkeys(web, 0.0)}
-    ask(beyond, "consistency alone, web unlabelled", unlabelled)
+    unlabelled = {rule: "all", "student.loss_weight": dict.fromkeys(web, 0.0)}
+    for least_sure in (0.95, 0.5):  # students of soft labels are hardly ever as sure as FixMatch's
+        consistent = {"student.consistency": {"confidence": least_sure}}
+        name = f"consistency, p >= {least_sure}"
+        found.append(Variant(f"{full}, {name}", beyond, web, fully | consistent, full))
+        ask(beyond, f"web unlabelled, {name}", unlabelled | consistent)
     kinds = {is_spatial(teacher.network.name): name for name, teacher in recipe.teachers.items()}
     if len(kinds) > 1:
         both = {f"score.{unit}": [kinds[True], kinds[False]] for unit in ("clip", "window")}
