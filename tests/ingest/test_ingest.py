@@ -249,6 +249,19 @@ def test_bad_rows_are_dropped_and_named(tmp_path: Path, capsys: pytest.CaptureFi
         run(tmp_path / "two", sources=sources)
 
 
+def test_a_row_that_stands_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    touch(tmp_path, *(f"v/{n}.mp4" for n in range(4)))
+    rows = ["path,label,split", *(f"v/{n}.mp4,{'ab'[n % 2]},{'train' if n < 2 else 'test'}" for n in range(4))]
+    (tmp_path / "l.csv").write_text("\n".join([*rows, rows[1], rows[4], rows[1]]))
+    sources = {"t": {"role": "target", "path": "l.csv", "max_per_class": 2}}
+    _, found = run(tmp_path, sources=sources)
+    assert len(found) == 4
+    assert re.search(r"left out \(listed before\): 3 rows of sources\.t, first .*v/0\.mp4", capsys.readouterr().err)
+    (tmp_path / "l.csv").write_text("\n".join([*rows, "v/0.mp4,b,train"]))
+    with pytest.raises(UserError, match=r"v/0\.mp4: listed 2 times"):
+        run(tmp_path, sources=sources)
+
+
 def test_official_splits(tmp_path: Path, shared: Path) -> None:
     splits = shared / "data/lists/ucf101_splits"
     assert detect_layout(splits) == "ucf101"

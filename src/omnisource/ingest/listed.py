@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from omnisource.errors import UserError
 from omnisource.ingest.facts import BAD_ROW, batched
+from omnisource.progress import say
 from omnisource.recipe import Source
 from omnisource.scratch import scratch
 from omnisource.tables import SAMPLES, database, table_from_rows, write_batches
@@ -51,7 +52,7 @@ class Listed:
         db.execute(f"CREATE VIEW kept AS {_KEPT}")
 
     def add(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
-        """Takes all rows of the source `name`, draws its test clips and finds what is more than its limit.
+        """Takes all rows of the source `name` once, draws its test clips and finds what is more than its limit.
 
         Raises:
             UserError: a value in them that no table can hold.
@@ -61,6 +62,7 @@ class Listed:
             self._db.register("more", _table(name, some, self._count))
             self._db.execute("INSERT INTO listed FROM more")
             self._count += len(some)
+        self._leave_out_repeated(name, first)
         source = self._sources[name]
         share = 0.0 if source.layout == "collected" else source.test_share  # what was collected is web data
         if share and not self._any("split = 'test'", first):
@@ -71,6 +73,20 @@ class Listed:
                 QUALIFY row_number() OVER (PARTITION BY label, query_label, split ORDER BY sample_id, place) > ?""",
                 [first, source.max_per_class],
             )
+
+    def _leave_out_repeated(self, name: str, first: int) -> None:
+        """Rows from the place `first` on that say again what one before them says; `write` refuses others."""
+        repeated = self._db.execute(
+            """INSERT INTO surplus SELECT place FROM listed WHERE place >= ? AND sample_id IN
+                (SELECT sample_id FROM listed WHERE place >= ? GROUP BY sample_id HAVING count(*) > 1)
+            QUALIFY row_number() OVER (
+                PARTITION BY sample_id, label, query_label, split, fold, "group" ORDER BY place) > 1
+            RETURNING place""",
+            [first, first],
+        ).fetchall()
+        if repeated:
+            ((uri,),) = self._db.execute("SELECT uri FROM listed WHERE place = ?", min(repeated)).fetchall()
+            say(f"left out (listed before): {len(repeated)} rows of sources.{name}, first {uri}")
 
     def _any(self, condition: str, first: int) -> bool:
         """Whether a row satisfies the condition, from the place `first` on."""
