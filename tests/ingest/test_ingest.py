@@ -303,7 +303,8 @@ def test_hmdb51_splits(tmp_path: Path) -> None:
 
 
 def test_json_lists(tmp_path: Path) -> None:
-    touch(tmp_path, "a.mp4", "b.mp4", "v_c.mp4")
+    touch(tmp_path, "a.mp4", "b.mp4", "v_c.mp4", "78687.webm")
+    (tmp_path / "ids.json").write_text(json.dumps([{"id": "78687", "label": "holding x", "template": "x"}]))
     (tmp_path / "list.json").write_text(
         json.dumps({"data_list": [{"filename": "a.mp4", "label": "x"}, {"filename": "b.mp4", "label": "y"}]})
     )
@@ -312,6 +313,7 @@ def test_json_lists(tmp_path: Path) -> None:
     sources = {
         "t": {"role": "target", "path": "list.json"},
         "n": {"role": "target", "path": "net.json", "test": {"subset": "validation"}},
+        "i": {"role": "target", "path": "ids.json", "columns": {"label": "template"}},
     }
     _, rows = run(tmp_path, sources=sources)
     assert [(r["start_s"], r["end_s"], r["split"]) for r in rows if r["source"] == "n" and r["label"] == "x"] == [

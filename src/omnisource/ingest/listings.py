@@ -263,7 +263,8 @@ def _hmdb51_clip(line: str, label: str, fold: int, where: str) -> Iterator[Entry
 def read_json(path: Path, root: Path, columns: dict[str, str]) -> Iterator[Entry]:
     """Lists of objects (also under "data_list"), and databases of videos with labelled segments.
 
-    `positive_clip_inds` of an object names positive 10 s parts, as in `read_lines`.
+    `positive_clip_inds` of an object names positive 10 s parts, as in `read_lines`. An `id` may be the name of a file
+    without its suffix (Something-Something).
     """
     try:
         if path.stat().st_size > _MAX_JSON_BYTES:
@@ -279,18 +280,24 @@ def read_json(path: Path, root: Path, columns: dict[str, str]) -> Iterator[Entry
     items = content.get("data_list") if isinstance(content, dict) else content
     if not isinstance(items, list):
         raise UserError(f"{path}: expected a list of objects, or one under 'data_list' or 'database'")
+    by_id = any(isinstance(item, dict) and "id" in item for item in items)
+    available = _stems(root) if by_id else {}
     for number, item in enumerate(items):
         where = f"{path}: entry {number}"
-        yield from _tried(where, _object_entries, item, root, columns, where)
+        yield from _tried(where, _object_entries, item, root, available, columns, where)
 
 
-def _object_entries(item: Any, root: Path, columns: dict[str, str], where: str) -> Iterator[Entry]:
+def _object_entries(
+    item: Any, root: Path, available: dict[str, str], columns: dict[str, str], where: str
+) -> Iterator[Entry]:
     """What an object of a JSON list says."""
     path_names = [columns.get("path", ""), "path", "filename", "video_path", "filepath", "video", "id"]
     label_names = [columns.get("label", ""), "label", "class", "query", "template"]
     if not isinstance(item, dict):
         raise UserError(f"{where} is no object but {shown(item)}")
-    name = next((item[key] for key in path_names if key in item), None)
+    key, name = next(((key, item[key]) for key in path_names if key in item), ("", None))
+    if key == "id":
+        name = available.get(str(name), name)
     if name is None:
         raise UserError(f"{where} has none of: {', '.join(path_names[1:])}; set `columns: {{path: ...}}`")
     label = next((item[key] for key in label_names if key in item), None)
