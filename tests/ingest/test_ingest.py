@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -208,12 +209,57 @@ def test_odd_names_and_files(tmp_path: Path) -> None:
         "pipe.mp4": "unreadable",  # and not waited for
         "circle.mp4": "unreadable",
         "a\0b.mp4": "unreadable",
-        "half ?.mp4": "bad_name",
+        "odd.json: entry 3": "bad_row",
         "1.mp4": None,
     }
-    (tmp_path / "odd.json").write_text(json.dumps([{"path": "target/jump/1.mp4", "label": "jump", "author": "\ud800"}]))
-    with pytest.raises(UserError, match=r"target/jump/1\.mp4: its row \(sources\.odd\) holds what a table can't"):
-        run(tmp_path, sources={**FOLDERS, "odd": {"role": "web", "path": "odd.json"}})
+
+
+def test_bad_rows_are_dropped_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"v/{n}.mp4,{'ab'[n % 2]},{'dev' if n < 2 else 'holdout'},0.{n}" for n in range(6)]
+    source = {"role": "target", "path": "l.csv", "test": {"split": "holdout"}, "val": {"split": "dev"}}
+    source |= {"where": {"score": {"below": 0.9}}, "max_per_class": 3}
+    ids = []
+    for place in ("one", "two"):
+        touch(tmp_path / place, *(f"v/{n}.mp4" for n in range(6)))
+        bad = ["v/0.mp4,a,other,0.1", "v/0.mp4,a,dev,high", "v/0.mp4,a\udce9,dev,0.1"]
+        text = "\n".join(["path,label,split,score", rows[0], *bad, *rows[1:], ""])
+        (tmp_path / place / "l.csv").write_bytes(text.encode(errors="surrogateescape"))
+        sources = {"l": source, "t": {"role": "target", "path": "t.csv"}}
+        (tmp_path / place / "t.csv").write_text("path,label\nv/0.mp4,a\nv/1.mp4,b\n")
+        record, found = run(tmp_path / place, sources=sources)
+        ids.append({row["sample_id"] for row in found})
+    assert record.counts["reasons"] == {"bad_row": 3}
+    assert (record.counts["test"], record.counts["val"], record.counts["train"]) == (4, 2, 2)
+    assert sorted(Path(row["uri"]).name for row in found if row["status"] == "dropped") == [
+        f"l.csv:{n}" for n in (3, 4, 5)
+    ]
+    assert ids[0] == ids[1]
+    said = capsys.readouterr().err
+    for line, fault in (
+        (3, "split 'other' is none of"),
+        (4, "sources.l: column 'score' holds 'high'"),
+        (5, "is not UTF-8"),
+    ):
+        assert re.search(rf"left out \(bad_row\): .*two/l\.csv:{line}: .*{fault}", said)
+    few = {"f": source | {"where": {"score": {"below": 0.05}}, "role": "web", "test": {}, "val": {}}}
+    _, found = run(tmp_path / "two", sources=sources | few)  # more bad rows than it uses, but not than there are
+    assert [row["reason"] for row in found if row["source"] == "f"].count(None) == 1
+    (tmp_path / "two" / "l.csv").write_text("\n".join(["path,label,split,score", rows[0], *bad[:2], ""]))
+    with pytest.raises(UserError, match=r"l\.csv:3: split 'other' .* \(2 of 3 rows are wrong\)"):
+        run(tmp_path / "two", sources=sources)
+
+
+def test_a_row_that_stands_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    touch(tmp_path, *(f"v/{n}.mp4" for n in range(4)))
+    rows = ["path,label,split", *(f"v/{n}.mp4,{'ab'[n % 2]},{'train' if n < 2 else 'test'}" for n in range(4))]
+    (tmp_path / "l.csv").write_text("\n".join([*rows, rows[1], rows[4], rows[1]]))
+    sources = {"t": {"role": "target", "path": "l.csv", "max_per_class": 2}}
+    _, found = run(tmp_path, sources=sources)
+    assert len(found) == 4
+    assert re.search(r"left out \(listed before\): 3 rows of sources\.t, first .*v/0\.mp4", capsys.readouterr().err)
+    (tmp_path / "l.csv").write_text("\n".join([*rows, "v/0.mp4,b,train"]))
+    with pytest.raises(UserError, match=r"v/0\.mp4: listed 2 times"):
+        run(tmp_path, sources=sources)
 
 
 def test_official_splits(tmp_path: Path, shared: Path) -> None:
@@ -257,7 +303,8 @@ def test_hmdb51_splits(tmp_path: Path) -> None:
 
 
 def test_json_lists(tmp_path: Path) -> None:
-    touch(tmp_path, "a.mp4", "b.mp4", "v_c.mp4")
+    touch(tmp_path, "a.mp4", "b.mp4", "v_c.mp4", "78687.webm")
+    (tmp_path / "ids.json").write_text(json.dumps([{"id": "78687", "label": "holding x", "template": "x"}]))
     (tmp_path / "list.json").write_text(
         json.dumps({"data_list": [{"filename": "a.mp4", "label": "x"}, {"filename": "b.mp4", "label": "y"}]})
     )
@@ -266,6 +313,7 @@ def test_json_lists(tmp_path: Path) -> None:
     sources = {
         "t": {"role": "target", "path": "list.json"},
         "n": {"role": "target", "path": "net.json", "test": {"subset": "validation"}},
+        "i": {"role": "target", "path": "ids.json", "columns": {"label": "template"}},
     }
     _, rows = run(tmp_path, sources=sources)
     assert [(r["start_s"], r["end_s"], r["split"]) for r in rows if r["source"] == "n" and r["label"] == "x"] == [

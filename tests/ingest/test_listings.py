@@ -1,15 +1,19 @@
-"""A list that is wrong somewhere is named in one line: the file, the place in it and what was expected."""
+"""What is wrong in a list is named in one line: the file, the place in it and what was expected. Good rows go on."""
 
 import json
+import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from omnisource.errors import UserError
 from omnisource.ingest.conditions import wanted
 from omnisource.ingest.listings import Entry, read_json, read_kinetics, read_lines, read_table_rows, read_ucf101
 from omnisource.recipe import Source
+from omnisource.tables import write_table
 
 KINETICS = "label,youtube_id,time_start,time_end\n"
 
@@ -40,23 +44,22 @@ def video(facts: object) -> str:
         (kinetics, "label,youtube_id,time_start\na,x,1\n", "list:2: no time_end; a Kinetics list has"),
         (kinetics, KINETICS + "a,x,1,2\nb,y,,\n", "list:3: no time_start"),
         (kinetics, KINETICS + "a,x,one,2\n", "list:2: time_start 'one' is not a number"),
-        (pieces, "", "list: empty; a table begins with a line"),
         (pieces, "path,from,to\nx.mp4,30,20\n", "list:2: ends at 20 s, but starts at 30 s"),
         (pieces, 'path,from,to\n"' + "x" * 200_000, "not readable as a table .* is a quote missing"),
         (lines, "my film.mp4 jump\n", r"list:1: expected .*names with spaces need a table, such as CSV"),
-        (database, video({"annotations": [{"label": "a"}]}), "list: video 'v': expected"),
+        (database, video({"annotations": [{"label": "a"}]}), "list: video 'v', segment 0: expected"),
         (
             database,
             video({"annotations": [{"label": "a", "segment": ["p", "q"]}]}),
-            "list: video 'v': start 'p' is not",
+            "list: video 'v', segment 0: start 'p' is not",
         ),
         (database, video([1]), "list: video 'v': expected"),
-        (database, video({"annotations": [{"label": None, "segment": [1, 2]}]}), "list: video 'v': expected"),
-        (database, video({"annotations": [{"label": "a", "segment": [-1, 2]}]}), "list: video 'v': starts at -1 s"),
+        (database, video({"annotations": [{"label": None, "segment": [1, 2]}]}), "segment 0: expected"),
+        (database, video({"annotations": [{"label": "a", "segment": [-1, 2]}]}), "segment 0: starts at -1 s"),
         (
             database,
             video({"annotations": [{"label": "a", "segment": [3, 2]}]}),
-            "video 'v': ends at 2 s, but starts at 3",
+            "video 'v', segment 0: ends at 2 s, but starts at 3",
         ),
         (database, '[{"path": ["x"], "label": "a"}]', r"list: entry 0: path \['x'\] is not a text"),
         (database, '[{"path": "x", "label": {"a": 1}}]', r"list: entry 0: label \{'a': 1\} is not a text"),
@@ -68,20 +71,86 @@ def video(facts: object) -> str:
         (database, '[{"path": "x", "positive_clip_inds": [-3]}]', "list: entry 0: starts at -30 s"),
         (lines, "x a 3 ²\n", r"list:1: expected `path label`"),
         (lines, "x a 3 " + "9" * 5000, "list:1: expected"),
-        (lines, "x" * 2_000_000, "list: a line of more than"),
         (kinetics, KINETICS + "a,x,inf,2\n", "list:2: time_start 'inf' is not a number"),
-        (kinetics, "label,youtube_id,time_start,time_end,label\na,x,1,2,b\n", "two columns are called 'label'"),
-        (kinetics, "x" * 200_000, "list:1: not readable as a table"),
         (pieces, "path,from,to\nx.mp4,nan,20\n", "list:2: start 'nan' is not a number"),
         (pieces, "path,from,to\na,b.mp4,1,2\n", "list:2: 4 cells, but 3 columns; put what holds a ',' in quotes"),
-        (pieces, 'path,from,to\n"a.mp4,1,2\nb.mp4,1,2\n', "list:3: not readable as a table .* is a quote missing"),
+        (pieces, 'path,from,to\n"a.mp4,1,2\nb.mp4,1,2\n', "list:2: not readable as a table .* is a quote missing"),
     ],
 )
-def test_one_line(read: Callable[[Path], Iterator[Entry]], text: str, expected: str, tmp_path: Path) -> None:
+def test_rows_that_are_wrong(read: Callable[[Path], Iterator[Entry]], text: str, expected: str, tmp_path: Path) -> None:
     path = tmp_path / "list"
     path.write_text(text)
+    assert any(re.search(expected, entry.fault or "") for entry in read(path))
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "expected"),
+    [
+        (pieces, "", "list: empty; a table begins with a line"),
+        (lines, "x" * 2_000_000, "list: a line of more than"),
+        (kinetics, "label,youtube_id,time_start,time_end,label\na,x,1,2,b\n", "two columns are called 'label'"),
+        (kinetics, "x" * 200_000, "list:1: not readable as a table"),
+        (lines, "caf\udce9 a\nx a\n", "not a text list"),
+        (database, "{}", "expected a list of objects, or one under"),
+    ],
+)
+def test_files_that_are_no_lists(
+    read: Callable[[Path], Iterator[Entry]], text: str, expected: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "list"
+    path.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(UserError, match=expected):
         list(read(path))
+
+
+GOOD = [("x.mp4", 1, 2), ("y.mp4", 1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "bad"),
+    [
+        (pieces, "path,from,to\r\nx.mp4,1,2\r\nx.mp4,3,2\r\n,1,2\r\ny.mp4,1,2,,\r\nz.mp4,1,2,3\r\n", [3, 4, 6]),
+        (pieces, 'path,from,to\nx.mp4,1,2\n"x.mp4,1,2\n"y.mp4",1,2\n"z" q,1,2\n', [3, 5]),
+        (pieces, "path,from,to\nx.mp4,1,2\ncaf\udce9.mp4,1,2\ny.mp4,1,2\n", [3]),
+        (
+            database,
+            json.dumps(
+                {
+                    "database": {
+                        "x": {
+                            "annotations": [{"label": "a", "segment": s} for s in ([1, 2], [2, 2], [5, 3], [None, 2])]
+                        },
+                        "none": {"annotations": []},
+                        "broken": 3,
+                        "y": {"annotations": [{"label": "a", "segment": [1, 2]}]},
+                    }
+                }
+            ),
+            ["video 'x', segment 1", "video 'x', segment 2", "video 'x', segment 3", "video 'broken'"],
+        ),
+        (
+            lambda path: read_json(path, path.parent, {"start_s": "from", "end_s": "to"}),
+            json.dumps([{"id": i, "from": 1, "to": 2} for i in ("x.mp4", None, True, "y.mp4")] + [7, {}]),
+            [f"entry {n}" for n in (1, 2, 4, 5)],
+        ),
+    ],
+)
+def test_good_rows_go_on(read: Callable[[Path], Iterator[Entry]], text: str, bad: list[object], tmp_path: Path) -> None:
+    path = tmp_path / "list"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    found = list(read(path))
+    assert [(entry.path, entry.start_s, entry.end_s) for entry in found if entry.fault is None] == GOOD
+    wrong = [entry for entry in found if entry.fault is not None]
+    assert [entry.place.removeprefix(f"{path}:").strip() for entry in wrong] == [str(place) for place in bad]
+    assert all((entry.fault or "").startswith(entry.place) for entry in wrong)
+
+
+def test_gaps_of_tables(tmp_path: Path) -> None:
+    path = tmp_path / "list.parquet"
+    table = {"path": ["x", "y"], "label": ["a", "b"], "fold": [1.0, math.nan], "from": [math.nan, 2.0]}
+    write_table(path, pa.table(table))
+    first, second = read_table_rows(path, {"start_s": "from"})
+    assert (first.fold, first.start_s, second.fold, second.start_s) == (1, None, None, 2)
 
 
 def test_what_text_can_say_in_several_ways(tmp_path: Path) -> None:

@@ -14,19 +14,23 @@ from omnisource.ingest.listings import Entry
 
 T = TypeVar("T")
 
+BAD_ROW = "bad_row"  # reason of a row in which something is wrong
+
 _ENDS_BYTES = 65536  # of a file's beginning and end that go into its sample id
 _THREADS = 8  # files on a network come one after the other, too, but slowly
 _SHARE = 128  # files that a thread looks at in one go
 _FOLDERS = 4096  # whose real places are remembered
 
 
-def look(root: Path, source: str, entries: Iterable[Entry]) -> Iterator[list[tuple[Entry, dict[str, Any]]]]:
-    """Entries with the facts of their files, in order, in groups."""
+def look(
+    root: Path, source: str, entries: Iterable[Entry], listed: Path
+) -> Iterator[list[tuple[Entry, dict[str, Any]]]]:
+    """Entries of the list at `listed` with the facts of their files, in order, in groups."""
     real = lru_cache(_FOLDERS)(os.path.realpath)
     inside = real(root)
 
     def share(entries: list[Entry]) -> list[tuple[Entry, dict[str, Any]]]:
-        return [(entry, _facts(root, inside, real, entry, source)) for entry in entries]
+        return [(entry, _facts(root, inside, real, entry, source, listed)) for entry in entries]
 
     with ThreadPoolExecutor(_THREADS) as pool:
         for group in batched(entries, _THREADS * _SHARE):
@@ -41,8 +45,13 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield group
 
 
-def _facts(root: Path, inside: str, real: Any, entry: Entry, source: str) -> dict[str, Any]:
+def _facts(root: Path, inside: str, real: Any, entry: Entry, source: str, listed: Path) -> dict[str, Any]:
     """Where the file is, its size, an id from the source, the path below the root, the piece and the file's ends."""
+    if entry.fault is not None:
+        # Where the list lies does not count: an id depends on nothing but the data.
+        mark = hashlib.sha256(repr((source, BAD_ROW, entry.place.removeprefix(f"{listed}"))).encode())
+        facts = {"sample_id": mark.hexdigest()[:20], "uri": _spelt(entry.place), "bytes": None}
+        return facts | {"status": "dropped", "reason": BAD_ROW}
     digest = hashlib.sha256(repr((source, entry.path, entry.start_s, entry.end_s)).encode())
     size, reason = None, None
     path = os.path.join(root, entry.path)  # noqa: PTH118 (many times faster than pathlib, and there are millions)

@@ -12,7 +12,8 @@ import duckdb
 import pyarrow as pa
 
 from omnisource.errors import UserError
-from omnisource.ingest.facts import batched
+from omnisource.ingest.facts import BAD_ROW, batched
+from omnisource.progress import say
 from omnisource.recipe import Source
 from omnisource.scratch import scratch
 from omnisource.tables import SAMPLES, database, table_from_rows, write_batches
@@ -51,7 +52,7 @@ class Listed:
         db.execute(f"CREATE VIEW kept AS {_KEPT}")
 
     def add(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
-        """Takes all rows of the source `name`, draws its test clips and finds what is more than its limit.
+        """Takes all rows of the source `name` once, draws its test clips and finds what is more than its limit.
 
         Raises:
             UserError: a value in them that no table can hold.
@@ -61,16 +62,31 @@ class Listed:
             self._db.register("more", _table(name, some, self._count))
             self._db.execute("INSERT INTO listed FROM more")
             self._count += len(some)
+        self._leave_out_repeated(name, first)
         source = self._sources[name]
         share = 0.0 if source.layout == "collected" else source.test_share  # what was collected is web data
         if share and not self._any("split = 'test'", first):
             self._draw(share, first)
         if source.max_per_class is not None:
             self._db.execute(
-                """INSERT INTO surplus SELECT place FROM kept WHERE place >= ?
+                f"""INSERT INTO surplus SELECT place FROM kept WHERE place >= ? AND {_KNOWN}
                 QUALIFY row_number() OVER (PARTITION BY label, query_label, split ORDER BY sample_id, place) > ?""",
                 [first, source.max_per_class],
             )
+
+    def _leave_out_repeated(self, name: str, first: int) -> None:
+        """Rows from the place `first` on that say again what one before them says; `write` refuses others."""
+        repeated = self._db.execute(
+            """INSERT INTO surplus SELECT place FROM listed WHERE place >= ? AND sample_id IN
+                (SELECT sample_id FROM listed WHERE place >= ? GROUP BY sample_id HAVING count(*) > 1)
+            QUALIFY row_number() OVER (
+                PARTITION BY sample_id, label, query_label, split, fold, "group" ORDER BY place) > 1
+            RETURNING place""",
+            [first, first],
+        ).fetchall()
+        if repeated:
+            ((uri,),) = self._db.execute("SELECT uri FROM listed WHERE place = ?", min(repeated)).fetchall()
+            say(f"left out (listed before): {len(repeated)} rows of sources.{name}, first {uri}")
 
     def _any(self, condition: str, first: int) -> bool:
         """Whether a row satisfies the condition, from the place `first` on."""
@@ -85,7 +101,7 @@ class Listed:
         can be shared out evenly.
         """
         unit = f"""SELECT place, coalesce(label, '') AS label, sha256(coalesce(nullif("group", ''), sample_id)) AS hash
-            FROM listed WHERE place >= {first}"""
+            FROM listed WHERE place >= {first} AND {_KNOWN}"""
         if self._any("\"group\" <> ''", first):
             self._db.execute(
                 f"INSERT INTO drawn SELECT place FROM ({unit})"
@@ -118,7 +134,8 @@ class Listed:
         for name in classes:
             plain.setdefault(_plain(name), []).append(name)
         meant, unknown, listed = dict[str, str](), list[tuple[bool, str | None]](), set(classes)
-        for target, label in self._db.execute(f"SELECT DISTINCT role = 'target', {_LABEL} FROM kept").fetchall():
+        found = self._db.execute(f"SELECT DISTINCT role = 'target', {_LABEL} FROM kept WHERE {_KNOWN}").fetchall()
+        for target, label in found:
             if (label is None and not target) or label in listed:
                 continue
             if label is not None and len(plain.get(_plain(label), ())) == 1:
@@ -136,7 +153,7 @@ class Listed:
         names, limited = list(self._sources), [name for name, of in self._sources.items() if of.max_per_class]
         uri, source, label = self._db.execute(
             f"""SELECT uri, source, written FROM kept
-            JOIN unknown ON target = (role = 'target') AND written IS NOT DISTINCT FROM {_LABEL}
+            JOIN unknown ON target = (role = 'target') AND written IS NOT DISTINCT FROM {_LABEL} AND {_KNOWN}
             ORDER BY list_position(?::VARCHAR[], source),
                 CASE WHEN list_contains(?::VARCHAR[], source) THEN sample_id END, place LIMIT 1""",
             [names, limited],
@@ -211,6 +228,7 @@ def _plain(name: str) -> str:
 
 
 _ROLE_LABEL = (pa.bool_(), pa.string())
+_KNOWN = f"reason IS DISTINCT FROM '{BAD_ROW}'"  # of a bad row nothing is
 _LABEL = "CASE role WHEN 'target' THEN label ELSE query_label END"
 
 _KEPT = """

@@ -7,22 +7,24 @@ kinetics  CSV of label, youtube_id, time_start, time_end[, split]
 ucf101    the folder of trainlistNN.txt and testlistNN.txt (fold = NN)
 hmdb51    the folder of CLASS_test_splitN.txt (1 train, 2 test, 0 unused; fold = N)
 json      a list of objects, {"data_list": [...]}, or {"database": {...}} with segments
+
+A row that is wrong is an entry that says so (`fault`), and the others go on; a file that is none of these a UserError.
 """
 
-import csv
 import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 from omnisource.errors import UserError
-from omnisource.ingest.values import SPLITS, number_of, piece_of, shown, split_of, text_of, whole_of
-from omnisource.tables import read_batches, read_schema
+from omnisource.ingest.rows import csv_rows, lines_of, numbered, parquet_rows
+from omnisource.ingest.values import SPLITS, check_text, number_of, piece_of, shown, text_of, whole_of
+
+P = ParamSpec("P")
 
 MEDIA_SUFFIXES = {
     *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"),
@@ -30,12 +32,11 @@ MEDIA_SUFFIXES = {
 }
 PART_S = 10.0  # length of the numbered parts of a long video in the released lists
 _MAX_JSON_BYTES = 2 * 2**30
-_MAX_LINE = 2**20  # characters
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a list. `path` is as written there; `columns` keeps every value under its name."""
+    """One line of a list. `path` and `split` are as written there; `columns` keeps every value under its name."""
 
     path: str
     label: str | None = None
@@ -45,6 +46,21 @@ class Entry:
     start_s: float | None = None
     end_s: float | None = None
     columns: dict[str, Any] = field(default_factory=dict)
+    place: str = ""  # the file and where in it, of what has no other place than its row
+    fault: str | None = None  # what is wrong with the row, of which then nothing but the place is known
+
+
+def _tried(where: str, read: Callable[P, Iterable[Entry]], *args: P.args, **kwargs: P.kwargs) -> list[Entry]:
+    """What `read` makes of the row at `where`; of one that is wrong an entry that says so."""
+    try:
+        return list(read(*args, **kwargs))
+    except UserError as error:
+        return [faulty(where, str(error))]
+
+
+def faulty(where: str, fault: str) -> Entry:
+    """The entry of a row with which something is wrong."""
+    return Entry("", place=where, fault=fault)
 
 
 def detect_layout(path: Path) -> str:
@@ -56,7 +72,7 @@ def detect_layout(path: Path) -> str:
         return "hmdb51" if any(re.fullmatch(r".+_test_split\d\.txt", name) for name in names) else "folders"
     if path.suffix in (".json", ".parquet"):
         return {".json": "json", ".parquet": "table"}[path.suffix]
-    first = next(_lines(path), "").strip()
+    first = next(lines_of(path), "").strip()
     if path.suffix in (".csv", ".tsv") or "," in first or "\t" in first:
         columns = {word.strip('"') for word in re.split(r"[,\t]", first)}
         return "kinetics" if {"youtube_id", "time_start"} <= columns else "table"
@@ -98,12 +114,7 @@ def _files(folder: Path, prefix: str = "") -> Iterator[str]:
 
 def read_table_rows(path: Path, columns: dict[str, str]) -> Iterator[Entry]:
     """Rows of a table; `columns` maps our names to the file's where they differ."""
-    return (entry for _, entry in _table_entries(path, columns))
-
-
-def _table_entries(path: Path, columns: dict[str, str]) -> Iterator[tuple[str, Entry]]:
-    """Where in the file each row of a table is, and what it says."""
-    names, rows = _parquet_rows(path) if path.suffix == ".parquet" else _csv_rows(path)
+    names, rows = parquet_rows(path) if path.suffix == ".parquet" else csv_rows(path)
     if not names:
         raise UserError(f"{path}: empty; a table begins with a line that names its columns, such as path,label")
     twice = [name for name, count in Counter(names).items() if name and count > 1]
@@ -114,11 +125,19 @@ def _table_entries(path: Path, columns: dict[str, str]) -> Iterator[tuple[str, E
             has = shown(", ".join(names)).strip("'\"")
             raise UserError(f"{path}: no column '{theirs}' (for {ours}); it has: {has}; set `columns`")
     for where, row in rows:
-        row = {name: None if value == "" else value for name, value in row.items()}
-        name, label = (row.get(columns.get(ours, ours)) for ours in ("path", "label"))
-        if name is None:
-            raise UserError(f"{where}: the row has no path")
-        yield where, _entry(row, columns, name, label, where)
+        if isinstance(row, str):
+            yield faulty(where, f"{where}: {row}")
+        else:
+            yield from _tried(where, _table_entry, row, columns, where)
+
+
+def _table_entry(row: dict[str, Any], columns: dict[str, str], where: str) -> Iterator[Entry]:
+    # NaN is how tables with gaps write what is not there.
+    row = {name: None if value == "" or value != value else value for name, value in row.items()}
+    name, label = (row.get(columns.get(ours, ours)) for ours in ("path", "label"))
+    if name is None:
+        raise UserError(f"{where}: the row has no path")
+    yield _entry(row, columns, name, label, where)
 
 
 def _entry(row: dict[str, Any], columns: dict[str, str], path: object, label: object, where: str) -> Entry:
@@ -129,51 +148,18 @@ def _entry(row: dict[str, Any], columns: dict[str, str], path: object, label: ob
     name = text_of(path, where, "path")
     if name is None:
         raise UserError(f"{where}: its path is empty")
+    for column, value in row.items():
+        check_text(value, where, column)
     return Entry(
         name,
         text_of(label, where, "label"),
-        split_of(split, where),
+        None if split is None else str(split),
         whole_of(fold, where, "fold"),
         text_of(group, where, "group"),
         *piece_of(start, end, where),
         columns={name: value for name, value in said.items() if not isinstance(value, list | dict)},
+        place=where,
     )
-
-
-def _parquet_rows(path: Path) -> tuple[list[str], Iterator[tuple[str, dict[str, Any]]]]:
-    rows = (row for batch in read_batches(path) for row in batch.to_pylist())
-    return list(read_schema(path).names), ((f"{path}: row {number}", row) for number, row in enumerate(rows, start=1))
-
-
-def _csv_rows(path: Path) -> tuple[list[str], Iterator[tuple[str, dict[str, Any]]]]:
-    lines = _lines(path)
-    header = next(lines, "")
-    delimiter = "\t" if "\t" in header else ";" if ";" in header and "," not in header else ","
-    # Strict: what follows a quote that is never closed would else be swallowed without a word.
-    table = csv.reader(chain([header], lines), delimiter=delimiter, strict=True)
-
-    def cells() -> Iterator[list[str]]:
-        try:
-            yield from table
-        except csv.Error as error:
-            raise UserError(
-                f"{path}:{table.line_num}: not readable as a table ({error}); is a quote missing?"
-            ) from None
-
-    found = cells()
-    names = next(found, [])
-
-    def rows() -> Iterator[tuple[str, dict[str, Any]]]:
-        for row in found:
-            where = f"{path}:{table.line_num}"
-            if any(row[len(names) :]):
-                raise UserError(
-                    f"{where}: {len(row)} cells, but {len(names)} columns; put what holds a {delimiter!r} in quotes"
-                )
-            if row:
-                yield where, dict.fromkeys(names, "") | dict(zip(names, row, strict=False))
-
-    return names, rows()
 
 
 def read_lines(path: Path, root: Path) -> Iterator[Entry]:
@@ -181,22 +167,25 @@ def read_lines(path: Path, root: Path) -> Iterator[Entry]:
 
     A part is the file `path/part_K.mp4` where it exists, else seconds 10 K to 10 K + 10 of the video `path`.
     """
-    for number, line in enumerate(_lines(path), start=1):
-        words = line.split()
-        if not words:
-            continue
-        if len(words) == 1:
-            yield Entry(words[0])
-        elif len(words) == 2:
-            yield Entry(words[0], words[1], columns={"label": words[1]})
-        else:
-            name, label, count, *positives = words
-            if not all(re.fullmatch(r"[0-9]{1,9}", word) for word in (count, *positives)):
-                raise UserError(
-                    f"{path}:{number}: expected `path label` or `path label num_clips positive ...` (names with spaces "
-                    f"need a table, such as CSV), found: {shown(line.strip())}"
-                )
-            yield from _parts(root, name, label, int(count), map(int, positives), f"{path}:{number}")
+    for where, line in numbered(path):
+        yield from _tried(where, _line_entries, line, root, where)
+
+
+def _line_entries(line: str, root: Path, where: str) -> Iterator[Entry]:
+    check_text(line, where, "line")
+    words = line.split()
+    if len(words) == 1:
+        yield Entry(words[0], place=where)
+    elif len(words) == 2:
+        yield Entry(words[0], words[1], columns={"label": words[1]}, place=where)
+    else:
+        name, label, count, *positives = words
+        if not all(re.fullmatch(r"[0-9]{1,9}", word) for word in (count, *positives)):
+            raise UserError(
+                f"{where}: expected `path label` or `path label num_clips positive ...` (names with spaces "
+                f"need a table, such as CSV), found: {shown(line.strip())}"
+            )
+        yield from _parts(root, name, label, int(count), map(int, positives), where)
 
 
 def _parts(
@@ -208,59 +197,74 @@ def _parts(
         start_s, end_s = piece_of(part * PART_S, (part + 1) * PART_S, where)
         file = f"{name}/part_{part}.mp4"
         if os.path.exists(root / file):  # noqa: PTH110 (pathlib's raises for a name that is too long)
-            yield Entry(file, label, group=name, columns=columns)
+            yield Entry(file, label, group=name, columns=columns, place=where)
         else:
-            yield Entry(name, label, None, None, name, start_s, end_s, columns)
+            yield Entry(name, label, None, None, name, start_s, end_s, columns, where)
 
 
 def read_kinetics(path: Path, root: Path) -> Iterator[Entry]:
     """Kinetics CSV. A clip is looked for as ID_START_END.*, ID.*, both also in a folder of its class or split."""
     available = _stems(root)
-    for where, entry in _table_entries(path, {"path": "youtube_id"}):
-        for name in ("time_start", "time_end"):
-            if entry.columns.get(name) is None:
-                raise UserError(f"{where}: no {name}; a Kinetics list has label, youtube_id, time_start, time_end")
-            number_of(entry.columns[name], where, name)
-        start, end = (
-            int(second or 0) for second in piece_of(entry.columns["time_start"], entry.columns["time_end"], where)
-        )
-        stem = f"{entry.path}_{start:06d}_{end:06d}"
-        found = available.get(stem) or available.get(f"{entry.path}_{start}_{end}") or available.get(entry.path)
-        yield Entry(found or f"{stem}.mp4", entry.label, entry.split, columns=entry.columns, group=entry.path)
+    for entry in read_table_rows(path, {"path": "youtube_id"}):
+        if entry.fault is None:
+            yield from _tried(entry.place, _kinetics_clip, entry, available)
+        else:
+            yield entry
+
+
+def _kinetics_clip(entry: Entry, available: dict[str, str]) -> Iterator[Entry]:
+    for name in ("time_start", "time_end"):
+        if entry.columns.get(name) is None:
+            raise UserError(f"{entry.place}: no {name}; a Kinetics list has label, youtube_id, time_start, time_end")
+        number_of(entry.columns[name], entry.place, name)
+    start, end = (
+        int(second or 0) for second in piece_of(entry.columns["time_start"], entry.columns["time_end"], entry.place)
+    )
+    stem = f"{entry.path}_{start:06d}_{end:06d}"
+    found = available.get(stem) or available.get(f"{entry.path}_{start}_{end}") or available.get(entry.path)
+    yield replace(entry, path=found or f"{stem}.mp4", group=entry.path)
 
 
 def read_ucf101(path: Path) -> Iterator[Entry]:
     """The three official splits: every video appears once per fold, as train or test."""
     for file in sorted(path.iterdir()):
         if match := re.fullmatch(r"(train|test)list0?(\d)\.txt", file.name):
-            split, fold = match[1], int(match[2])
-            for words in (line.split() for line in _lines(file)):
-                if words:
-                    group = re.sub(r"_c\d+\.\w+$", "", Path(words[0]).name)
-                    label = Path(words[0]).parent.name
-                    columns = {"fold": fold, "split": split, "label": label}
-                    yield Entry(words[0], label, split, fold, group, columns=columns)
+            for where, line in numbered(file):
+                yield from _tried(where, _ucf101_clip, line, match[1], int(match[2]), where)
+
+
+def _ucf101_clip(line: str, split: str, fold: int, where: str) -> Iterator[Entry]:
+    check_text(line, where, "line")
+    name = line.split()[0]
+    group, label = re.sub(r"_c\d+\.\w+$", "", Path(name).name), Path(name).parent.name
+    columns = {"fold": fold, "split": split, "label": label}
+    yield Entry(name, label, split, fold, group, columns=columns, place=where)
 
 
 def read_hmdb51(path: Path) -> Iterator[Entry]:
     """The three official splits; videos marked 0 take no part in a fold."""
     for file in sorted(path.iterdir()):
         if match := re.fullmatch(r"(.+)_test_split(\d)\.txt", file.name):
-            label, fold = match[1], int(match[2])
-            for number, line in enumerate(_lines(file), start=1):
-                words = line.split()
-                if words and (len(words) != 2 or words[1] not in ("0", "1", "2")):
-                    raise UserError(f"{file}:{number}: expected `video 0`, 1 or 2, found: {shown(line.strip())}")
-                if words and words[1] != "0":
-                    split = "train" if words[1] == "1" else "test"
-                    columns = {"fold": fold, "split": split, "label": label}
-                    yield Entry(f"{label}/{words[0]}", label, split, fold, columns=columns)
+            for where, line in numbered(file):
+                yield from _tried(where, _hmdb51_clip, line, match[1], int(match[2]), where)
+
+
+def _hmdb51_clip(line: str, label: str, fold: int, where: str) -> Iterator[Entry]:
+    check_text(line, where, "line")
+    words = line.split()
+    if len(words) != 2 or words[1] not in ("0", "1", "2"):
+        raise UserError(f"{where}: expected `video 0`, 1 or 2, found: {shown(line.strip())}")
+    if words[1] != "0":
+        split = "train" if words[1] == "1" else "test"
+        columns = {"fold": fold, "split": split, "label": label}
+        yield Entry(f"{label}/{words[0]}", label, split, fold, columns=columns, place=where)
 
 
 def read_json(path: Path, root: Path, columns: dict[str, str]) -> Iterator[Entry]:
     """Lists of objects (also under "data_list"), and databases of videos with labelled segments.
 
-    `positive_clip_inds` of an object names positive 10 s parts, as in `read_lines`.
+    `positive_clip_inds` of an object names positive 10 s parts, as in `read_lines`. An `id` may be the name of a file
+    without its suffix (Something-Something).
     """
     try:
         if path.stat().st_size > _MAX_JSON_BYTES:
@@ -276,48 +280,65 @@ def read_json(path: Path, root: Path, columns: dict[str, str]) -> Iterator[Entry
     items = content.get("data_list") if isinstance(content, dict) else content
     if not isinstance(items, list):
         raise UserError(f"{path}: expected a list of objects, or one under 'data_list' or 'database'")
+    by_id = any(isinstance(item, dict) and "id" in item for item in items)
+    available = _stems(root) if by_id else {}
+    for number, item in enumerate(items):
+        where = f"{path}: entry {number}"
+        yield from _tried(where, _object_entries, item, root, available, columns, where)
+
+
+def _object_entries(
+    item: Any, root: Path, available: dict[str, str], columns: dict[str, str], where: str
+) -> Iterator[Entry]:
+    """What an object of a JSON list says."""
     path_names = [columns.get("path", ""), "path", "filename", "video_path", "filepath", "video", "id"]
     label_names = [columns.get("label", ""), "label", "class", "query", "template"]
-    for number, item in enumerate(items):
-        if not isinstance(item, dict):
-            raise UserError(f"{path}: entry {number} is no object but {shown(item)}")
-        name = next((item[key] for key in path_names if key in item), None)
-        if name is None:
-            raise UserError(
-                f"{path}: entry {number} has none of: {', '.join(path_names[1:])}; set `columns: {{path: ...}}`"
-            )
-        label = next((item[key] for key in label_names if key in item), None)
-        where = f"{path}: entry {number}"
-        if positives := item.get("positive_clip_inds"):
-            if not isinstance(positives, list):
-                raise UserError(f"{where}: positive_clip_inds is no list of numbers")
-            count = whole_of(item.get("num_clips"), where, "num_clips") or 0
-            numbers = [whole_of(str(part), where, "positive_clip_inds") or 0 for part in positives]
-            video, label = text_of(name, where, "path"), text_of(label, where, "label")
-            yield from _parts(root, video or "", label, count, numbers, where)
-            continue
+    if not isinstance(item, dict):
+        raise UserError(f"{where} is no object but {shown(item)}")
+    key, name = next(((key, item[key]) for key in path_names if key in item), ("", None))
+    if key == "id":
+        name = available.get(str(name), name)
+    if name is None:
+        raise UserError(f"{where} has none of: {', '.join(path_names[1:])}; set `columns: {{path: ...}}`")
+    label = next((item[key] for key in label_names if key in item), None)
+    if positives := item.get("positive_clip_inds"):
+        if not isinstance(positives, list):
+            raise UserError(f"{where}: positive_clip_inds is no list of numbers")
+        count = whole_of(item.get("num_clips"), where, "num_clips") or 0
+        numbers = [whole_of(str(part), where, "positive_clip_inds") or 0 for part in positives]
+        video, label = text_of(name, where, "path"), text_of(label, where, "label")
+        yield from _parts(root, video or "", label, count, numbers, where)
+    else:
         yield _entry(item, columns, name, label, where)
 
 
 def _segments(path: Path, database: dict[str, Any], root: Path) -> Iterator[Entry]:
+    """The labelled segments of a database's videos; without any a video has no rows."""
     available = _stems(root)
     for video, facts in database.items():
-        where = f"{path}: video '{video}'"
-        name = available.get(video) or available.get(f"v_{video}") or f"{video}.mp4"
-        try:
-            subset = facts.get("subset")
-            pieces = [(piece["label"], *piece["segment"]) for piece in facts.get("annotations", [])]
-            labelled = [(label, start, end) for label, start, end in pieces if None not in (label, start, end)]
-            if len(labelled) < len(pieces):
-                raise ValueError
-        except (AttributeError, KeyError, TypeError, ValueError):
-            raise UserError(
-                f'{where}: expected {{"subset": ..., "annotations": [{{"label": ..., "segment": [start, end]}}, ...]}}'
-            ) from None
-        for label, start, end in labelled:
-            said = text_of(label, where, "label")
-            times = piece_of(start, end, where)
-            yield Entry(name, said, split_of(subset, where), None, video, *times, {"subset": subset})
+        where, name = f"{path}: video '{video}'", available.get(video) or available.get(f"v_{video}") or f"{video}.mp4"
+        pieces = facts.get("annotations", []) if isinstance(facts, dict) else None
+        if not isinstance(pieces, list):
+            yield faulty(where, f"{where}: {_VIDEO}")
+            continue
+        for number, piece in enumerate(pieces):
+            at = f"{where}, segment {number}"
+            yield from _tried(at, _segment, piece, name, video, facts.get("subset"), at)
+
+
+_VIDEO = 'expected {"subset": ..., "annotations": [{"label": ..., "segment": [start, end]}, ...]}'
+
+
+def _segment(piece: Any, name: str, video: str, subset: Any, where: str) -> Iterator[Entry]:
+    try:
+        label, (start, end) = piece["label"], piece["segment"]
+    except (KeyError, TypeError, ValueError):
+        label = start = end = None
+    if None in (label, start, end):
+        raise UserError(f"{where}: {_VIDEO}")
+    label, group, times = text_of(label, where, "label"), text_of(video, where, "name"), piece_of(start, end, where)
+    split = None if subset is None else str(subset)
+    yield Entry(name, label, split, None, group, *times, {"subset": subset}, where)
 
 
 def _stems(root: Path) -> dict[str, str]:
@@ -328,17 +349,3 @@ def _stems(root: Path) -> dict[str, str]:
             if file.suffix.lower() in MEDIA_SUFFIXES:
                 found[file.stem] = str(file.relative_to(root))
     return found
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """The lines of a text, with their ends."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            while line := file.readline(_MAX_LINE):
-                if len(line) == _MAX_LINE and not line.endswith(("\r", "\n")):
-                    raise UserError(f"{path}: a line of more than {_MAX_LINE:,} characters; is this a list?")
-                yield line
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text list (it is not UTF-8)") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None

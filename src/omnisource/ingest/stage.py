@@ -2,7 +2,8 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,17 @@ import pyarrow.compute as pc
 from omnisource.errors import UserError
 from omnisource.ingest import listings
 from omnisource.ingest.conditions import matches, wanted
-from omnisource.ingest.facts import look
+from omnisource.ingest.facts import BAD_ROW, look
 from omnisource.ingest.listed import Group, listing
 from omnisource.ingest.listings import Entry
-from omnisource.progress import meter
+from omnisource.ingest.values import split_of
+from omnisource.progress import meter, say
 from omnisource.recipe import Recipe, Source
 from omnisource.tables import SAMPLES, check_table, digest_file, digest_table, read_batches, read_table, sync_folder
 from omnisource.workspace import StageRecord, Workspace
 
 COLLECTED = "collected"  # table of the collect stage
+_MOST_SAID = 5  # bad rows of a source that are named; the samples table has all
 _PASSED_ON = ("url", "page_url", "query", "author", "licence")
 
 Row = dict[str, Any]
@@ -32,7 +35,8 @@ def ingest(recipe: Recipe, workspace: Workspace) -> StageRecord:
     disk meanwhile, so memory does not grow with the number of rows.
 
     Raises:
-        UserError: a missing or empty source, an unknown label, a class without training clips, no test split.
+        UserError: a missing or empty source, one of which most rows are wrong (of a few, each is dropped and named), an
+            unknown label, a class without training clips, no test split.
     """
     path = workspace.table("samples")
     with listing(workspace.root / "partial", recipe.sources) as listed:
@@ -63,15 +67,15 @@ def _source_rows(recipe: Recipe, workspace: Workspace, name: str, source: Source
     path, layout = source_place(recipe, name)
     root = recipe.resolve(source.root) if source.root else path if path.is_dir() else path.parent
     names = _class_names(recipe, source)
-    entries = (entry for entry in _entries(path, root, source, layout) if wanted(entry.columns, source, name))
+    entries = _used(_entries(path, root, source, layout), source, name, path)
     count, absent, first = 0, 0, ""
     with meter(f"listing {name}") as bar:
-        for group in look(root, name, entries):
+        for group in look(root, name, entries, path):
             for entry, fact in group:
                 if fact["reason"] == "missing":
                     absent, first = absent + 1, first or entry.path
+                count += fact["reason"] != BAD_ROW
                 yield _row(entry, fact, name, source, names)
-            count += len(group)
             bar.advance(len(group))
     if not count:
         raise UserError(
@@ -85,6 +89,35 @@ def _source_rows(recipe: Recipe, workspace: Workspace, name: str, source: Source
         )
 
 
+def _used(entries: Iterable[Entry], source: Source, name: str, path: Path) -> Iterator[Entry]:
+    """The entries that a source called `name` uses, with their splits; those in which something is wrong say so.
+
+    Raises:
+        UserError: at the end, if most of all entries are wrong.
+    """
+    count, bad, named = 0, 0, list[str]()
+    for entry in entries:
+        count += 1
+        place, fault, used = entry.place or f"{path}/{entry.path}", entry.fault, None
+        if fault is None:
+            try:
+                if wanted(entry.columns, source, name):
+                    used = replace(entry, split=_split(entry, source, name) if source.role == "target" else None)
+            except UserError as error:
+                fault = f"{place}: {error}"
+        if fault is not None:
+            bad, used = bad + 1, listings.faulty(place, fault)
+            named += [fault] if bad <= _MOST_SAID else []
+        if used is not None:
+            yield used
+    if bad > count - bad:
+        raise UserError(named[0] if count == 1 else f"{named[0]} ({bad} of {count} rows are wrong)")
+    for fault in named:
+        say(f"left out ({BAD_ROW}): {fault}")
+    if bad > len(named):
+        say(f"left out ({BAD_ROW}): {bad} rows of sources.{name} in all; the samples table says which")
+
+
 def _row(entry: Entry, fact: Row, name: str, source: Source, names: Mapping[str, str]) -> Row:
     """The row of SAMPLES that an entry and what was found out about its file make."""
     label = names.get(entry.label or "", entry.label)
@@ -93,7 +126,7 @@ def _row(entry: Entry, fact: Row, name: str, source: Source, names: Mapping[str,
         "role": source.role,
         "format": source.format,
         "label" if source.role == "target" else "query_label": source.labels.get(label or "", label),
-        "split": _split(entry, source, name) if source.role == "target" else None,
+        "split": entry.split,
         "fold": entry.fold,
         "group": entry.group,
         "start_s": entry.start_s,
@@ -109,7 +142,7 @@ def _split(entry: Entry, source: Source, name: str) -> str:
         return "test"
     if source.val and matches(entry.columns, source.val, name):
         return "val"
-    return source.split or entry.split or "train"
+    return source.split or (split_of(entry.split) if entry.split else "train")
 
 
 def _licensed(row: Row, source: Source) -> Row:

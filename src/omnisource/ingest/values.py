@@ -9,16 +9,18 @@ SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "va
 SPLITS |= {"test": "test", "testing": "test"}
 _MOST_SHOWN = 80  # characters of a value in a message
 _MOST_S = 1e7  # no video is a hundred days long: a larger number is no time in seconds
+_MOST_WHOLE = 2**31  # of a table's whole numbers
 
 
 def text_of(value: object, where: str, name: str) -> str | None:
     """A text, or a number written as one; None for nothing or an empty text.
 
     Raises:
-        UserError: true, NaN, a list, an object, bytes.
+        UserError: true, NaN, a list, an object, bytes, a text that no table can hold.
     """
     if value is None or value == "":
         return None
+    check_text(value, where, name)
     if isinstance(value, str):
         return value
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -26,22 +28,35 @@ def text_of(value: object, where: str, name: str) -> str | None:
     return str(value)
 
 
-def split_of(value: object, where: str) -> str | None:
+def check_text(value: object, where: str, name: str) -> None:
+    """Raises UserError for a text with halves of characters, as bytes that are no UTF-8, or JSON, can make them."""
+    if isinstance(value, str) and not is_text(value):
+        raise UserError(f"{where}: {name} {shown(value)} is not UTF-8 text")
+
+
+def is_text(value: str) -> bool:
+    """Whether a text has no halves of characters."""
+    if value.isascii():
+        return True
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def split_of(value: str) -> str:
     """One of our splits by what the field calls them; UserError for anything else."""
-    if value is None:
-        return None
-    if str(value).lower() not in SPLITS:
-        raise UserError(
-            f"{where}: split {shown(value)} is none of train, val, test; map it with `test:` and `val:` conditions"
-        )
-    return SPLITS[str(value).lower()]
+    if value.lower() not in SPLITS:
+        raise UserError(f"split {shown(value)} is none of train, val, test; map it with `test:` and `val:` conditions")
+    return SPLITS[value.lower()]
 
 
 def whole_of(value: object, where: str, name: str) -> int | None:
     """A whole number, also one written as 1.0 (as tables with gaps write them); UserError for anything else."""
     number = number_of(value, where, name)
-    if number is not None and not number.is_integer():
-        raise UserError(f"{where}: {name} {shown(value)} is not a whole number")
+    if number is not None and not (number.is_integer() and abs(number) < _MOST_WHOLE):
+        raise UserError(f"{where}: {name} {shown(value)} is not a whole number below {_MOST_WHOLE}")
     return None if number is None else int(number)
 
 

@@ -22,6 +22,8 @@ from omnisource.networks.kernels import whole
 
 _FEWER = 2  # the input has at most this part of the output's channels: the covariance costs that part of the product
 _MORE_POINTS = 16  # per input channel, so that products of matrices as small as the weights cost little
+_PIECE = 2**18  # numbers of x that are centered at a time: they stay in a core's cache
+_PIECE_POINTS = 1024  # but at least so many points, for the product's sake
 
 
 def pays(x: Tensor, conv: nn.Conv3d, norm: nn.BatchNorm3d) -> bool:
@@ -59,7 +61,7 @@ def expand(x: Tensor, weight: Tensor, norm: nn.BatchNorm3d, shortcut: Tensor | N
 
 
 class _Expand(torch.autograd.Function):
-    """What is as small as the weights is computed in double precision: a variance is a difference of large numbers."""
+    """What is as small as the weights is computed in double precision."""
 
     @staticmethod
     def forward(
@@ -73,8 +75,7 @@ class _Expand(torch.autograd.Function):
         relu: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         rows, wide = _rows(x), weight.flatten(1).double()
-        center = rows.mean(0).double()
-        cov = torch.mm(rows.t(), rows).double() / len(rows) - torch.outer(center, center)
+        center, cov = _moments(rows)
         mean, var = wide @ center, ((wide @ cov) * wide).sum(1).clamp(min=0)
         root = torch.rsqrt(var + eps)
         gain = scale * root
@@ -119,13 +120,29 @@ class _Expand(torch.autograd.Function):
 def _convolve(x: Tensor, kernel: Tensor, bias: Tensor, shortcut: Tensor | None, relu: bool) -> Tensor:
     """relu(x convolved with the kernel + bias + shortcut), in one pass over memory where oneDNN is there."""
     act = nn.ReLU(inplace=True) if relu else None
-    if onednn.usable(x, act):
+    # oneDNN's ReLU makes zeros of NaN, and nobody would see that a training has diverged. One NaN in x is in all of the
+    # kernel, by the mean and the variance.
+    if onednn.usable(x, act) and kernel.isfinite().all() and bias.isfinite().all():
         fused = onednn.Kernel(kernel, bias)
         return whole(onednn.convolve(x, fused, (1, 1, 1), (0, 0, 0), 1, shortcut, act, overwrite=False))
     y = _clips(torch.addmm(bias, _rows(x), kernel.flatten(1).t()), x.shape)
     if shortcut is not None:
         y += shortcut
     return whole(y if act is None else act(y))
+
+
+def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (I,) and covariance (I, I) of rows (M, I), in double precision.
+
+    The rows are centered before they are multiplied: the difference of E[x x^T] and the means' product would be all
+    rounding where channels lie far from zero and hardly vary.
+    """
+    center, count = rows.mean(0), rows.shape[1]
+    products = rows.new_zeros(count, count)
+    for part in torch.split(rows, max(_PIECE // count, _PIECE_POINTS)):
+        part = part - center
+        products.addmm_(part.t(), part)
+    return center.double(), products.double() / len(rows)
 
 
 def _rows(x: Tensor) -> Tensor:
