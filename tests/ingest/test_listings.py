@@ -166,6 +166,15 @@ def test_what_text_can_say_in_several_ways(tmp_path: Path) -> None:
     assert not wanted(second.columns, source, "s")  # an empty cell is no reason to say that there is no such column
 
 
+@pytest.mark.parametrize("text", ["sep=;\npath;label\na,b;wave", 'path, label\n"a,b", wave', "path\tlabel\na,b\twave"])
+def test_tables_as_programs_and_people_write_them(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(text + "\nc\n")
+    first, second = read_table_rows(path, {})
+    assert (first.path, first.label, first.place) == ("a,b", "wave", f"{path}:{2 + text.startswith('sep')}")
+    assert (second.path, second.label) == ("c", None)
+
+
 def test_no_number_is_in_no_range() -> None:
     source = Source(role="web", path="x", where={"score": {"above": 0.5}})
     for value in ("nan", [1], 10**400):

@@ -29,9 +29,11 @@ def csv_rows(path: Path) -> tuple[list[str], Rows]:
         UserError: the line of names is not readable, nor is then the rest.
     """
     lines = lines_of(path)
-    header = next(lines, "")
+    header, above = next(lines, ""), 0
     delimiter = "\t" if "\t" in header else ";" if ";" in header and "," not in header else ","
-    records = _csv_records(header, lines, delimiter)
+    if header.startswith("sep=") and len(told := header.rstrip("\r\n")) == len("sep=;"):  # as Excel writes it
+        header, above, delimiter = next(lines, ""), 1, told[-1]
+    records = _csv_records(header, above, lines, delimiter)
     _, names = next(records, (0, list[str]()))
     if isinstance(names, str):
         raise UserError(f"{path}:1: {names}")
@@ -50,12 +52,21 @@ def csv_rows(path: Path) -> tuple[list[str], Rows]:
     return names, rows()
 
 
-def _csv_records(header: str, lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
+def _csv_records(
+    header: str, above: int, lines: Iterator[str], delimiter: str
+) -> Iterator[tuple[int, list[str] | str]]:
     """For each record its last line's number and its cells, or what is wrong with it.
 
-    Of a quote that is never closed only the first line is lost: what the reader took in behind it is read again.
+    A blank behind each comma is no part of the cells where the line of names has it, too. Of a quote that is never
+    closed only the first line is lost: what the reader took in behind it is read again.
+
+    Args:
+        header: the line of names.
+        above: lines above it.
+        lines: those below it.
     """
-    waiting, taken, number = deque([header]), list[str](), 0
+    waiting, taken, number = deque([header]), list[str](), above
+    spaced = f"{delimiter} " in header
 
     def taking() -> Iterator[str]:
         while line := waiting.popleft() if waiting else next(lines, ""):
@@ -64,7 +75,7 @@ def _csv_records(header: str, lines: Iterator[str], delimiter: str) -> Iterator[
 
     while True:
         try:
-            for cells in csv.reader(taking(), delimiter=delimiter, strict=True):
+            for cells in csv.reader(taking(), delimiter=delimiter, skipinitialspace=spaced, strict=True):
                 number += len(taken)
                 taken.clear()
                 yield number, cells
