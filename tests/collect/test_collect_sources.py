@@ -196,6 +196,18 @@ def test_url_lists(tmp_path: Path) -> None:
             search(CollectSource(name="urls", argument=str(path)), query=None)
 
 
+def test_a_byte_that_is_no_text_ends_no_list(tmp_path: Path) -> None:
+    text, table = tmp_path / "list.txt", tmp_path / "list.csv"
+    text.write_bytes(b"http://a.example/\xff.jpg\nhttp://a.example/2.jpg\n")
+    table.write_bytes(b"url,caption\nhttp://a.example/1.jpg,caf\xe9\nhttp://a.example/2.jpg,serve\n")
+    for path in (text, table):
+        _, second = search(CollectSource(name="urls", argument=str(path)), query=None)
+        assert second.url == "http://a.example/2.jpg"
+        path.write_bytes("url\nhttp://a.example/1.jpg\n".encode("utf-16"))
+        with pytest.raises(UserError, match=r"list of URLs|no column"):
+            search(CollectSource(name="urls", argument=str(path)), query=None)
+
+
 def test_folders_are_told_by_content(tmp_path: Path, video: bytes) -> None:
     (tmp_path / "media/serve").mkdir(parents=True)
     (tmp_path / "media/serve/a.mp4").write_bytes(video)

@@ -65,13 +65,16 @@ class UrlList:
                 for batch in read_batches(self._path):
                     yield from batch.to_pylist()
             elif self._path.suffix in (".csv", ".tsv"):
-                with self._path.open(encoding="utf-8-sig", newline="") as file:
+                with self._path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
                     reader = csv.DictReader(file, delimiter="\t" if self._path.suffix == ".tsv" else ",")
                     self._check(reader.fieldnames or ())
                     yield from reader
             else:
-                with self._path.open(encoding="utf-8-sig") as file:
+                # Of millions of URLs and captions one or the other has bytes that are no UTF-8: the rest goes on.
+                with self._path.open(encoding="utf-8-sig", errors="replace") as file:
                     while line := file.readline(_MAX_LINE):
+                        if "\0" in line:
+                            raise ValueError("it is not UTF-8 text")
                         if line.strip() and not line.startswith("#"):
                             yield {"url": line.strip()}
         except (OSError, ValueError, csv.Error) as error:
