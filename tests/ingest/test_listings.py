@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,15 @@ import pytest
 
 from omnisource.errors import UserError
 from omnisource.ingest.conditions import wanted
-from omnisource.ingest.listings import Entry, read_json, read_kinetics, read_lines, read_table_rows, read_ucf101
+from omnisource.ingest.listings import (
+    Entry,
+    read_folders,
+    read_json,
+    read_kinetics,
+    read_lines,
+    read_table_rows,
+    read_ucf101,
+)
 from omnisource.recipe import Source
 from omnisource.tables import write_table
 
@@ -191,3 +200,21 @@ def test_a_folder_called_like_a_list(tmp_path: Path) -> None:
 def test_a_column_of_no_name_of_ours_is_refused() -> None:
     with pytest.raises(ValueError, match="columns: 'lable' is none of our names: path, label"):
         Source.model_validate({"role": "web", "path": "list.csv", "columns": {"lable": "query"}})
+
+
+def test_a_folder_that_may_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label in ("jump", "wave"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "a.mp4").touch()
+    scan = os.scandir
+
+    def guarded(folder: Path) -> Iterator[os.DirEntry[str]]:
+        if folder.name == "jump":
+            raise PermissionError(13, "Permission denied")
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    assert [entry.path for entry in read_folders(tmp_path)] == ["wave/a.mp4"]
+    assert f"{tmp_path / 'jump'}: no permission" in capsys.readouterr().err

@@ -23,6 +23,7 @@ from typing import Any, ParamSpec
 from omnisource.errors import UserError
 from omnisource.ingest.rows import csv_rows, lines_of, numbered, parquet_rows
 from omnisource.ingest.values import SPLITS, check_text, number_of, piece_of, shown, text_of, whole_of
+from omnisource.progress import say
 
 P = ParamSpec("P")
 
@@ -104,6 +105,7 @@ def _files(folder: Path, prefix: str = "") -> Iterator[str]:
         with os.scandir(folder) as found:
             here = sorted(found, key=lambda entry: entry.name)
     except PermissionError:
+        say(f"{folder}: no permission to read this folder; its files are left out")
         return
     for entry in here:
         if entry.is_dir(follow_symlinks=False):
