@@ -18,7 +18,7 @@ from omnisource.media import Limits
 from omnisource.networks import Meta, create, initialise
 from omnisource.progress import meter, track
 from omnisource.recipe import Recipe, Score
-from omnisource.tables import Journal, check_table, read_table, table_from_rows
+from omnisource.tables import Journal, check_table, read_parquet, table_from_rows
 
 F16 = npt.NDArray[np.float16]
 
@@ -125,7 +125,7 @@ def feature_blocks(folder: Path) -> Iterator[tuple[list[str], F16]]:
     """The features in a journal's folder, part by part: sample ids (N,) and features (N, D)."""
     for part in sorted(folder.glob("*.parquet")):
         check_table(part, FEATURES)
-        table = read_table(part)
+        table = read_parquet(part)
         table = table.filter(table["feature"].is_valid())
         if table.num_rows:
             flat = table["feature"].combine_chunks().flatten().to_numpy(zero_copy_only=False)

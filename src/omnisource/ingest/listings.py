@@ -33,6 +33,7 @@ MEDIA_SUFFIXES = {
 }
 PART_S = 10.0  # length of the numbered parts of a long video in the released lists
 _MAX_JSON_BYTES = 2 * 2**30
+_VIDEO = 'expected {"subset": ..., "annotations": [{"label": ..., "segment": [start, end]}, ...]}'
 
 
 @dataclass(frozen=True)
@@ -326,9 +327,6 @@ def _segments(path: Path, database: dict[str, Any], root: Path) -> Iterator[Entr
         for number, piece in enumerate(pieces):
             at = f"{where}, segment {number}"
             yield from _tried(at, _segment, piece, name, video, facts.get("subset"), at)
-
-
-_VIDEO = 'expected {"subset": ..., "annotations": [{"label": ..., "segment": [start, end]}, ...]}'
 
 
 def _segment(piece: Any, name: str, video: str, subset: Any, where: str) -> Iterator[Entry]:

@@ -132,7 +132,7 @@ def _convolve(x: Tensor, kernel: Tensor, bias: Tensor, shortcut: Tensor | None, 
 
 
 def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (I,) and covariance (I, I) of rows (M, I), in double precision.
+    """Mean (I,) and covariance (I, I) of rows (M, I), for what follows in double precision.
 
     The rows are centered before they are multiplied: the difference of E[x x^T] and the means' product would be all
     rounding where channels lie far from zero and hardly vary.

@@ -76,8 +76,8 @@ def own(y: Tensor) -> Tensor:
     """
     if not (y._is_view() and y.requires_grad):
         return y
-    whole: Tensor = _Own.apply(y)  # type: ignore[no-untyped-call]
-    return whole
+    owned: Tensor = _Own.apply(y)  # type: ignore[no-untyped-call]
+    return owned
 
 
 class _EveryOther(torch.autograd.Function):

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from omnisource.tables.check import check_table, reading
 from omnisource.tables.database import database, reads
 from omnisource.tables.files import write_atomic
-from omnisource.tables.io import Row, read_table, table_from_rows, write_batches, write_table
+from omnisource.tables.io import Row, read_parquet, table_from_rows, write_batches, write_table
 
 _PART_ROWS = 5_000  # of a journal, saved when there are so many,
 _PART_S = 10.0  # or after so long
@@ -44,9 +44,20 @@ class Journal:
     def column(self, name: str) -> pa.ChunkedArray:
         """A column of the rows written so far."""
         kind = self._schema.field(name).type
-        return pa.chunked_array(
-            [chunk for part in self.parts() for chunk in self._read(part, [name])[name].chunks], kind
-        )
+        return pa.chunked_array([chunk for part in self.tables([name]) for chunk in part[name].chunks], kind)
+
+    def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """These columns of the rows written so far, part by part.
+
+        Raises:
+            UserError: a part is damaged, or not of this journal's schema.
+        """
+        wanted = pa.schema([self._schema.field(name) for name in columns])
+        for part in self.parts():
+            check_table(part, self._schema, columns)
+            with reading(part):
+                table = read_parquet(part, columns).cast(wanted)
+            yield table
 
     def append(self, rows: Iterable[Row]) -> None:
         """Writes the rows as one part; after it returns they survive any crash."""
@@ -78,7 +89,7 @@ class Journal:
 
     def table(self) -> pa.Table:
         """All rows so far, sorted by the keys, so that the order of work leaves no trace. For few rows: see `merge`."""
-        parts = [self._read(part, self._schema.names) for part in self.parts()]
+        parts = list(self.tables(self._schema.names))
         table = pa.concat_tables(parts) if parts else self._schema.empty_table()
         order = pc.sort_indices(table, sort_keys=[(key, "ascending") for key in self.keys])
         return table.take(order)
@@ -87,11 +98,6 @@ class Journal:
         """Writes all rows to `path`, sorted by the keys, and removes the parts. Memory does not grow with the rows."""
         merge([self], path, self._schema)
         shutil.rmtree(self._folder)
-
-    def _read(self, part: Path, columns: Sequence[str]) -> pa.Table:
-        check_table(part, self._schema, columns)
-        with reading(part):
-            return read_table(part, columns).cast(pa.schema([self._schema.field(name) for name in columns]))
 
     def parts(self) -> list[Path]:
         """The files of the rows so far, in the order in which they were written."""

@@ -24,7 +24,7 @@ from omnisource.media import Failure, IsolatedPool, MediaError
 from omnisource.networks import Network, fused
 from omnisource.progress import track
 from omnisource.recipe import Training
-from omnisource.tables import Journal, read_table
+from omnisource.tables import Journal
 from omnisource.train import keys
 from omnisource.train.decode import F32, FLIP, U8, Kept, Reading, Request, decode
 from omnisource.train.loader import Batch, Group, Quarantine, Replacement, unit_of
@@ -106,7 +106,7 @@ def trunk_features(
     with _alone(folder / mark) as place, fused(network):
         journal = Journal(place, _FEATURES, ["key"], mark)
         known = {key: number for number, key in enumerate(view.key for view in views)}
-        missing = _load(place, known, views, features)
+        missing = _load(journal, known, views, features)
 
         def rows() -> Iterator[list[dict[str, object]]]:
             for view, result in track(_read(missing, training, reading), len(missing), "features of the trunk"):
@@ -218,11 +218,10 @@ def _views(reading: Reading, unit: Unit, number: int, count: int) -> _Views:
     return _Views(number, tuple(reading.request(unit, key) for key in drawn), flips)
 
 
-def _load(place: Path, known: dict[str, int], views: Sequence[_Views], features: F32) -> list[_Views]:
+def _load(journal: Journal, known: dict[str, int], views: Sequence[_Views], features: F32) -> list[_Views]:
     """Fills in what the store has; returns what it lacks."""
     missing = dict(enumerate(views))
-    for path in sorted(place.glob("*.parquet")):
-        table = read_table(path)
+    for table in journal.tables(_FEATURES.names):
         rows = [known.get(key, -1) for key in table["key"].to_pylist()]
         values = table["feature"].combine_chunks().flatten().to_numpy().reshape(len(rows), features.shape[1], -1)
         for row, number in enumerate(rows):
