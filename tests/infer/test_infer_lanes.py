@@ -69,9 +69,16 @@ def test_errors_come_out_and_what_waits_is_dropped() -> None:
     with Lanes(CPU) as lanes:
         with pytest.raises(RuntimeError, match="out of memory"):
             lanes.submit(fail).result()
-        busy = [lanes.submit(lambda: go_on.wait(30)) for _ in range(lanes.count)]
+        running = threading.Barrier(lanes.count + 1, timeout=30)
+
+        def hold() -> bool:
+            running.wait()
+            return go_on.wait(30)
+
+        busy = [lanes.submit(hold) for _ in range(lanes.count)]
         waiting = lanes.submit(lambda: ran.append(1))
-        threading.Timer(0.3, go_on.set).start()  # when the block has ended: it waits for what runs
+        waiting.add_done_callback(lambda _: go_on.set())  # dropped, as the block ends, which waits for what runs
+        running.wait()  # what no lane has begun would be dropped, too
     assert all(future.result() for future in busy)
     with pytest.raises(CancelledError):
         waiting.result()
