@@ -8,6 +8,7 @@ from omnisource import cli
 from omnisource.ahead import check_ahead, check_listed
 from omnisource.errors import UserErrors
 from omnisource.ingest import ingest
+from omnisource.networks import Meta, create, save_checkpoint
 from omnisource.recipe import Recipe, load_recipe
 from omnisource.workspace import Workspace, open_workspace
 
@@ -108,3 +109,18 @@ def test_what_ingest_lists_is_checked_too(path: Path, tmp_path: Path) -> None:
         "student.batch.target is 3, but only 2 target samples train; lower it",
         "select.per_class names 'run', which is not in the class list",
     ]
+
+
+def test_weights_of_another_normalisation_are_pointed_out(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = create("tsn_r18", 2, base_width=8)
+    save_checkpoint(tmp_path / "start.safetensors", network, Meta(mean=(127.5,) * 3, std=(127.5,) * 3))
+    start = ["classes=[jump, wave]", "teachers.image.network.init.checkpoint=start.safetensors"]
+    assert ahead(load_recipe(path, start), tmp_path) == []
+    said = " ".join(capsys.readouterr().err.split())
+    assert "note: teachers.image.input has mean [123.675, 116.28, 103.53]" in said
+    assert "in start.safetensors were trained with [127.5, 127.5, 127.5] and [127.5, 127.5, 127.5]" in said
+    same = ["teachers.image.input.mean=[127.5, 127.5, 127.5]", "teachers.image.input.std=[127.5, 127.5, 127.5]"]
+    assert ahead(load_recipe(path, start + same), tmp_path) == []
+    assert "note" not in capsys.readouterr().err

@@ -19,6 +19,7 @@ from omnisource.infer import pick_device
 from omnisource.ingest import COLLECTED, source_place
 from omnisource.networks import create, first_weights
 from omnisource.pipeline import used_teachers
+from omnisource.progress import say
 from omnisource.recipe import Recipe, Training
 from omnisource.report import read_truth
 from omnisource.tables import read_table
@@ -26,6 +27,7 @@ from omnisource.workspace import Workspace
 
 _GIB = 2**30
 _WEIGHT_BYTES = 4
+_ROUNDED = 0.01  # of a pixel from 0 to 255
 
 
 class _Problems:
@@ -188,9 +190,26 @@ def _check_network(recipe: Recipe, key: str, training: Training, started: bool) 
     if started:
         return
     if init.imagenet:
-        first_weights(network, "imagenet", None if init.imagenet == "package" else recipe.resolve(init.imagenet))
+        file = None if init.imagenet == "package" else recipe.resolve(init.imagenet)
+        found = first_weights(network, "imagenet", file)
     elif init.checkpoint:
-        first_weights(network, "checkpoint", recipe.resolve(init.checkpoint))
+        found = first_weights(network, "checkpoint", recipe.resolve(init.checkpoint))
+    else:
+        return
+    if found and given.modality == "rgb" and not _alike((*given.mean, *given.std), (*found.mean, *found.std)):
+        say(
+            f"note: {key}.input has mean {_listed(given.mean)} and std {_listed(given.std)}, but the weights in "
+            f"{init.imagenet or init.checkpoint} were trained with {_listed(found.mean)} and {_listed(found.std)}"
+        )
+
+
+def _alike(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether two normalisations are the same but for rounding; one of another number of channels is not compared."""
+    return len(a) != len(b) or all(abs(one - other) < _ROUNDED for one, other in zip(a, b, strict=True))
+
+
+def _listed(values: Sequence[float]) -> str:
+    return f"[{', '.join(f'{value:g}' for value in values)}]"
 
 
 def _key(recipe: Recipe, run: str) -> str:

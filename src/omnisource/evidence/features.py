@@ -20,14 +20,14 @@ def test_on_features(recipe: Recipe, workspace: Workspace, checkpoint: Path) -> 
     network, meta = load_checkpoint(checkpoint)
     features, labels = _views(recipe, workspace, network, meta)
     with torch.no_grad():
-        probs = network.head(features).softmax(2).mean(1)  # over crops, as in `omnisource test`
+        probs = network.head(features).softmax(2).mean(1)  # over views, as in `omnisource test`
         right = probs.argmax(1) == labels
     each = [float(right[labels == label].float().mean()) for label in sorted(set(labels.tolist()))]
     return float(right.float().mean()), float(np.mean(each)), len(labels)
 
 
 def _views(recipe: Recipe, workspace: Workspace, network: Network, meta: Meta) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the classifier sees of the test samples, (N, crops, D), and their classes (N,)."""
+    """What the classifier sees of the test samples, (N, views, D), and their classes (N,)."""
     given, views, student, probed = recipe.student.input, recipe.test, recipe.student.network, workspace.record("probe")
     settings = {
         "network": student.model_dump(mode="json", exclude={"dropout"}),
@@ -42,7 +42,7 @@ def _views(recipe: Recipe, workspace: Workspace, network: Network, meta: Meta) -
     classes = workspace.classes()
     listed, _ = test_samples(workspace, views.split)
     listed = [row for row in listed if row["facts"] and row["facts"]["status"] == "ok"]
-    requests = (view_request(row, row["facts"], given, views, True) for row in listed)
+    requests = (view_request(row, row["facts"], given, views, network.spatial) for row in listed)
     truth = {row["sample_id"]: classes.index(row["label"]) for row in listed}
     size = crop_size(given, views)
     found = infer(network, meta, requests, size=size, short_side=given.short_side, features=True)

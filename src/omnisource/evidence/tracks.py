@@ -13,6 +13,7 @@ from omnisource.errors import UserError
 from omnisource.recipe import Recipe, load_recipe
 
 LABELLED_SHARE = 0.3  # of the groups, in `tennis-30`
+VIDEO_WEIGHTS = Path("weights/i3d_inception.safetensors")  # below the data folder: I3D, trained on Kinetics-400
 WORLD = WorldSize(test_clips=40, images=480, clips=1200, untrimmed=32)  # as the demo's, with more web and tests
 _TENNIS = ["backhand", "forehand", "serve", "smash", "b_slice", "b_volley", "f_volley"]
 _HOME = ["walk", "standup", "sitdown", "sit", "falling", "falled", "lying", "sleeping"]
@@ -29,6 +30,7 @@ class Track:
     folder: str | None  # below the data folder; None: a drawn world, every fold another one
     folds: tuple[int, ...]
     sections: Callable[[Path, Path, int], Sections]  # (media, where lists may be written, fold) -> of the recipe
+    weights: Path | None = None  # below the data folder, from which its networks start
 
     def media(self, data: Path | None, root: Path, fold: int) -> Path:
         """The folder of a fold's media."""
@@ -40,10 +42,16 @@ class Track:
 
     def provide(self, media: Path, fold: int, workers: int) -> None:
         """Films a world that is not there yet; real media must be there."""
+        if not self.ready(media.parent):
+            raise UserError(f"track {self.name}: {media.parent / str(self.weights)} is missing (docs/evidence.md)")
         if self.folder is None:
             make_world(media, size=WORLD, seed=fold, workers=workers)
         elif not media.is_dir():
             raise UserError(f"{media}: no such folder; --data names the folder that holds {self.folder}/")
+
+    def ready(self, data: Path | None) -> bool:
+        """Whether the weights that it starts from are there."""
+        return self.weights is None or (data is not None and (data / self.weights).is_file())
 
     def recipe(self, media: Path, place: Path, fold: int) -> Recipe:
         """The recipe of a fold: target alone and web data under the settings that all variants start from."""
@@ -102,6 +110,24 @@ def _deep(sources: Callable[[Path, Path, int], Sections], media: Path, place: Pa
     student["batch"] = {"target": 8, "web_ratio": 1.0}
     student["epochs"] *= 4  # as on `world`
     return _flat(sources, media, place, fold) | {"student": student, "test": test}
+
+
+def _video(sources: Callable[[Path, Path, int], Sections], media: Path, place: Path, fold: int) -> dict[str, Any]:
+    """A 3D network on a fixed trunk that was trained on video (I3D, Kinetics-400), as student and as video teacher."""
+    student = training()
+    student["network"] = {
+        "name": "i3d_inception",
+        "init": {"checkpoint": str(media.parent / VIDEO_WEIGHTS)},
+        "dropout": 0.5,
+    }
+    student["input"] |= {"frames": 32, "stride": 1, "mean": [127.5] * 3, "std": [127.5] * 3}
+    student["trunk_views"] = 2
+    teachers = {"image": training(), "video": student}
+    return _flat(sources, media, place, fold) | {
+        "student": student,
+        "teachers": teachers,
+        "test": {"clips": 2, "crops": 1},
+    }
 
 
 def _world(media: Path, place: Path, fold: int) -> dict[str, Any]:
@@ -214,6 +240,7 @@ _HELD_OUT = "the same with a fourth of the labelled groups held out, to calibrat
 _ROOMS = "eight household actions under a ceiling camera; web: untrimmed videos"
 _MOVED = "the same, labelled in one room and tested in the other; web: untrimmed videos of the other"
 _DEEP = "; 3D student"
+_PRETRAINED = "; 3D student and video teacher on a fixed trunk trained on Kinetics-400"
 TRACKS = (
     Track("tennis-full", _FULL, "tennis", (0, 1, 2, 3, 4), partial(_flat, _tennis)),
     Track("tennis-30", _FEW, "tennis", (0, 1, 2, 3, 4), partial(_flat, _tennis_30)),
@@ -224,6 +251,15 @@ TRACKS = (
     Track("tennis-full-3d", _FULL + _DEEP, "tennis", (0, 1, 2, 3, 4), partial(_deep, _tennis)),
     Track("tennis-30-3d", _FEW + _DEEP, "tennis", (0, 1, 2, 3, 4), partial(_deep, _tennis_30)),
     Track("home-3d", _ROOMS + _DEEP, "home", (0, 1, 2, 3), partial(_deep, _home)),
+    *(
+        Track(f"{name}-video", about + _PRETRAINED, folder, folds, partial(_video, sources), VIDEO_WEIGHTS)
+        for name, about, folder, folds, sources in (
+            ("tennis-full", _FULL, "tennis", (0, 1, 2, 3, 4), _tennis),
+            ("tennis-30", _FEW, "tennis", (0, 1, 2, 3, 4), _tennis_30),
+            ("home", _ROOMS, "home", (0, 1, 2, 3), _home),
+            ("home-moved", _MOVED, "home", (0, 1, 2, 3), _home_moved),
+        )
+    ),
 )
 
 

@@ -121,6 +121,15 @@ def read_header(path: Path) -> dict[str, str]:
         return {}
 
 
+def read_meta(path: Path) -> Meta | None:
+    """What one of our checkpoints says beside its weights; None for another's file, and for a damaged header."""
+    header = read_header(path)
+    try:
+        return _read_meta(json.loads(header["meta"])) if header.get("format") == FORMAT else None
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return None
+
+
 def check_fits(state: dict[str, Tensor], network: Network, where: str) -> None:
     """Raises UserError unless `state` has exactly the network's keys and shapes and only finite numbers."""
     wanted = network.state_dict()

@@ -1,6 +1,7 @@
 """The weights that a training starts from (recipe: `init`)."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from omnisource.errors import UserError
 from omnisource.networks.base import Network
+from omnisource.networks.checkpoint import read_meta
 from omnisource.networks.create import create
 from omnisource.networks.files import read_weights
 from omnisource.networks.weights import HEAD, Conversion, translate
@@ -35,6 +37,8 @@ def first_weights(network: Network, kind: InitKind, path: Path | None = None) ->
       network. Without a file only for `tsn_efficientnet_lite0`, whose weights come with the extra `lite0`.
     - "checkpoint": weights of the same network, ours or foreign, such as video-pretrained ones (IG-65M,
       Kinetics). A classifier for as many classes as the network has is kept.
+
+    Their `mean` and `std` are those that one of our checkpoints states; a foreign one has its layout's.
 
     Raises UserError when the weights are missing or do not fit.
     """
@@ -90,7 +94,7 @@ def _imagenet(network: Network, path: Path | None) -> Conversion:
     twin = create(f"tsn_{trunk}", 1, **options)
     try:
         found = translate(state, twin, new_head=True)
-        return Conversion(inflate(found.state, network), found.layout, found.dropped)
+        return _as_stated(replace(found, state=inflate(found.state, network)), path)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -99,11 +103,17 @@ def _checkpoint(network: Network, path: Path) -> Conversion:
     state = read_weights(path)
     try:
         try:
-            return translate(state, network)
+            return _as_stated(translate(state, network), path)
         except UserError:  # most often the classes differ; whatever else is wrong shows again
-            return translate(state, network, new_head=True)
+            return _as_stated(translate(state, network, new_head=True), path)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def _as_stated(found: Conversion, path: Path) -> Conversion:
+    """With the normalisation that the file states, if it is one of ours."""
+    meta = read_meta(path)
+    return found if meta is None else replace(found, mean=meta.mean, std=meta.std)
 
 
 def _lite0_file() -> Path:

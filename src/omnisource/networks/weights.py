@@ -16,12 +16,16 @@ _OWN = ("num_batches_tracked", "usual_change")  # what files of others need not 
 
 @dataclass(frozen=True)
 class Conversion:
-    """Weights under our keys (`state`), the layout they came in, and what was left out (key or part:
-    reason)."""
+    """Weights under our keys (`state`), the layout they came in, and what was left out (key or part: reason).
+
+    `mean`, `std`: the input's normalisation that is usual in that layout, in units of the uint8 pixel.
+    """
 
     state: dict[str, Tensor]
     layout: str
     dropped: dict[str, str]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 def layouts() -> list[str]:
@@ -72,7 +76,7 @@ def translate(
         if not value.is_meta and not torch.isfinite(value).all():
             raise UserError(f"{where}: {key} holds values that are not finite; use another copy of the file")
         result[key] = value
-    return Conversion(result, found.name, dropped)
+    return Conversion(result, found.name, dropped, found.mean, found.std)
 
 
 def _shaped(value: Tensor, target: Tensor) -> Tensor:
