@@ -251,15 +251,8 @@ TRACKS = (
     Track("tennis-full-3d", _FULL + _DEEP, "tennis", (0, 1, 2, 3, 4), partial(_deep, _tennis)),
     Track("tennis-30-3d", _FEW + _DEEP, "tennis", (0, 1, 2, 3, 4), partial(_deep, _tennis_30)),
     Track("home-3d", _ROOMS + _DEEP, "home", (0, 1, 2, 3), partial(_deep, _home)),
-    *(
-        Track(f"{name}-video", about + _PRETRAINED, folder, folds, partial(_video, sources), VIDEO_WEIGHTS)
-        for name, about, folder, folds, sources in (
-            ("tennis-full", _FULL, "tennis", (0, 1, 2, 3, 4), _tennis),
-            ("tennis-30", _FEW, "tennis", (0, 1, 2, 3, 4), _tennis_30),
-            ("home", _ROOMS, "home", (0, 1, 2, 3), _home),
-            ("home-moved", _MOVED, "home", (0, 1, 2, 3), _home_moved),
-        )
-    ),
+    Track("tennis-full-video", _FULL + _PRETRAINED, "tennis", (0, 1, 2, 3, 4), partial(_video, _tennis), VIDEO_WEIGHTS),
+    Track("tennis-30-video", _FEW + _PRETRAINED, "tennis", (0, 1, 2, 3, 4), partial(_video, _tennis_30), VIDEO_WEIGHTS),
 )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omnisource.networks import is_spatial
+from omnisource.networks import is_spatial, read_meta
 from omnisource.recipe import ALL, TARGET_ONLY, Recipe
 
 BELIEVED = "query as evidence, soft, all"
@@ -64,7 +64,9 @@ def variants_of(recipe: Recipe, few: bool = False, inflated: tuple[str, Path] | 
     ]
     if inflated and not spatial:
         network, file = inflated
-        start = {"student.network": {"name": network, "init": {"imagenet": str(file)}}}
+        start: dict[str, Any] = {"student.network": {"name": network, "init": {"imagenet": str(file)}}}
+        if meta := read_meta(file):  # else the weights are of a foreign layout, and see pixels as recipes do
+            start |= {"student.input.mean": list(meta.mean), "student.input.std": list(meta.std)}
         found.append(Variant(f"{TARGET_ONLY}, {INFLATED}", helps, (), start, paper="73.8 (3D, ImageNet)"))
         found.append(Variant(f"{ALL}, {INFLATED}", helps, web, start, f"{TARGET_ONLY}, {INFLATED}", "+2.8 (3D)"))
     if few:
