@@ -122,6 +122,7 @@ def _video(sources: Callable[[Path, Path, int], Sections], media: Path, place: P
     }
     student["input"] |= {"frames": 32, "stride": 1, "mean": [127.5] * 3, "std": [127.5] * 3}
     student["trunk_views"] = 2
+    student["camera"] = {"mode": "still"}  # a camera is fitted for each fold, and all images would be seen anew there
     teachers = {"image": training(), "video": student}
     return _flat(sources, media, place, fold) | {
         "student": student,
