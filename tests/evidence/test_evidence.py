@@ -267,7 +267,7 @@ def test_a_3d_student_can_start_from_imagenet(data: Path, tmp_path: Path) -> Non
         for variant in more:
             student = recipe_of(base, variant).student
             assert student.network.name == "slowonly_r18" and student.network.init.imagenet == str(start[1])
-            assert student.input == base.student.input and student.epochs == base.student.epochs
+            assert student.input == base.student.input and student.epochs == base.student.epochs / 4
     said = CliRunner().invoke(app, ["bench", "effect", "--inflated", "tsn_r18=x.pth", "--track", "world"]).exception
     assert isinstance(said, UserError) and "'tsn_r18' is no 3D network" in str(said)
     said = (

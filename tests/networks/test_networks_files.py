@@ -146,12 +146,15 @@ def test_a_conversion_states_normalisation_origin_and_licence(tmp_path: Path) ->
     source, target = tmp_path / "r18.pth", tmp_path / "r18.safetensors"
     torch.save(foreign.torchvision_resnet(18, 10), source)
     given = ["--network", "tsn_r18", "--origin", "https://example.org/r18.pth", "--licence", "CC-BY-4.0"]
+    (tmp_path / "names.txt").write_text("".join(f"action {n}\n" for n in range(10)) + "\n")
+    given += ["--classes", str(tmp_path / "names.txt")]
     given += ["--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225", "--white", "1"]
     done = CliRunner().invoke(app, ["weights", "convert", str(source), str(target), *given])
     assert done.exit_code == 0, done.output
     meta = networks.load_checkpoint(target)[1]
     assert meta.mean == pytest.approx((123.675, 116.28, 103.53)) and meta.std == pytest.approx((58.395, 57.12, 57.375))
     assert (meta.origin, meta.licence) == ("https://example.org/r18.pth", "CC-BY-4.0")
+    assert meta.classes[::9] == ("action 0", "action 9")
     networks.convert_file(source, target, "tsn_r18", mean=(104.0, 117.0, 123.0), std=(1.0, 1.0, 1.0))
     meta = networks.load_checkpoint(target)[1]
     assert (meta.mean, meta.std, meta.origin) == ((104.0, 117.0, 123.0), (1.0, 1.0, 1.0), "r18.pth")
@@ -166,6 +169,8 @@ def test_a_conversion_states_normalisation_origin_and_licence(tmp_path: Path) ->
         (["--network", "tsn_r18", "--option", "width"], "KEY=VALUE"),
         (["--network", "tsn_r18", "--option", "base_width=32"], "not"),
         (["--network", "tsn_r18", "--option", "mean=1"], "KEY=VALUE"),
+        (["--network", "tsn_r18", "--classes", __file__], "class names for a network of 10 classes"),
+        (["--network", "tsn_r18", "--classes", "none.txt"], "none.txt: the file of --classes cannot be read"),
         (["--network", "tsn_r18", "--mean", "1,2,3"], "give --mean and --std both"),
         (["--network", "tsn_r18", "--white", "1"], "give --mean and --std both"),
         (["--network", "tsn_r18", "--mean", "1,2,three", "--std", "1,1,1"], "a number per channel"),

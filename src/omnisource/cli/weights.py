@@ -8,7 +8,8 @@ import typer
 from omnisource.errors import UserError
 
 # Not options of a network: they have flags of their own, or follow from the weights.
-_RESERVED = ["num_classes", "in_channels", "dropout", "new_classes", "mean", "std", "white", "origin", "licence"]
+_OURS = ("num_classes", "in_channels", "dropout", "new_classes", "classes")
+_RESERVED = (*_OURS, "mean", "std", "white", "origin", "licence")
 
 app = typer.Typer(no_args_is_help=True, help="Convert other people's weights, and look into weight files.")
 
@@ -21,6 +22,9 @@ def convert(
     layout: Annotated[str, typer.Option(help="Where the keys come from; auto finds out.")] = "auto",
     new_classes: Annotated[
         int | None, typer.Option(min=1, help="Start a new classifier for so many classes.", show_default=False)
+    ] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="A file of the classes' names, one a line.", show_default=False)
     ] = None,
     mean: Annotated[
         str, typer.Option(help="The input's mean per channel, as in 123.7,116.3,103.5; default: the layout's.")
@@ -37,6 +41,7 @@ def convert(
 ) -> None:
     """Rewrite a foreign checkpoint as one of ours, complete and checked."""
     from omnisource.networks import convert_file
+    from omnisource.recipe import read_names
 
     found = convert_file(
         source,
@@ -44,6 +49,7 @@ def convert(
         network,
         layout,
         new_classes=new_classes,
+        classes=read_names(classes, "the file of --classes") if classes else (),
         mean=_numbers("mean", mean),
         std=_numbers("std", std),
         white=white,

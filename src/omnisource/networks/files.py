@@ -91,6 +91,7 @@ def convert_file(
     layout: str = "auto",
     *,
     new_classes: int | None = None,
+    classes: Sequence[str] = (),
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     white: float = 255.0,
@@ -107,13 +108,15 @@ def convert_file(
         name: of the network.
         layout: of the keys; "auto" finds out.
         new_classes: starts a new classifier for so many classes in place of the file's.
+        classes: their names in the order of the logits, where they are known.
         mean, std: the normalisation that the weights were trained with, a number a channel; by default the layout's.
         white: the value of a white pixel in whose units mean and std are stated, 1 or 255.
         origin, licence: where the weights come from and on what terms; origin by default the file's name.
         options: those of `create`.
 
     Raises:
-        UserError: as `translate`, and for a normalisation that does not fit the network or `white`.
+        UserError: as `translate`, and for a normalisation that does not fit the network or `white`, and for another
+            number of names than of classes.
     """
     if (mean is None) != (std is None) or (mean is None and white != 255):
         raise UserError("the normalisation is mean, std and the value of white together; give --mean and --std both")
@@ -134,7 +137,15 @@ def convert_file(
         mean, std = (127.5,) * network.in_channels, (127.5,) * network.in_channels
     frames, stride = usual_input(name)
     about = source.name if origin is None else origin
-    meta = Meta(mean=tuple(mean), std=tuple(std), frames=frames, stride=stride, origin=about, licence=licence)
+    meta = Meta(
+        classes=tuple(classes),
+        mean=tuple(mean),
+        std=tuple(std),
+        frames=frames,
+        stride=stride,
+        origin=about,
+        licence=licence,
+    )
     save_checkpoint(target, network, meta)
     return conversion
 

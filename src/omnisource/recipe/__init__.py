@@ -4,7 +4,7 @@ from omnisource.recipe.collect import Collect, CollectSource
 from omnisource.recipe.curation import Calibrate, Dedupe, ForeignTeacher, Limits, Prepare, Probe, Score, Select
 from omnisource.recipe.flow import Flow
 from omnisource.recipe.load import load_recipe
-from omnisource.recipe.recipe import ALL, TARGET_ONLY, Recipe
+from omnisource.recipe.recipe import ALL, TARGET_ONLY, Recipe, read_names
 from omnisource.recipe.sources import Range, Source
 from omnisource.recipe.testing import Run, Test, Truth
 from omnisource.recipe.training import (
@@ -51,4 +51,5 @@ __all__ = [
     "Training",
     "Truth",
     "load_recipe",
+    "read_names",
 ]

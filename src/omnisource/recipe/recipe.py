@@ -207,11 +207,13 @@ class Recipe(Section):
 
     def read_names(self, path: str, key: str) -> list[str]:
         """The class names in a file that the recipe's key `key` names, one a line."""
-        file = self.resolve(path)
-        try:
-            names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"{file}: the recipe's `{key}` file cannot be read ({error}); one class name a line"
-            ) from None
-        return [name for name in names if name]
+        return read_names(self.resolve(path), f"the recipe's `{key}` file")
+
+
+def read_names(file: Path, what: str) -> list[str]:
+    """The class names in a file, one a line; `what` the file is, for messages."""
+    try:
+        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: {what} cannot be read ({error}); one class name a line") from None
+    return [name for name in names if name]
