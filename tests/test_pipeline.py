@@ -124,6 +124,22 @@ def test_students_teach_the_next_round(finished: Workspace) -> None:
     assert "selection by the students of all" in finished.report_path.read_text()
 
 
+def test_media_are_prepared_where_a_training_reads_them(world: Path, tmp_path: Path) -> None:
+    sets = [override for override in SMALL if not override.startswith("runs=")]
+    sets += ["sources={target: {role: target, path: target.csv, max_per_class: 1}}", "truth=null"]
+    sets += ["student.batch={target: 8}", "student.input.prepared=true"]
+    told: list[str] = []
+
+    def until_prepared(record: StageRecord) -> None:
+        told.append(record.stage)
+        if record.stage == "prepare":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(load_recipe(RECIPE, [f"data={world}", *sets]), tmp_path / "ws", jobs=1, tell=until_prepared)
+    assert told == ["ingest", "probe", "prepare"]
+
+
 def test_again_does_nothing(world: Path, finished: Workspace) -> None:
     again: list[StageRecord] = []
     run(recipe_for(world), finished.root, jobs=1, tell=again.append)

@@ -1,7 +1,7 @@
 """`run`: the stages of a recipe in order, and independent trainings side by side.
 
-    ingest -> probe -> dedupe -> teachers (-> judges) -> score (-> calibrate) -> select -> camera -> flow
-    -> students -> tests
+    ingest -> probe (-> prepare) -> dedupe -> teachers (-> judges) -> score (-> calibrate) -> select -> camera
+    -> flow -> students -> tests
     (-> students as teachers: score -> select -> students -> tests, for runs with a `teacher`) -> report
 
 A stage that is current does nothing, so the same call continues a run that was interrupted anywhere.
@@ -55,7 +55,7 @@ def run_in(recipe: Recipe, workspace: Workspace, *, jobs: int | None, tell: Tell
     """`run` in a workspace that is already open."""
     from omnisource.ahead import check_ahead, check_listed
     from omnisource.clips import fit_camera_stage
-    from omnisource.curate import dedupe, probe
+    from omnisource.curate import dedupe, prepare, probe
     from omnisource.flow import compute_flow
     from omnisource.ingest import ingest
     from omnisource.report import write_report
@@ -65,6 +65,8 @@ def run_in(recipe: Recipe, workspace: Workspace, *, jobs: int | None, tell: Tell
     tell(ingest(recipe, workspace))
     check_listed(recipe, workspace)
     tell(probe(recipe, workspace))
+    if _reads_prepared(recipe):
+        tell(prepare(recipe, workspace))
     if recipe.web_sources:
         tell(dedupe(recipe, workspace))
         _train(recipe, workspace, [("teacher", name, recipe.seed) for name in used_teachers(recipe)], jobs, tell)
@@ -102,6 +104,13 @@ def used_teachers(recipe: Recipe) -> list[str]:
     units = {"image": ["image"], "clip": ["clip"], "untrimmed": ["window", "frame"]}
     wanted = {name for form in formats for unit in units[form] for name in getattr(recipe.score, unit)}
     return [name for name in recipe.teachers if name in wanted]
+
+
+def _reads_prepared(recipe: Recipe) -> bool:
+    """Whether some training reads the media that `prepare` stores."""
+    trainings = [recipe.teachers[name] for name in used_teachers(recipe)]
+    trainings += [recipe.student_of(name) for name in recipe.planned_runs()]
+    return any(training.input.prepared for training in trainings)
 
 
 def needs_camera(recipe: Recipe) -> bool:
