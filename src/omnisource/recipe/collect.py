@@ -58,10 +58,10 @@ class Collect(Section):
     sources: list[CollectSource] = []
     templates: Annotated[list[str], Field(min_length=1)] = ["{name}"]  # queries of a class; {name} is its name
     variants: dict[str, list[str]] = {}  # other names of a class, such as translations
-    since: date = date(2010, 1, 1)
+    since: date = date(2010, 1, 1)  # first day asked for, where `slice` is set
     until: date | None = None  # last day asked for; null: today
-    slice: Literal["none", "year", "month", "week"] = "none"
     # Sources that know time periods are asked once for each of them, which beats the cap on their results.
+    slice: Literal["none", "year", "month", "week"] = "none"
     licence: list[str] = []  # keep only these (cc0, cc-by, ...); empty: all, unknown ones included
 
     user_agent: Annotated[str, Field(min_length=3, max_length=200, pattern=r"^[\x20-\x7e]+$")] = (
@@ -78,7 +78,7 @@ class Collect(Section):
     timeout_s: Seconds = 20.0  # longest silence of a server
     slowest_bytes_per_s: Bytes = 4096  # slower answers are given up after timeout_s
 
-    max_image_bytes: Count = 32 * MIB
+    max_image_bytes: Count = 32 * MIB  # larger files are given up
     max_clip_bytes: Count = 128 * MIB
     max_untrimmed_bytes: Count = 2048 * MIB
     max_clip_s: Seconds = 60.0  # longer videos are not clips (where the source tells the length)

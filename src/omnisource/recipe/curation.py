@@ -24,11 +24,11 @@ UNITS: tuple[Unit, ...] = get_args(Unit)
 class Limits(Section):
     """What one file may cost. Beyond it the file is dropped with the reason."""
 
-    max_pixels: Count = 50_000_000
+    max_pixels: Count = 50_000_000  # of one picture
     max_duration_s: Seconds = 4 * 3600.0
     max_bytes: Count = 8 * 2**30
     timeout_s: Seconds = 60.0
-    memory_bytes: Count = 3 * 2**30
+    memory_bytes: Count = 3 * 2**30  # by which the process that works on it may grow
 
 
 class Probe(Section):
@@ -72,9 +72,9 @@ class ForeignTeacher(Section):
     classes: list[str] | str  # names of its outputs in their order, or a file with one a line
     map: dict[str, list[str]] = {}  # our class -> its classes, probabilities added; not named: its class of that name
     layout: Literal["NCHW", "NCTHW", "NTCHW"] = "NCHW"  # NCHW: a 2D network, shown one frame at a time
-    output: Literal["logits", "probs"] = "logits"
+    output: Literal["logits", "probs"] = "logits"  # what it gives
     frames: Frames = 8  # of a clip, for 3D networks
-    stride: Frames = 8
+    stride: Frames = 8  # from one of them to the next, in frames of the video
     short_side: Side = 256  # frames are scaled to this before the crop
     size: Side = 224  # side of the crop
     # Of pixels from 0 to 255; a network that wants them from 0 to 1 has mean 0 and std 255.
@@ -88,15 +88,15 @@ class Score(Section):
 
     image: list[str] = ["image"]  # teachers, averaged
     frame: list[str] = ["image"]  # frames of untrimmed videos, for 2D students
-    clip: list[str] = ["video"]
+    clip: list[str] = ["video"]  # short videos
     window: list[str] = ["video"]  # windows of untrimmed videos, for 3D students
-    window_s: Step = 10.0
-    hop_s: Step = 10.0
-    frames_per_second: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    window_s: Step = 10.0  # length of a window
+    hop_s: Step = 10.0  # from the beginning of one to that of the next
+    frames_per_second: Annotated[float, Field(gt=0, le=1000)] = 1.0  # of untrimmed videos, for `frame`
     views: Frames = 1  # clips (3D) per window or clip
     segments: Frames = 8  # frames (2D) per window or clip
-    batch: BatchSize = 16
-    top_k: Count = 5
+    batch: BatchSize = 16  # views in one forward pass
+    top_k: Count = 5  # classes whose probabilities are stored, the likeliest first
     probs: bool = True  # store all classes' probabilities (several teachers for one unit and soft labels need them)
     features: bool = False  # store trunk features too
 
@@ -104,9 +104,9 @@ class Score(Section):
 class Calibrate(Section):
     """Ours, off by default: thresholds and probabilities that follow from data instead of being set by hand."""
 
-    # p becomes p^(1/T), scaled to sum 1. A T for all, above 1 for teachers that are surer than they should be, as those
-    # of few labels are; or one T for each teacher and unit, found on held-out target samples: true fits it to them,
-    # matched makes the teacher on average as sure of the web as it is right there.
+    # p becomes p^(1/T), scaled to its old sum. A T for all, above 1 for teachers that are surer than they should be, as
+    # those of few labels are; or one T for each teacher and unit, found on held-out target samples: true fits it to
+    # them, matched makes the teacher on average as sure of the web as it is right there.
     temperature: bool | Literal["matched"] | Annotated[float, Field(ge=0.02, le=50)] = False
     # How far (0 to 1) the shares of the classes in what teachers say of units without a query are brought to those of
     # the target: where nobody searched, a teacher's words may be lopsided.
@@ -141,14 +141,16 @@ class Calibrate(Section):
 class Select(Section):
     """Which scored units train, and under which label."""
 
+    # Selections of other names stay beside this one.
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,80}$")] = "default"
-    rule: Literal["agree", "query", "teacher", "all"] = "agree"
     # agree: the teacher's best class is the query's, with at least `threshold`;
     # query: the query class's probability reaches it; teacher: the best class's does; all: keep everything.
-    threshold: Share = 0.3
+    rule: Literal["agree", "query", "teacher", "all"] = "agree"
+    threshold: Share = 0.3  # least probability
     per_source: dict[str, Share] = {}  # thresholds of single sources
-    per_class: dict[str, Share] = {}
+    per_class: dict[str, Share] = {}  # thresholds of single classes; they win over all others
     calibrate: Calibrate = Calibrate()  # thresholds of classes found in data, below `per_class` and above `per_source`
+    # The query's class, the teacher's best, or the probabilities of all classes.
     label: Literal["query", "teacher", "soft"] = "query"
     # Ours: the query counts as evidence beside the teacher, as much as it proves right; the rules and soft labels then
     # speak of both together. For teachers that are weaker than the web's own labels.
@@ -156,10 +158,10 @@ class Select(Section):
     # Ours: of several teachers of a unit (`score.clip: [image, video]`) all must have the same best class, whatever the
     # rule, which then looks at their average as ever.
     unanimous: bool = False
-    cap_per_class: Count | None = None
+    cap_per_class: Count | None = None  # keep only the surest so many of each source, kind of unit and class
     merge_windows: bool = False  # kept windows of one label that touch become one long one
     negative_below: Share = 0.1  # a frame below this in its video's class is a negative snippet
-    overrides: str | None = None  # CSV of human decisions (sample_id, start_s, keep, label); they win
+    overrides: str | None = None  # CSV of human decisions (sample_id, keep, maybe start_s, unit, label); they win
 
     @model_validator(mode="after")
     def _a_threshold_to_find(self) -> "Select":

@@ -23,25 +23,25 @@ _NAME = re.compile(r"[\w+][\w.+ -]{0,80}")  # of what gets a folder or a file in
 class Recipe(Section):
     """A whole OmniSource experiment. Every section has defaults, so a short file is a valid one."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,80}$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,80}$")]  # the workspace is `workspaces/NAME`
     data: Path = Path()  # where relative paths start; absolute after loading
     classes: list[str] | str | None = None  # names, or a file with one a line; null: the target's labels, sorted
     # A class without a labelled training clip is refused, or allowed: then it is learned from web data alone.
     unlabelled_classes: Literal["refuse", "allow"] = "refuse"
-    seed: Seed = 0
+    seed: Seed = 0  # of teachers, camera and intervals
     sources: Annotated[dict[str, Source], Field(min_length=1)]
     collect: Collect = Collect()
     probe: Probe = Probe()
     prepare: Prepare = Prepare()
     dedupe: Dedupe = Dedupe()
-    teachers: dict[str, Training]
+    teachers: dict[str, Training]  # trained on the target alone; `score` says what each looks at
     foreign_teachers: dict[str, ForeignTeacher] = {}  # trained elsewhere; `score` may name them like teachers
     score: Score = Score()
     select: Select = Select()
     flow: Flow = Flow()  # for networks with `input.modality: flow`
-    student: Training
+    student: Training  # what every run trains
     runs: dict[str, Run] = {}  # null: `target-only`, one `+SOURCE` per web source, and `all`
-    seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000)] = [0]
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000)] = [0]  # each run trains a student by each
     test: Test = Test()
     truth: Truth | None = None
     _students: str | None = PrivateAttr(None)  # the run whose students are the teachers here

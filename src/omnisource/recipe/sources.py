@@ -38,16 +38,17 @@ Where = dict[str, Condition]
 class Source(Section):
     """One target dataset or one kind of web data."""
 
-    role: Literal["target", "web"]
-    format: Literal["image", "clip", "untrimmed"] = "clip"
+    role: Literal["target", "web"]  # target: labelled, to train and test on; web: what a query found
+    format: Literal["image", "clip", "untrimmed"] = "clip"  # untrimmed: long videos
     path: str = ""  # folder of <class>/<file>, or a list file; relative to the recipe's `data`
     # auto looks; files: a flat folder without labels, of which nothing but the teacher's word is known
     layout: Literal[
         "auto", "folders", "files", "table", "lines", "kinetics", "ucf101", "hmdb51", "json", "collected"
     ] = "auto"
     root: str | None = None  # where the paths of a list start; default: the list's folder
-    # Tables: our name -> the file's column, for path, label, split, fold and group where they are called otherwise, and
-    # for start_s, end_s (seconds of the file that the row is about), which no name alone turns on.
+    # Tables and JSON lists: our name -> the file's column, for path, label, split, fold, group, url, page_url, query,
+    # author and licence where they are called otherwise, and for start_s, end_s (seconds of the file that the row is
+    # about), which no name alone turns on.
     columns: dict[str, str] = {}
     labels: dict[str, str] = {}  # a label or query of the files -> the class it means: {tennis serve: serve}
     class_index: str | None = None  # list of class names for files whose labels are numbers
@@ -55,7 +56,7 @@ class Source(Section):
     exclude: Where = {}  # leave out rows whose columns satisfy all conditions
     split: Literal["train", "val", "test"] | None = None  # the whole source belongs to this split
     test: Where = {}  # rows that satisfy all conditions are the test split
-    val: Where = {}
+    val: Where = {}  # of the others, rows that satisfy all conditions are the val split
     # Without test rows otherwise: this share of each class, drawn by hash, whole groups together.
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     max_per_class: Count | None = None  # keep the first so many of a class (by sample id)

@@ -13,10 +13,10 @@ class Test(Section):
     clips: Frames = 10
     crops: Literal[1, 3, 5, 10] = 3
     size: Side | None = None  # side of a crop; null: the short side for three crops, else that of the training's crop
-    average: Literal["prob", "score"] = "prob"
+    average: Literal["prob", "score"] = "prob"  # over a video's views: of probabilities, or of logits
     batch: BatchSize = 8  # views in one forward
-    split: Literal["test", "val", "train"] = "test"
-    bootstrap: Annotated[int, Field(ge=0, le=1_000_000)] = 1000
+    split: Literal["test", "val", "train"] = "test"  # of the target
+    bootstrap: Annotated[int, Field(ge=0, le=1_000_000)] = 1000  # resamples, for intervals
     processes: Processes | None = None  # that share a test; null: one for each GPU, or one
 
 
@@ -32,9 +32,9 @@ class Run(Section):
 class Truth(Section):
     """What web samples really show. Only the report reads it, to state precision and recall of each filter."""
 
-    # CSVs with `path` (as in the source's list) and the truth in `column`; also, if there: near_duplicate_of,
-    # exact_duplicate_of, broken (any text means yes).
+    # CSVs with `path` (relative ones start at the CSV's folder) and the truth in `column`; also, if there:
+    # near_duplicate_of, exact_duplicate_of, broken (any text means yes).
     files: list[str] = []
-    column: str = "truth"
+    column: str = "truth"  # with the class; anything that is none counts as off topic
     segments: str | None = None  # CSV of untrimmed videos: path (or video), start_s, end_s, label
     min_overlap: Annotated[float, Field(gt=0, le=1)] = 0.3  # share of a window that its class must fill to be right

@@ -41,23 +41,24 @@ class Network(Section):
     name: str
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None  # null: the network's own
     init: Init = Init()
+    # Batch norms. frozen: they stay as they start; sync: under torchrun the statistics are those of all processes.
     norm: Literal["train", "frozen", "sync"] = "train"
-    options: dict[str, OptionValue] = {}
+    options: dict[str, OptionValue] = {}  # such as base_width, consensus, padding
 
 
 class Input(Section):
     """What a network sees. For a 2D network `frames` is the number of segments (snippets) and `stride` is unused."""
 
-    frames: Frames = 8
-    stride: Frames = 8
+    frames: Frames = 8  # of a clip
+    stride: Frames = 8  # from one of them to the next, in frames of the video
     short_side: Side = 256  # frames are scaled to this before a test crop
     size: Side = 224  # side of the crop
     min_area: Annotated[float, Field(gt=0, le=1)] = 0.08  # of the random resized crop
-    flip: Annotated[float, Field(ge=0, le=1)] = 0.5
-    modality: Literal["rgb", "flow"] = "rgb"
+    flip: Annotated[float, Field(ge=0, le=1)] = 0.5  # how often a sample is mirrored
+    modality: Literal["rgb", "flow"] = "rgb"  # flow: optical flow of the target's videos (docs/testing.md)
     # Train on the media that `omnisource prepare` stored: faster; a clip's frames move to the key frame before them.
     prepared: bool = False
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # of pixels from 0 to 255
     std: tuple[Spread, Spread, Spread] = (58.395, 57.12, 57.375)
 
     @model_validator(mode="after")
@@ -70,7 +71,7 @@ class Input(Section):
 class Batch(Section):
     """How many of each source stand in one step. `sizes` wins over `ratio`."""
 
-    target: BatchSize = 8
+    target: BatchSize = 8  # target samples in a step
     ratio: dict[str, Factor] = {}  # web source -> its batch relative to the target's 1.0
     # Of web sources that `ratio` does not name; less of one so small that it would be seen more often than the target.
     web_ratio: Factor = 0.5
@@ -80,8 +81,8 @@ class Batch(Section):
 class Resample(Section):
     """Classes of a source are drawn with probability ~ N_c^power, N_c clipped at `clip` (paper, section 3.4)."""
 
-    power: Annotated[float, Field(ge=0, le=1)] = 1.0
-    clip: Count | None = None
+    power: Annotated[float, Field(ge=0, le=1)] = 1.0  # 1: classes as they come; 0: all alike
+    clip: Count | None = None  # null: none
 
 
 class Mixup(Section):
@@ -89,7 +90,7 @@ class Mixup(Section):
 
     kind: Literal["off", "cross", "within"] = "off"
     alpha: Factor = 0.2
-    probability: Annotated[float, Field(ge=0, le=1)] = 1.0
+    probability: Annotated[float, Field(ge=0, le=1)] = 1.0  # how often a sample is mixed at all
 
 
 class Camera(Section):
@@ -127,14 +128,14 @@ class Optimiser(Section):
     """Optimiser and learning-rate schedule. `lr` is for the batch as written; epochs are passes over the target."""
 
     kind: Literal["sgd", "adamw"] = "sgd"
-    lr: Factor = 0.01
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    lr: Factor = 0.01  # at its highest
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of adamw the first beta
     weight_decay: Weight = 1e-4
-    decay_norms: bool = True
+    decay_norms: bool = True  # whether scales, shifts and biases decay too
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     steps: list[Epochs] = []  # epochs at which a step schedule divides the rate by 10
-    warmup_epochs: Annotated[float, Field(ge=0, le=100_000)] = 0.0
-    clip_grad: Factor | None = 40.0
+    warmup_epochs: Annotated[float, Field(ge=0, le=100_000)] = 0.0  # in which the rate rises from a tenth
+    clip_grad: Factor | None = 40.0  # largest norm of the gradients; null: any
     trunk_lr_scale: Weight = 1.0  # rate of all but the head, relative to `lr`; 0 freezes the trunk
 
 
@@ -143,7 +144,7 @@ class Training(Section):
 
     network: Network
     input: Input = Input()
-    epochs: Epochs = 30.0
+    epochs: Epochs = 30.0  # passes over the target
     batch: Batch = Batch()
     resample: dict[str, Resample] = {}  # source -> resampling; sources not named: power 1
     optimiser: Optimiser = Optimiser()
@@ -156,10 +157,11 @@ class Training(Section):
     loss_weight: dict[str, Weight] = {}
     confidence_weighted: bool = False  # ours: a soft pseudo-label's loss counts as much as its largest probability
     consistency: Consistency | None = None  # of web units; null: off
+    # Each source is normalised by batch statistics of its own; the running ones, for tests, are the target's.
     norm_per_source: bool = False
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    compile: bool = False
-    checkpointing: bool = False
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # the others by autocast
+    compile: bool = False  # by torch.compile
+    checkpointing: bool = False  # compute activations again in the backward pass: less memory, more time
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay; 0: off
     # With a fixed trunk (optimiser.trunk_lr_scale: 0) every unit is seen in so many augmented views, whose features are
     # computed once and kept: minutes instead of hours on a laptop. null: new views every time.
@@ -169,9 +171,9 @@ class Training(Section):
     validate_every: Epochs | None = None  # epochs; null: never
     checkpoint_every: Epochs = 1.0  # epochs
     checkpoint_seconds: Pause = 20.0  # but no sooner than this after the last one
-    workers: Annotated[int, Field(ge=0, le=1024)] = 2
+    workers: Annotated[int, Field(ge=0, le=1024)] = 2  # processes that decode; 0: in the training process
     cache_bytes: Bytes = 2**30  # decoded frames of small files kept in memory, if workers is 0
-    device: str = "auto"
+    device: str = "auto"  # the first GPU, or the CPU where there is none; else cpu, cuda, cuda:1 ...
     # CPU threads of the arithmetic; null: all cores. Results depend on it, so it is a setting.
     threads: Processes | None = None
 
