@@ -27,7 +27,7 @@ def sheet(
     workspace: WorkspaceDir = None,
     overrides: Overrides = None,
 ) -> None:
-    """Draw real clips beside clips filmed from images in every camera mode."""
+    """Draw real clips beside clips filmed from images in every camera mode but the one per class."""
     from omnisource.clips import camera_sheet
 
     with opened(recipe, workspace, overrides) as (loaded, place):

@@ -9,8 +9,6 @@ from rich.table import Table
 from omnisource.cli.common import Overrides, WorkspaceDir, tell
 from omnisource.progress import console, say
 
-Flag = typer.Option(show_default=False)
-
 
 def collect(
     recipe: Annotated[Path | None, typer.Argument(help="The recipe (YAML).", show_default=False)] = None,

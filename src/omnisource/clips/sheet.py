@@ -30,7 +30,7 @@ _MARGIN, _TITLE = 4, 14
 
 
 def camera_sheet(recipe: Recipe, workspace: Workspace, out: Path) -> None:
-    """Draws clips of the target, then images of the web filmed in each camera mode, and writes them to `out`.
+    """Draws clips of the target, then images of the web filmed in each mode but the one per class, to `out`.
 
     Without web images the middle frames of target clips are filmed.
 

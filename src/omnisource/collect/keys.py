@@ -27,7 +27,9 @@ class Keys:
         cookies = os.environ.get("OMNISOURCE_COOKIES") or self._values.get("cookies")
         self.cookies = Path(cookies).expanduser() if cookies else None
         if self.cookies and not self.cookies.is_file():
-            raise UserError("the cookie file of OMNISOURCE_COOKIES does not exist")
+            raise UserError(
+                f"{self.cookies}: no such cookie file; mend OMNISOURCE_COOKIES, or `cookies` in the key file"
+            )
 
     def get(self, service: str) -> str | None:
         """The key of a service, or None."""

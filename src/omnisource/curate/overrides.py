@@ -41,7 +41,9 @@ def read_overrides(path: Path, classes: Sequence[str]) -> pa.Table:
             reader = csv.DictReader(file)
             missing = {"sample_id", "keep"} - set(reader.fieldnames or [])
             if missing:
-                raise UserError(f"{path}:1: no column '{min(missing)}'; overrides have sample_id, start_s, keep, label")
+                raise UserError(
+                    f"{path}:1: no column '{min(missing)}'; overrides have sample_id, keep, start_s, unit, label"
+                )
             for row in reader:
                 read = _row(
                     {

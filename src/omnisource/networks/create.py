@@ -66,8 +66,9 @@ def create(name: str, num_classes: int, in_channels: int = 3, dropout: float | N
 
     `in_channels` is 3 for RGB, 2 for optical flow. `dropout` (before the classifier) is the family's own by
     default: 0.4 for TSN, 0.5 for the rest. Options: `base_width` of the residual networks (64 in the
-    literature; 8 or 16 gives a network for tests and demonstrations), `padding` of the EfficientNets. Raises
-    UserError for an unknown name or option, or a value that no network can be built with.
+    literature; 8 or 16 gives a network for tests and demonstrations), `consensus` of the TSNs, `padding` of the
+    EfficientNets; `options_of` names them all. Raises UserError for an unknown name or option, or a value that no
+    network can be built with.
     """
     builder = _builder(name)
     known = options_of(name)

@@ -19,7 +19,7 @@ from omnisource.recipe import ALL, Recipe
 from omnisource.report import charts
 from omnisource.report.examples import galleries
 from omnisource.report.findings import findings
-from omnisource.report.numbers import FilterScore, Story
+from omnisource.report.numbers import Story
 from omnisource.tables import read_table, write_atomic
 from omnisource.workspace import StageRecord, Workspace, content_of
 
@@ -75,7 +75,7 @@ def render(
         classes=workspace.classes(),
         recipe_seed=recipe.seed,
         seeds=recipe.seeds,
-        cards=_cards(summaries, story, filters),
+        cards=_cards(summaries, story),
         baseline=summaries[0].run,
         results=[_result(summary) for summary in summaries],
         interval_kind=_interval_kind(summaries),
@@ -107,9 +107,7 @@ def _findings(recipe: Recipe, workspace: Workspace) -> list[str]:
         raise workspace.damaged(recipe.select.stage, f"counts: {error!r}") from error
 
 
-def _cards(
-    summaries: Sequence[RunSummary], story: Story | None, filters: Sequence[FilterScore]
-) -> list[dict[str, str]]:
+def _cards(summaries: Sequence[RunSummary], story: Story | None) -> list[dict[str, str]]:
     first, last = summaries[0], _headline(summaries)
     cards = [{"value": f"{100 * first.top1:.1f} %", "what": f"top-1, {first.run}"}]
     if last is not first:

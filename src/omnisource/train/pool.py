@@ -202,12 +202,6 @@ class Pool:
         found = np.bincount(self.source, minlength=len(self.sources))
         return {name: int(count) for name, count in zip(self.sources, found, strict=True)}
 
-    def class_counts(self, source: str) -> dict[str, int]:
-        """Units of each class of a source."""
-        mine = self.label[self.source == self.sources.index(source)]
-        found = np.bincount(mine, minlength=len(self.classes))
-        return {name: int(count) for name, count in zip(self.classes, found, strict=True)}
-
 
 def digest_units(ids: Rows, sample: I32, source: I32, label: I32, facts: Facts, soft_labels: Rows) -> str:
     """A hash of units in their order: everything that training depends on but the places of the files.
