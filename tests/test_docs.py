@@ -1,5 +1,6 @@
 """The documentation is true: the recipe reference is the code's, every recipe that is shipped loads."""
 
+import ast
 import csv
 import re
 import subprocess
@@ -14,6 +15,7 @@ from omnisource.tables import read_table
 from omnisource.workspace import open_workspace
 
 ROOT = Path(__file__).parents[1]
+SPECIAL = {"__init__", "__main__", "__pycache__"}  # of no level
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 
 
@@ -51,3 +53,17 @@ def test_the_example_of_ones_own_data_is_ingested(tmp_path: Path) -> None:
     assert counts["classes"] == ["cartwheeling", "drumming", "jumping jacks"]
     assert (counts["train"], counts["test"], counts["dropped"]) == (3, 2, 0)
     assert sorted(row["query_label"] for row in rows if row["source"] == "images") == ["drumming", "jumping jacks"]
+
+
+def test_imports_go_down_as_the_architecture_says() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    order = page.split("Imports go down only:\n\n")[1].split("\n\n")[0]
+    level = {room: number for number, rooms in enumerate(order.split("->")) for room in re.findall(r"\w+", rooms)}
+    source = ROOT / "src/omnisource"
+    assert level.keys() == {path.stem for path in source.iterdir() if path.is_dir() or path.suffix == ".py"} - SPECIAL
+    for path in source.rglob("*.py"):
+        room = path.relative_to(source).parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text())) if room in level else ():
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("omnisource."):
+                other = str(node.module).split(".")[1]
+                assert other == room or level[other] > level[room] or {room, other} == {"pipeline", "ahead"}, path
