@@ -59,7 +59,7 @@ def test_wrong_folders(tmp_path: Path) -> None:
 
 
 def test_target_folders_with_splits_keep_them(tmp_path: Path) -> None:
-    make(tmp_path, *(f"t/{split}/{label}/1.mp4" for split in ("train", "test") for label in "ab"))
+    make(tmp_path, *(f"t/{split}/{label}/1.mp4" for split in ("train", "test") for label in "ab"), "t/.cache/1")
     recipe = load_recipe(write_starter(tmp_path / "p", target=tmp_path / "t", network="slowonly_r18"))
     assert recipe.sources["target"].test_share == 0
     assert recipe.student.network.name == "slowonly_r18"

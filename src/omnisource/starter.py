@@ -9,8 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from omnisource.errors import UserError
-from omnisource.ingest.listings import detect_layout
-from omnisource.ingest.values import SPLITS
+from omnisource.ingest.listings import detect_layout, folders_in, is_by_split, read_files
 from omnisource.media import DEFAULT_LIMITS, Failure, IsolatedPool, probe_media
 from omnisource.tables import write_atomic
 
@@ -150,7 +149,7 @@ def _training(network: str, batch: int, indent: int) -> str:
 def _windows(target: Path) -> str:
     """A line of the recipe: windows of untrimmed videos as long as the target's clips, each beginning in the middle of
     the one before."""
-    files = sorted(path for path in target.rglob("*") if path.is_file())
+    files = sorted(target / entry.path for entry in read_files(target))
     some = files[:: max(1, len(files) // _LOOKED_AT)]
     with IsolatedPool(1, DEFAULT_LIMITS.timeout_s) as pool:
         found = [facts for _, facts in pool.map(probe_media, some) if not isinstance(facts, Failure)]
@@ -163,13 +162,12 @@ def _windows(target: Path) -> str:
 
 def _count(folder: Path) -> int:
     """Files below a folder, as far as it matters."""
-    return sum(1 for _ in islice((path for path in folder.rglob("*") if path.is_file()), _MANY))
+    return sum(1 for _ in islice(read_files(folder), _MANY))
 
 
 def _target_line(target: Path) -> str:
     _need_classes(target, "--target")
-    listed = detect_layout(target) != "folders"
-    by_split = not listed and all(child.name.lower() in SPLITS for child in target.iterdir() if child.is_dir())
+    by_split = detect_layout(target) == "folders" and is_by_split(target)
     share = "" if by_split else ", test_share: 0.25"
     return f"  target: {{role: target, path: {_quoted(target)}{share}}}"
 
@@ -177,7 +175,7 @@ def _target_line(target: Path) -> str:
 def _need_classes(folder: Path, option: str) -> None:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder ({option})")
-    if not any(child.is_dir() and any(child.iterdir()) for child in folder.iterdir()):
+    if not any(any(child.iterdir()) for child in folders_in(folder)):
         raise UserError(f"{folder}: no class folders with files in them ({option}); expected <class>/<file>")
 
 

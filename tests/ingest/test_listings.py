@@ -14,6 +14,7 @@ from omnisource.errors import UserError
 from omnisource.ingest.conditions import wanted
 from omnisource.ingest.listings import (
     Entry,
+    read_files,
     read_folders,
     read_json,
     read_kinetics,
@@ -195,6 +196,15 @@ def test_a_folder_called_like_a_list(tmp_path: Path) -> None:
     (tmp_path / "trainlist01.txt").mkdir()
     with pytest.raises(UserError, match=r"trainlist01\.txt: cannot be read"):
         list(read_ucf101(tmp_path))
+
+
+def test_what_begins_with_a_dot_is_left_out(tmp_path: Path) -> None:
+    for name in ("train/jump/a.mp4", "test/jump/b.mp4", "train/jump/.thumbs/d.jpg", "test/.x/e.mp4", ".cache/x/c.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = [(entry.path, entry.label, entry.split) for entry in read_folders(tmp_path)]
+    assert found == [("test/jump/b.mp4", "jump", "test"), ("train/jump/a.mp4", "jump", "train")]
+    assert [entry.path for entry in read_files(tmp_path)] == ["test/jump/b.mp4", "train/jump/a.mp4"]
 
 
 def test_a_column_of_no_name_of_ours_is_refused() -> None:

@@ -81,13 +81,22 @@ def detect_layout(path: Path) -> str:
     return "lines"
 
 
+def folders_in(path: Path) -> list[Path]:
+    """The folders in a folder, by name; not hidden ones."""
+    return [child for child in sorted(path.iterdir()) if child.is_dir() and not child.name.startswith(".")]
+
+
+def is_by_split(path: Path) -> bool:
+    """Whether the folders in a folder are called train, val and test."""
+    folders = folders_in(path)
+    return bool(folders) and all(child.name.lower() in SPLITS for child in folders)
+
+
 def read_folders(path: Path) -> Iterator[Entry]:
     """Every media file below `path`; the last folder but the file's own splits is its class."""
-    folders = [child for child in sorted(path.iterdir()) if child.is_dir()]
-    by_split = bool(folders) and all(child.name.lower() in SPLITS for child in folders)
-    for top in folders if by_split else [path]:
-        classes = [child for child in sorted(top.iterdir()) if child.is_dir() and not child.name.startswith(".")]
-        for folder in classes:
+    by_split = is_by_split(path)
+    for top in folders_in(path) if by_split else [path]:
+        for folder in folders_in(top):
             split = SPLITS[top.name.lower()] if by_split else None
             # Any file in a class folder is a claim to be media: what it really is, `probe` finds out.
             for name in _files(folder, f"{folder.relative_to(path)}/"):
@@ -101,17 +110,17 @@ def read_files(path: Path) -> Iterator[Entry]:
 
 
 def _files(folder: Path, prefix: str = "") -> Iterator[str]:
-    """The files below a folder by name, `prefix` before each; not hidden ones, nor those behind links to folders."""
+    """The files below a folder by name, `prefix` before each; not in links to folders, nor what is hidden."""
     try:
         with os.scandir(folder) as found:
-            here = sorted(found, key=lambda entry: entry.name)
+            here = sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
     except PermissionError:
         say(f"{folder}: no permission to read this folder; its files are left out")
         return
     for entry in here:
         if entry.is_dir(follow_symlinks=False):
             yield from _files(folder / entry.name, f"{prefix}{entry.name}/")
-        elif not entry.name.startswith(".") and os.path.isfile(entry.path):  # noqa: PTH113
+        elif os.path.isfile(entry.path):  # noqa: PTH113
             yield f"{prefix}{entry.name}"
 
 

@@ -100,7 +100,8 @@ class Folder:
 
     def search(self, query: Query | None, window: Window | None, limit: int) -> Iterator[Candidate]:
         for path in sorted(self._path.rglob("*")):
-            if path.is_symlink() or not path.is_file() or path.name.startswith("."):
+            hidden = any(part.startswith(".") for part in path.relative_to(self._path).parts)
+            if hidden or path.is_symlink() or not path.is_file():
                 continue
             if str(path) != str(path).encode(errors="replace").decode():
                 say(f"{path}: left out, as its name is not UTF-8; rename it")
