@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from omnisource.collect import Order, order_of
 from omnisource.errors import UserError
-from omnisource.recipe import Collect, CollectSource, load_recipe
+from omnisource.recipe import Collect, CollectSource, load_recipe, read_names
 from omnisource.recipe.load import check, parse_yaml, set_key
 from omnisource.workspace import default_workspace
 
@@ -47,11 +47,7 @@ def _source(text: str) -> CollectSource:
 
 
 def _names(path: Path) -> list[str]:
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: the class names cannot be read ({error})") from None
-    found = list(dict.fromkeys(name for name in names if name))
+    found = list(dict.fromkeys(read_names(path, "the file of --classes")))
     if not found:
         raise UserError(f"{path}: no class names in here, one a line")
     return found

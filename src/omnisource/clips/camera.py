@@ -84,6 +84,9 @@ def draw_path(
     Returns:
         (length, 3, 3) in camera coordinates; frame i shows at p what the image shows at path[i] p. path[0] is the
         identity.
+
+    Raises:
+        ValueError: no camera, but a mode that moves it.
     """
     path = np.broadcast_to(np.eye(3), (length, 3, 3)).copy()
     if mode == "still" or length == 1:

@@ -27,9 +27,10 @@ def augment(
         frames: uint8 (N, T, H, W, 3), or (N, T, H, W, 2 or 3) for flow: x and y displacement first.
         mean, std: per channel, in units of the 8-bit input (recipe: `input.mean`, `input.std`; ignored for flow).
         flip: bool (N,), which samples are mirrored left to right; the x displacement of flow changes its sign.
-        camera: float (N, length, 3, 3), for frames with T = 1 (images): frame t of the clip shows at point p what the
-            image shows at camera[t] p; both are homogeneous points with x and y in [-1, 1] from border to border
-            (read_moving gives it). Each frame is warped once from the image; outside of it the image is reflected.
+        camera: float (N, length, 3, 3), for frames with T = 1 (images; else ValueError): frame t of the clip shows at
+            point p what the image shows at camera[t] p; both are homogeneous points with x and y in [-1, 1] from border
+            to border (read_moving gives it). Each frame is warped once from the image; outside of it the image is
+            reflected.
         length: frames of the result when `camera` is None and T = 1: the image stands still.
         size: side of the result when `camera` is given; default H.
 

@@ -24,7 +24,7 @@ def snippet_times(
         positive_s: the positive frame that this training sample stands for; always among the result.
         positives, negatives: times in seconds of all frames of the video that the teacher put on each side; their
             order does not matter.
-        segments: length of the result.
+        segments: length of the result; ValueError below 1.
 
     Frames are drawn without replacement; when a pool is too small each of its frames is taken once before any is
     taken again. Fallbacks: without negatives the other frames are positives, without other positives they are

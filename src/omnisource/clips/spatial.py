@@ -54,7 +54,7 @@ def view_boxes(width: int, height: int, size: int, crops: int) -> list[Box]:
         width, height: of the scaled frame, in pixels.
         size: side of a crop; a smaller frame gives squares as large as it allows.
         crops: 1 (centre), 3 (both ends and the middle of the longer side), 5 (corners and centre) or 10 (those five,
-            each followed by its mirror image).
+            each followed by its mirror image). ValueError for another number.
     """
     size = min(size, width, height)
     # Centres are whole multiples of a rounded step, as in the reference implementation.

@@ -39,7 +39,11 @@ def test_run(recipe: Recipe, workspace: Workspace, run: str, seed: int, settings
 
 
 def test_teacher(recipe: Recipe, workspace: Workspace, teacher: str, settings: Test | None = None) -> StageRecord:
-    """Tests a teacher; see `test_training`."""
+    """Tests a teacher; see `test_training`.
+
+    Raises:
+        UserError: no teacher is called so, or as `test_training`.
+    """
     if teacher not in recipe.teachers:
         raise UserError(f"recipe {recipe.name}: no teacher '{teacher}'; teachers are: {', '.join(recipe.teachers)}")
     return test_training(recipe, workspace, f"teacher-{teacher}", recipe.teachers[teacher], settings or recipe.test)
@@ -78,7 +82,12 @@ def _basis(name: str, training: Training, settings: Test, after: Sequence[str], 
 def test_checkpoint(
     recipe: Recipe, workspace: Workspace, name: str, checkpoint: Path, training: Training, settings: Test
 ) -> StageRecord:
-    """Tests a checkpoint from elsewhere, with the input of `training`, under a name of its own."""
+    """Tests a checkpoint from elsewhere, with the input of `training`, under a name of its own; see `test_training`.
+
+    Raises:
+        UserError: a name that no file can have or that a training of the recipe has, a file that can't be read, other
+            classes, another stream (RGB or flow).
+    """
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError(f"--name {name}: becomes the name of a file; use letters, digits, dots and dashes")
     trainings = {f"{run}-{seed}" for run in recipe.planned_runs() for seed in recipe.seeds}

@@ -211,7 +211,7 @@ class Recipe(Section):
 
 
 def read_names(file: Path, what: str) -> list[str]:
-    """The class names in a file, one a line; `what` the file is, for messages."""
+    """The class names in a file, one a line; `what` the file is, for messages. Raises UserError: it can't be read."""
     try:
         names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
