@@ -28,9 +28,10 @@ MIB = 2**20
 class CollectSource(Section):
     """One place to collect from; `urls:list.txt` is short for `{name: urls, argument: list.txt}`."""
 
-    name: SourceName
+    name: SourceName  # one of those in docs/collect.md
     argument: str = ""  # what the source needs to know: a list, a folder, a search page with {query} in it
-    format: Format | None = None  # what is asked for, where the source has several; what `urls` and `folder` hold
+    # image, clip or untrimmed: what is asked for, where the source has several; what `urls` and `folder` hold
+    format: Format | None = None
     into: str | None = None  # the recipe's source (`layout: collected`) that gets the files; null: by format
     limit: Count = 500  # most results of one query in one time period
     tags: bool = False  # ask by tags made from the class name instead of the name

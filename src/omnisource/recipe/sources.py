@@ -52,8 +52,9 @@ class Source(Section):
     columns: dict[str, str] = {}
     labels: dict[str, str] = {}  # a label or query of the files -> the class it means: {tennis serve: serve}
     class_index: str | None = None  # list of class names for files whose labels are numbers
-    where: Where = {}  # use only rows whose columns satisfy all conditions
-    exclude: Where = {}  # leave out rows whose columns satisfy all conditions
+    # Use only rows that satisfy all conditions: column -> a value, a list of values, or a Range.
+    where: Where = {}
+    exclude: Where = {}  # leave out rows that satisfy all conditions
     split: Literal["train", "val", "test"] | None = None  # the whole source belongs to this split
     test: Where = {}  # rows that satisfy all conditions are the test split
     val: Where = {}  # of the others, rows that satisfy all conditions are the val split
