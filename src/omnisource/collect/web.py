@@ -34,9 +34,9 @@ class Web:
         """The same network under another rule for robots.txt."""
         return replace(self, robots=robots)
 
-    def page(self, url: str, headers: Mapping[str, str] | None = None) -> bytes:
+    def page(self, url: str) -> bytes:
         """The body of a page of search results."""
-        return self._wait(self.fetcher.read(url, headers, robots=self.robots))
+        return self._wait(self.fetcher.read(url, robots=self.robots))
 
     def api(self, url: str, parameters: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Any:
         """The JSON answer of a documented API. Its terms govern it, not robots.txt, which is for crawlers of pages."""

@@ -150,9 +150,9 @@ def drum(body: Body, colour: Colour, yaw: float, spot: Array, frames: int) -> li
     return parts
 
 
-def sticks(at: Array, colour: Colour = (222, 184, 120)) -> list[Part]:
+def sticks(at: Array) -> list[Part]:
     """Drumsticks that carry on where the forearms of `at` (T, J, 3) end."""
-    parts = []
+    parts, colour = [], (222, 184, 120)
     for side in "LR":
         hand, elbow = at[:, Joint[f"{side}_HAND"]], at[:, Joint[f"{side}_ELBOW"]]
         ahead = (hand - elbow) / np.linalg.norm(hand - elbow, axis=-1, keepdims=True)

@@ -87,22 +87,22 @@ def compare(a: Predictions, b: Predictions, *, resamples: int = 2000, seed: int 
     )
 
 
-def sign_flip_test(changes: Floats, *, flips: int = _FLIPS, seed: int = 0) -> float:
+def sign_flip_test(changes: Floats, *, seed: int = 0) -> float:
     """Two-sided p of "the changes (N,) of independent groups are symmetric around zero"; exact for few groups."""
     changes = changes[changes != 0]
     if not len(changes):
         return 1.0
-    if 2 ** len(changes) <= flips:
+    if 2 ** len(changes) <= _FLIPS:
         bits = np.arange(2 ** len(changes))[:, None] >> np.arange(len(changes))
         totals = ((bits & 1) * 2 - 1) @ changes
         return float(np.mean(np.abs(totals) >= abs(changes.sum()) - 1e-9))
     random = np.random.default_rng(seed)
     observed = abs(float(changes.sum())) - 1e-9
     beyond, block = 0, max(1, _BLOCK // len(changes))
-    for first in range(0, flips, block):
-        signs = random.integers(0, 2, (min(block, flips - first), len(changes)), np.int8) * 2 - 1
+    for first in range(0, _FLIPS, block):
+        signs = random.integers(0, 2, (min(block, _FLIPS - first), len(changes)), np.int8) * 2 - 1
         beyond += int((np.abs(signs @ changes) >= observed).sum())
-    return (beyond + 1) / (flips + 1)  # the observed signs are one of the possible ones
+    return (beyond + 1) / (_FLIPS + 1)  # the observed signs are one of the possible ones
 
 
 def mcnemar_test(only_a: int, only_b: int) -> float:

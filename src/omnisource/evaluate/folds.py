@@ -50,25 +50,19 @@ class RunSummary:
         return asdict(self)
 
 
-def summarise(
-    workspace: Workspace, recipe: Recipe, split: str | None = None, without: Container[str] = ()
-) -> list[RunSummary]:
+def summarise(workspace: Workspace, recipe: Recipe, without: Container[str] = ()) -> list[RunSummary]:
     """The tested runs of one workspace, in the recipe's order; runs that are not tested yet are left out.
 
     Args:
         without: trainings (`RUN-SEED`) that are left out too.
     """
-    return summarise_folds([workspace], recipe, split, without)
+    return summarise_folds([workspace], recipe, without)
 
 
-def summarise_folds(
-    workspaces: Sequence[Workspace], recipe: Recipe, split: str | None = None, without: Container[str] = ()
-) -> list[RunSummary]:
+def summarise_folds(workspaces: Sequence[Workspace], recipe: Recipe, without: Container[str] = ()) -> list[RunSummary]:
     """The same over several workspaces, one a fold (or official split) of the same recipe."""
     tested = {
-        run: results
-        for run in recipe.planned_runs()
-        if (results := _read_results(workspaces, recipe, run, split, without))
+        run: results for run in recipe.planned_runs() if (results := _read_results(workspaces, recipe, run, without))
     }
     baseline = next(iter(tested), None)
     return [
@@ -147,11 +141,9 @@ def predictions_name(training: str, split: str = "test") -> str:
 _Values = tuple[list[str], list[str], Floats]  # sample ids, groups, one value a sample
 
 
-def _read_results(
-    workspaces: Sequence[Workspace], recipe: Recipe, run: str, split: str | None, without: Container[str]
-) -> Results:
+def _read_results(workspaces: Sequence[Workspace], recipe: Recipe, run: str, without: Container[str]) -> Results:
     paths = {
-        (fold, seed): workspace.table(predictions_name(f"{run}-{seed}", split or recipe.test.split))
+        (fold, seed): workspace.table(predictions_name(f"{run}-{seed}", recipe.test.split))
         for fold, workspace in enumerate(workspaces)
         for seed in recipe.seeds
         if f"{run}-{seed}" not in without

@@ -128,13 +128,13 @@ def mean_class_accuracy(probs: Floats, labels: Ints) -> float:
     return float(np.nanmean(per_class_accuracy(probs, labels)))
 
 
-def calibration_error(probs: Floats, labels: Ints, bins: int = _ECE_BINS) -> float:
+def calibration_error(probs: Floats, labels: Ints) -> float:
     """Expected calibration error: |accuracy - confidence| in equally wide bins of confidence, weighted by samples."""
     confidence = probs.max(axis=1).astype(np.float64)
     hit = hits_at(probs, labels, 1)
-    # A bin holds its right edge, (0, 1/bins], as in the usual implementations.
-    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gap = np.bincount(index, weights=hit - confidence, minlength=bins)
+    # A bin holds its right edge, (0, 1 / 15], as in the usual implementations.
+    index = np.clip(np.ceil(confidence * _ECE_BINS).astype(int) - 1, 0, _ECE_BINS - 1)
+    gap = np.bincount(index, weights=hit - confidence, minlength=_ECE_BINS)
     return float(np.abs(gap).sum() / len(labels))
 
 
@@ -177,12 +177,12 @@ def t_interval(values: Sequence[float], within: Interval = (-math.inf, math.inf)
     return max(mean - half, within[0]), min(mean + half, within[1])
 
 
-def t_quantile(freedom: int, level: float = LEVEL) -> float:
-    """The t for which |Student's t| <= t with probability `level`."""
+def t_quantile(freedom: int) -> float:
+    """The t for which |Student's t| <= t with probability `LEVEL`."""
     low, high = 0.0, 1e6
     while high - low > 1e-9 * max(high, 1.0):
         middle = (low + high) / 2
-        low, high = (middle, high) if _t_probability(middle, freedom) < level else (low, middle)
+        low, high = (middle, high) if _t_probability(middle, freedom) < LEVEL else (low, middle)
     return (low + high) / 2
 
 

@@ -17,6 +17,7 @@ from omnisource.tables.schemas import schema_of
 
 Row = Mapping[str, Any]
 _DIGEST_ROWS = 100_000
+_ROWS = 4096  # of a table that is read in pieces
 _GROUP_ROWS = 131_072  # of a table that is written in pieces, in one piece of the file,
 _GROUP_BYTES = 64 * 2**20  # or fewer, where rows are wide
 
@@ -56,14 +57,14 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None, filters: pc.E
         return table
 
 
-def read_batches(path: Path, columns: Sequence[str] | None = None, rows: int = 4096) -> Iterator[pa.RecordBatch]:
-    """A Parquet file, or the named columns of it, in pieces of at most `rows` rows.
+def read_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """A Parquet file, or the named columns of it, in pieces of some thousand rows.
 
     Raises:
         UserError: as `read_table`.
     """
     with reading(path), pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(rows, columns=list(columns) if columns else None):
+        for batch in file.iter_batches(_ROWS, columns=list(columns) if columns else None):
             batch.validate(full=True)
             yield batch
 
