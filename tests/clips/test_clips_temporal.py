@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omnisource.clips import dense_test, dense_train, piece_frames, rng, segment_test, segment_train
+from omnisource.clips import dense_test, dense_train, piece_frames, rng, segment_test, segment_train, stride_in
 
 counts = st.integers(1, 400)
 small = st.integers(1, 40)
@@ -48,6 +48,15 @@ def test_dense_frames_are_one_stride_apart_and_loop(num_frames: int, frames: int
         assert clip[0] == 0
 
 
+@given(small, small, st.sampled_from([12.5, 15.0, 24.0, 30000 / 1001, 60.0]), st.sampled_from([10.0, 25.0, 30.0]))
+def test_clips_at_a_rate_last_alike_in_files_of_any_rate(frames: int, stride: int, file_fps: float, fps: float) -> None:
+    step = stride_in(file_fps, stride, fps)
+    for clip in (dense_train(10**6, frames, step, rng(1)), dense_test(10**6, frames, step, 1)[0]):
+        late = np.arange(frames) * stride / fps - (clip - clip[0]) / file_fps  # seconds after the frame that is shown
+        assert (late > -1e-6).all() and (late < 1 / file_fps).all()
+    assert stride_in(file_fps, stride, None) == stride_in(None, stride, fps) == stride_in(fps, stride, fps) == stride
+
+
 @given(counts, small, st.integers(0, 2**64 - 1))
 def test_segments_lie_in_their_parts(num_frames: int, segments: int, key: int) -> None:
     part = num_frames / segments
@@ -68,6 +77,12 @@ def test_every_frame_is_drawn_about_equally_often() -> None:
 def test_nonsense_is_refused(call) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         call()
+
+
+@pytest.mark.parametrize("stride", [0, -1, float("nan"), float("inf")])
+def test_strides_are_positive(stride: float) -> None:
+    with pytest.raises(ValueError, match="strides must be positive"):
+        dense_test(5, 8, stride, 1)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from omnisource.clips.sheet import camera_sheet
 from omnisource.clips.snippets import snippet_times
 from omnisource.clips.spatial import Box, random_resized_crop, view_boxes
 from omnisource.clips.stage import camera_path, fit_camera_stage, target_footage
-from omnisource.clips.temporal import dense_test, dense_train, piece_frames, segment_test, segment_train
+from omnisource.clips.temporal import dense_test, dense_train, piece_frames, segment_test, segment_train, stride_in
 from omnisource.clips.windows import frame_times, windows
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ __all__ = [
     "smooth",
     "snippet_times",
     "soft_labels",
+    "stride_in",
     "target_footage",
     "view_boxes",
     "windows",

@@ -10,6 +10,7 @@ import numpy as np
 from omnisource.clips.camera import MIN_PAIRS, Camera, fit_gaussian
 from omnisource.clips.keys import rng
 from omnisource.clips.motion import Floats, homography, to_movement
+from omnisource.clips.temporal import stride_in
 from omnisource.errors import UserError
 from omnisource.media import DEFAULT_LIMITS, Failure, IsolatedPool, Limits, decode_frames
 from omnisource.progress import meter
@@ -27,6 +28,11 @@ class Footage:
     start_s: float = 0.0
     end_s: float | None = None
     short_side: int | None = None  # of its frames, in pixels; None: unknown
+    fps: float | None = None  # None: unknown
+
+    def step(self, stride: int, fps: float | None) -> int:
+        """The whole number of frames, at least 1, that lies nearest to a stride counted at `fps` frames a second."""
+        return max(1, round(stride_in(self.fps, stride, fps)))
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ def fit_camera(
     stride: int,
     seed: int = 0,
     *,
+    fps: float | None = None,
     workers: int | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> tuple[Camera, dict[str, Any]]:
@@ -58,13 +65,15 @@ def fit_camera(
     Raises:
         UserError: too few pairs gave a homography.
     """
-    usable = [piece for piece in footage if piece.num_frames > stride]
+    usable = [piece for piece in footage if piece.num_frames > piece.step(stride, fps)]
     if not usable:
         raise UserError(
             f"camera: none of {len(footage)} target training videos is longer than the stride of {stride} frames; "
             "set camera.mode to still, or name a fitted camera in camera.fitted"
         )
-    asked = [_Pair(piece, first, first + stride, limits) for piece, first in _places(usable, pairs, stride, seed)]
+    steps = [piece.step(stride, fps) for piece in usable]
+    places = _places([piece.num_frames - step for piece, step in zip(usable, steps, strict=True)], pairs, seed)
+    asked = [_Pair(usable[i], first, first + steps[i], limits) for i, first in places]
     found: dict[str, list[Floats]] = defaultdict(list)
     outcomes: Counter[str] = Counter()
     with IsolatedPool(workers, timeout_s=limits.timeout_s) as pool, meter("camera", len(asked)) as bar:
@@ -98,16 +107,15 @@ def fit_camera(
     return camera, measured
 
 
-def _places(usable: Sequence[Footage], pairs: int, stride: int, seed: int) -> Iterator[tuple[Footage, int]]:
-    """Pieces, and the first frame of a pair in each."""
+def _places(firsts: Sequence[int], pairs: int, seed: int) -> Iterator[tuple[int, int]]:
+    """Pieces by number, and the first frame of a pair in each; piece i has `firsts[i]` frames that may be one."""
     draw = rng(seed)
-    each, more = divmod(pairs, len(usable))
-    for turn, i in enumerate(draw.permutation(len(usable))):
-        piece, wanted = usable[i], each + (turn < more)
-        firsts = piece.num_frames - stride
-        for begin in range(0, wanted, firsts):
-            for first in draw.choice(firsts, min(firsts, wanted - begin), replace=False):
-                yield piece, int(first)
+    each, more = divmod(pairs, len(firsts))
+    for turn, i in enumerate(draw.permutation(len(firsts))):
+        wanted = each + (turn < more)
+        for begin in range(0, wanted, firsts[i]):
+            for first in draw.choice(firsts[i], min(firsts[i], wanted - begin), replace=False):
+                yield int(i), int(first)
 
 
 def _measure(pair: _Pair) -> Floats | str:

@@ -12,7 +12,7 @@ from omnisource.clips.keys import rng
 from omnisource.clips.read import read_clip, read_moving
 from omnisource.clips.spatial import random_resized_crop
 from omnisource.clips.stage import camera_path, target_footage
-from omnisource.clips.temporal import dense_train
+from omnisource.clips.temporal import dense_train, stride_in
 from omnisource.errors import UserError
 from omnisource.media import MediaError
 from omnisource.recipe import Recipe
@@ -40,7 +40,7 @@ def camera_sheet(recipe: Recipe, workspace: Workspace, out: Path) -> None:
     if out.suffix.lower() not in _PICTURES:
         raise UserError(f"{out}: not the name of a picture; let it end in {', '.join(_PICTURES)}")
     camera = load_camera(camera_path(workspace))
-    length, stride = recipe.student.input.frames, recipe.student.input.stride
+    given = recipe.student.input
     footage = target_footage(workspace)
     order = rng(recipe.seed).permutation(len(footage))
     rows: list[tuple[str, U8]] = []
@@ -48,7 +48,8 @@ def camera_sheet(recipe: Recipe, workspace: Workspace, out: Path) -> None:
         piece = footage[i]
         if len(rows) == _REAL_ROWS:
             break
-        indices = dense_train(piece.num_frames, length, stride, rng(key))
+        stride = stride_in(piece.fps, given.stride, given.fps)
+        indices = dense_train(piece.num_frames, given.frames, stride, rng(key))
         crop = partial(random_resized_crop, min_area=_MIN_AREA, rng=rng(key, 1))
         try:
             clip = read_clip(piece.path, indices, crop, _SIZE, start_s=piece.start_s, end_s=piece.end_s)
@@ -58,7 +59,7 @@ def camera_sheet(recipe: Recipe, workspace: Workspace, out: Path) -> None:
     images = _images(workspace) or [piece.path for piece in footage]
     chosen = [images[i] for i in rng(recipe.seed, 2).permutation(len(images))]
     for mode in _MODES:
-        rows += _filmed(camera, mode, chosen, length)
+        rows += _filmed(camera, mode, chosen, given.frames)
     if not rows:
         raise UserError(f"{workspace.root}: not one clip or image of the tables can be decoded; run `omnisource probe`")
     _paste(rows).save(out)

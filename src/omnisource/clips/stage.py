@@ -26,13 +26,15 @@ def fit_camera_stage(recipe: Recipe, workspace: Workspace) -> StageRecord:
     Raises:
         UserError: too few pairs gave a homography, or `camera.fitted` is not a camera.
     """
-    wanted, stride, limits = recipe.student.camera, recipe.student.input.stride, recipe.probe.limits
+    wanted, limits = recipe.student.camera, recipe.probe.limits
+    stride, fps = recipe.student.input.stride, recipe.student.input.fps
     given = recipe.resolve(wanted.fitted) if wanted.fitted else None
     named = load_camera(given, stride) if given else None
     path = camera_path(workspace)
     settings = {
         "pairs": wanted.pairs,
         "stride": stride,
+        "fps": fps,
         "seed": recipe.seed,
         "fitted": named.identity if named else None,
     }
@@ -47,6 +49,7 @@ def fit_camera_stage(recipe: Recipe, workspace: Workspace) -> StageRecord:
                 wanted.pairs,
                 stride,
                 recipe.seed,
+                fps=fps,
                 limits=Limits(**limits.model_dump(exclude={"memory_bytes"})),
             )
         save_camera(path, camera, measured)
@@ -74,6 +77,6 @@ def target_footage(workspace: Workspace) -> list[Footage]:
             continue
         frames = piece_frames(row["start_s"], row["end_s"], fact["fps"], fact["num_frames"])
         sides = [side for side in (fact["width"], fact["height"]) if side]
-        start_s = row["start_s"] or 0.0
-        found.append(Footage(row["uri"], row["label"], frames, start_s, row["end_s"], min(sides, default=None)))
+        side, start_s = min(sides, default=None), row["start_s"] or 0.0
+        found.append(Footage(row["uri"], row["label"], frames, start_s, row["end_s"], side, fact["fps"]))
     return found

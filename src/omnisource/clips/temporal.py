@@ -13,27 +13,41 @@ _SLACK_FRAMES = 1e-6
 Indices = npt.NDArray[np.int64]
 
 
-def dense_train(num_frames: int, frames: int, stride: int, rng: np.random.Generator) -> Indices:
+def stride_in(file_fps: float | None, stride: int, fps: float | None) -> float:
+    """Frames of a file between two frames of a clip that are `stride` frames apart at `fps` frames a second.
+
+    Args:
+        file_fps: of the file; None: not known.
+        fps: None: strides count the file's own frames.
+    """
+    return stride * file_fps / fps if fps and file_fps else stride
+
+
+def dense_train(num_frames: int, frames: int, stride: float, rng: np.random.Generator) -> Indices:
     """One clip of `frames` frames, `stride` apart, at a uniformly random place (3D networks).
+
+    A stride between whole numbers takes the frame before each place, so one below 1 takes frames several times.
 
     Returns:
         (frames,) indices.
     """
-    _check(num_frames, frames, stride)
-    last_start = max(num_frames - _span(frames, stride), 0)
-    return (int(rng.integers(last_start + 1)) + np.arange(frames) * stride) % num_frames
+    _check(num_frames, frames)
+    offsets = _offsets(frames, stride)
+    last_start = max(num_frames - 1 - int(offsets[-1]), 0)
+    return (int(rng.integers(last_start + 1)) + offsets) % num_frames
 
 
-def dense_test(num_frames: int, frames: int, stride: int, clips: int) -> Indices:
+def dense_test(num_frames: int, frames: int, stride: float, clips: int) -> Indices:
     """`clips` clips evenly spread from the first to the last possible place; a single one stands in the middle.
 
     Returns:
         (clips, frames) indices.
     """
-    _check(num_frames, frames, stride, clips)
-    last_start = max(num_frames - _span(frames, stride), 0)
+    _check(num_frames, frames, clips)
+    offsets = _offsets(frames, stride)
+    last_start = max(num_frames - 1 - int(offsets[-1]), 0)
     starts = np.array([last_start // 2]) if clips == 1 else np.round(np.arange(clips) * (last_start / (clips - 1)))
-    return (starts.astype(np.int64)[:, None] + np.arange(frames) * stride) % num_frames
+    return (starts.astype(np.int64)[:, None] + offsets) % num_frames
 
 
 def segment_train(num_frames: int, segments: int, rng: np.random.Generator) -> Indices:
@@ -77,11 +91,14 @@ def piece_frames(start_s: float | None, end_s: float | None, fps: float | None, 
     return max(last - first, 1)
 
 
-def _span(frames: int, stride: int) -> int:
-    """Frames of the video from a clip's first to its last."""
-    return (frames - 1) * stride + 1
+def _offsets(frames: int, stride: float) -> Indices:
+    """Where a clip's frames lie from its first on."""
+    if not 0 < stride < math.inf:
+        raise ValueError(f"strides must be positive, got {stride}")
+    offsets: Indices = np.floor(np.arange(frames) * stride + _SLACK_FRAMES).astype(np.int64)
+    return offsets
 
 
 def _check(*numbers: int) -> None:
     if min(numbers) < 1:
-        raise ValueError(f"frames, strides, segments and clips must be at least 1, got {numbers}")
+        raise ValueError(f"frames, segments and clips must be at least 1, got {numbers}")

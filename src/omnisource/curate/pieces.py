@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from omnisource.clips import dense_test, frame_times, segment_test, windows
+from omnisource.clips import dense_test, frame_times, segment_test, stride_in, windows
 from omnisource.curate.samples import Sample, frame_at, frames_between
 from omnisource.infer import Request
 from omnisource.recipe import Score
@@ -23,6 +23,7 @@ class Look:
     spatial: bool
     frames: int
     stride: int
+    fps: float | None = None  # at which the stride counts; None: each file's own frames
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def _of_unit(sample: Sample, unit: Unit, look: Look, score: Score) -> Iterator[R
         yield Request((Span("image"),), sample.uri, still, length=length)
     elif unit == "clip" and sample.format == "clip":
         span = Span("clip", sample.start_s, sample.end_s)
-        clips = _clips(frames_between(sample, sample.start_s or 0.0, sample.end_s), look, score)
+        clips = _clips(sample, sample.start_s or 0.0, sample.end_s, look, score)
         yield Request((span,), sample.uri, clips, start_s=sample.start_s or 0.0, end_s=sample.end_s)
     elif unit == "window" and sample.format == "untrimmed":
         for block in _blocks(sample, _windows(sample, score)):
@@ -79,7 +80,7 @@ def _of_unit(sample: Sample, unit: Unit, look: Look, score: Score) -> Iterator[R
 def _block_request(sample: Sample, block: Sequence[Span], look: Look, score: Score) -> Request:
     base = block[0].start_s or 0.0
     clips = [
-        _clips(frames_between(sample, span.start_s or 0.0, span.end_s), look, score)
+        _clips(sample, span.start_s or 0.0, span.end_s, look, score)
         + (frame_at(sample, span.start_s or 0.0) - frame_at(sample, base))
         for span in block
     ]
@@ -120,8 +121,9 @@ def _blocks(sample: Sample, spans: Sequence[Span]) -> Iterator[list[Span]]:
         yield block
 
 
-def _clips(count: int, look: Look, score: Score) -> npt.NDArray[np.int64]:
-    """(clips, T) indices into a piece of `count` frames."""
+def _clips(sample: Sample, start_s: float, end_s: float | None, look: Look, score: Score) -> npt.NDArray[np.int64]:
+    """(clips, T) indices into a piece of a sample."""
+    count = frames_between(sample, start_s, end_s)
     if look.spatial:
         return segment_test(count, score.segments)[None]
-    return dense_test(count, look.frames, look.stride, score.views)
+    return dense_test(count, look.frames, stride_in(sample.fps, look.stride, look.fps), score.views)

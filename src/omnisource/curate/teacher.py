@@ -49,7 +49,7 @@ def load_teacher(
     missing = sorted(set(classes) - set(meta.classes))
     if missing:
         raise UserError(f"{path}: teacher '{name}' does not know the class '{missing[0]}'; train it again")
-    look = Look(network.spatial, meta.frames, meta.stride)
+    look = Look(network.spatial, meta.frames, meta.stride, meta.fps)
     order = tuple(meta.classes.index(label) for label in classes)
     how = (training.input.short_side, training.device, training.precision, training.threads)
     return Teacher(name, network, meta, look, order, *how)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from omnisource.clips import dense_test, piece_frames, segment_test
+from omnisource.clips import dense_test, piece_frames, segment_test, stride_in
 from omnisource.errors import UserError
 from omnisource.infer import Request
 from omnisource.recipe import Input, Test
@@ -31,7 +31,8 @@ def view_request(
         if spatial:
             clips = segment_test(count, views.clips)[None]
         else:
-            clips = dense_test(count, given.frames, given.stride, views.clips)
+            stride = stride_in(facts["fps"], given.stride, given.fps)
+            clips = dense_test(count, given.frames, stride, views.clips)
     start_s = sample["start_s"] or 0.0
     return Request(sample["sample_id"], sample["uri"], clips, views.crops, start_s, sample["end_s"], length)
 

@@ -33,6 +33,8 @@ class Meta:
     frames: int = 8
     stride: int = 8
     """Frames (or snippets) per clip, and how many source frames lie between two of them."""
+    fps: float | None = None
+    """Frames a second at which the stride counts; None: each file's own frames."""
     size: int = 224
     """Side of the training crop, pixels."""
     recipe_hash: str = ""
@@ -159,6 +161,8 @@ def _read_meta(given: dict[str, Any]) -> Meta:
         raise ValueError("mean and std must be finite numbers")
     if not all(isinstance(v, int) and v > 0 for v in (meta.frames, meta.stride, meta.size)):
         raise ValueError("frames, stride and size must be positive")
+    if meta.fps is not None and not (isinstance(meta.fps, int | float) and 0 < meta.fps < math.inf):
+        raise ValueError("fps must be a positive number")
     if not all(isinstance(name, str) for name in meta.classes):
         raise ValueError("classes must be names")
     return meta

@@ -204,13 +204,14 @@ def describe_file(path: Path) -> dict[str, str]:
     header = read_header(path)
     if header.get("format") == FORMAT:
         network, meta = load_checkpoint(path)
+        at = f" at {meta.fps:g} frames a second" if meta.fps else ""
         names_shown = ", ".join(meta.classes[:5]) + (", ..." if len(meta.classes) > 5 else "")
         return {
             "network": network.name,
             "options": ", ".join(f"{key}={value}" for key, value in network.options.items()),
             "parameters": f"{sum(p.numel() for p in network.parameters()):,}",
             "classes": f"{network.num_classes}" + (f" ({names_shown})" if names_shown else " (names unknown)"),
-            "input": f"{meta.frames} frames, stride {meta.stride}, {meta.size} pixels",
+            "input": f"{meta.frames} frames, stride {meta.stride}{at}, {meta.size} pixels",
             "normalisation": f"mean {', '.join(map(str, meta.mean))}; std {', '.join(map(str, meta.std))}",
             "recipe": meta.recipe_hash or "unknown",
             "origin": meta.origin or "unknown",

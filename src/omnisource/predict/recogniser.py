@@ -87,6 +87,7 @@ class Recogniser:
         given = {
             "frames": meta.frames,
             "stride": meta.stride,
+            "fps": meta.fps,
             "size": meta.size,
             "short_side": short_side if isinstance(short_side, int) else round(meta.size * _SHORT_SIDE),
         }

@@ -51,6 +51,9 @@ class Input(Section):
 
     frames: Frames = 8  # of a clip
     stride: Frames = 8  # from one of them to the next, in frames of the video
+    # Frames a second at which `stride` counts, so that clips from files of other rates last as long and move as fast.
+    # null: each file's own frames.
+    fps: Annotated[float, Field(gt=0, le=1000)] | None = None
     short_side: Side = 256  # frames are scaled to this before a test crop
     size: Side = 224  # side of the crop
     min_area: Annotated[float, Field(gt=0, le=1)] = 0.08  # of the random resized crop

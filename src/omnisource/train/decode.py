@@ -25,6 +25,7 @@ from omnisource.clips import (
     segment_test,
     segment_train,
     snippet_times,
+    stride_in,
 )
 from omnisource.media import DEFAULT_LIMITS, Limits, decode_frames
 from omnisource.recipe import Training
@@ -100,7 +101,8 @@ class Reading:
         if self.spatial:
             indices = segment_train(unit.num_frames, given.frames, draw)
         else:
-            indices = dense_train(unit.num_frames, given.frames, given.stride, draw)
+            stride = stride_in(unit.fps, given.stride, given.fps)
+            indices = dense_train(unit.num_frames, given.frames, stride, draw)
         return replace(plain, indices=tuple(indices.tolist()), keys_only=given.prepared)
 
     def view(self, unit: Unit) -> Request:
@@ -112,7 +114,8 @@ class Reading:
         if self.spatial:
             indices = segment_test(unit.num_frames, given.frames)
         else:
-            indices = dense_test(unit.num_frames, given.frames, given.stride, 1)[0]
+            stride = stride_in(unit.fps, given.stride, given.fps)
+            indices = dense_test(unit.num_frames, given.frames, stride, 1)[0]
         return replace(plain, indices=tuple(indices.tolist()))
 
     def _plain(self, unit: Unit, crop: Crop) -> Request:

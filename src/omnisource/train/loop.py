@@ -285,6 +285,7 @@ class Trainer:
             std=given.std,
             frames=given.frames,
             stride=given.stride,
+            fps=given.fps,
             size=given.size,
             recipe_hash=self.recipe_hash,
             notes={
