@@ -7,6 +7,7 @@ from omnisource.networks.create import create, is_spatial, names, options_of, ta
 from omnisource.networks.files import convert_file, describe_file, read_weights
 from omnisource.networks.foreign import ForeignNetwork
 from omnisource.networks.initialise import InitKind, first_weights, inflate, initialise
+from omnisource.networks.teachers import score_frames, score_images
 from omnisource.networks.weights import convert, layouts
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
     "read_weights",
     "running_statistics_kept",
     "save_checkpoint",
+    "score_frames",
+    "score_images",
     "takes_frames",
     "use_plain_form",
 ]
