@@ -130,6 +130,15 @@ def read_meta(path: Path) -> Meta | None:
         return None
 
 
+def read_options(path: Path) -> dict[str, Any]:
+    """The options with which the network of one of our checkpoints is built again; none for another's file."""
+    header = read_header(path)
+    try:
+        return dict(json.loads(header["options"])) if header.get("format") == FORMAT else {}
+    except (KeyError, ValueError, TypeError):
+        return {}
+
+
 def check_fits(state: dict[str, Tensor], network: Network, where: str) -> None:
     """Raises UserError unless `state` has exactly the network's keys and shapes and only finite numbers."""
     wanted = network.state_dict()
@@ -159,6 +168,8 @@ def _read_meta(given: dict[str, Any]) -> Meta:
         raise ValueError("mean and std must be finite numbers")
     if not all(isinstance(v, int) and v > 0 for v in (meta.frames, meta.stride, meta.size)):
         raise ValueError("frames, stride and size must be positive")
+    if not isinstance(meta.notes, dict):
+        raise ValueError("notes must be a mapping")
     if not all(isinstance(name, str) for name in meta.classes):
         raise ValueError("classes must be names")
     return meta

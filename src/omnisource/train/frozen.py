@@ -38,6 +38,8 @@ _MOST_BYTES = 8 * 2**30  # of features in memory
 _KEPT_BYTES = 2**28  # of a unit's decoded frames, for its views
 
 _LEAST_SCALE = 1e-3  # of a feature, below which it counts as constant
+# Options that the weights' shapes tell, or that concern what follows the trunk.
+_TOLD = ("in_channels", "base_width", "dropout", "consensus")
 _USUAL = 0.5  # share of the usual deviation by which every feature's is raised
 
 Read = tuple[list[U8], list[F32] | None]
@@ -277,6 +279,8 @@ def _look(
 
 def _digest(network: Network) -> str:
     whole = hashlib.blake2b(network.name.encode(), digest_size=16)
+    if form := {key: value for key, value in network.options.items() if key not in _TOLD}:
+        whole.update(repr(sorted(form.items())).encode())
     for name, value in network.state_dict().items():
         if not name.startswith(("head.", "usual_change")):
             whole.update(name.encode() + value.cpu().numpy().tobytes())
