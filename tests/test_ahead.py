@@ -111,6 +111,18 @@ def test_what_ingest_lists_is_checked_too(path: Path, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(("given", "noted"), [("", True), (", norm_eps: 1.0e-5", False)])
+def test_weights_of_other_norms_are_pointed_out(
+    given: str, noted: bool, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_checkpoint(tmp_path / "csn.safetensors", create("ircsn_r50", 2, base_width=8, norm_eps=1e-5), Meta())
+    network = f"{{name: ircsn_r50, options: {{base_width: 8{given}}}, init: {{checkpoint: csn.safetensors}}}}"
+    assert ahead(load_recipe(path, ["classes=[jump, wave]", f"student.network={network}"]), tmp_path) == []
+    said = " ".join(capsys.readouterr().err.split())
+    assert ("note: student.network has other norms than the ircsn_r50 whose weights" in said) == noted
+    assert ("norm_eps: 1e-05}" in said) == noted
+
+
 def test_weights_of_another_normalisation_are_pointed_out(
     path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

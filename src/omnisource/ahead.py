@@ -17,7 +17,7 @@ from omnisource.evaluate import crop_size
 from omnisource.flow import estimator_of
 from omnisource.infer import pick_device
 from omnisource.ingest import COLLECTED, source_place
-from omnisource.networks import create, first_weights
+from omnisource.networks import create, first_weights, norms, options_of
 from omnisource.pipeline import used_teachers
 from omnisource.progress import say
 from omnisource.recipe import Recipe, Training
@@ -196,10 +196,21 @@ def _check_network(recipe: Recipe, key: str, training: Training, started: bool) 
         found = first_weights(network, "checkpoint", recipe.resolve(init.checkpoint))
     else:
         return
+    start = init.imagenet or init.checkpoint
+    if found and found.options is not None:
+        with torch.device("meta"):
+            options = {key: value for key, value in found.options.items() if key in options_of(settings.name)}
+            theirs = create(settings.name, 2, **{**options, "in_channels": network.in_channels})
+        if [norm.eps for norm in norms(network)] != [norm.eps for norm in norms(theirs)]:
+            told = ", ".join(f"{name}: {value}" for name, value in options.items())
+            say(
+                f"note: {key}.network has other norms than the {settings.name} whose weights are in {start}; "
+                f"that had options: {{{told}}}"
+            )
     if found and given.modality == "rgb" and not _alike((*given.mean, *given.std), (*found.mean, *found.std)):
         say(
             f"note: {key}.input has mean {_listed(given.mean)} and std {_listed(given.std)}, but the weights in "
-            f"{init.imagenet or init.checkpoint} were trained with {_listed(found.mean)} and {_listed(found.std)}"
+            f"{start} were trained with {_listed(found.mean)} and {_listed(found.std)}"
         )
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from omnisource.curate import Engine, dedupe, probe
+from omnisource.curate import Engine, Trunk, dedupe, probe
 from omnisource.errors import UserError
 from omnisource.ingest import ingest
+from omnisource.networks import Meta, create, save_checkpoint
 from omnisource.recipe import Recipe
 from omnisource.tables import read_table
 from omnisource.workspace import Workspace, open_workspace
@@ -137,3 +138,12 @@ def test_planted_copies_of_real_clips_are_found(shared: Path, tmp_path: Path) ->
     subprocess.run([sys.executable, *command, "--clips", "10", "--others", "100"], check=True, timeout=1100)
     result = json.loads((tmp_path / "duplicates-tennis.json").read_text())
     assert result["recall"] >= 0.95 and result["precision"] >= 0.95
+
+
+def test_one_of_our_files_says_how_its_trunk_is_built_and_what_it_sees(tmp_path: Path) -> None:
+    network = create("tsn_efficientnet_b0", 2, padding="same", consensus="mean-std")
+    save_checkpoint(tmp_path / "trunk.safetensors", network, Meta(mean=(127.5,) * 3, std=(127.5,) * 3))
+    recipe = a_recipe(tmp_path, network="tsn_efficientnet_b0", init="trunk.safetensors")
+    trunk = Trunk(recipe, None)
+    assert trunk.meta.mean == trunk.meta.std == (127.5,) * 3
+    assert (trunk.network.options["padding"], trunk.network.consensus) == ("same", "mean")

@@ -327,6 +327,17 @@ def test_a_checkpoint_of_the_other_stream_is_refused(media: Path, workspace: Wor
         evaluate.test_checkpoint(recipe, workspace, "x", checkpoint, recipe.student, recipe.test)
 
 
+def test_a_checkpoint_that_wants_longer_clips_is_refused_and_unnamed_classes_are_pointed_out(
+    media: Path, workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, checkpoint = recipe_of(media), tmp_path / "kinetics.safetensors"
+    prepare(recipe, workspace)
+    save_checkpoint(checkpoint, create("i3d_r50", len(CLASSES), base_width=8), Meta())
+    with pytest.raises(UserError, match=r"at least 5 frames, this recipe shows 4; add --set student\.input\.frames=5"):
+        evaluate.test_checkpoint(recipe, workspace, "x", checkpoint, recipe.student, recipe.test)
+    assert "kinetics.safetensors names no classes" in " ".join(capsys.readouterr().err.split())
+
+
 def test_folds_are_tested_and_averaged(media: Path, tmp_path: Path) -> None:
     recipe = recipe_of(media)
     source = recipe.sources["target"].model_copy(update={"test": {"fold": 1}})

@@ -70,6 +70,11 @@ def test_features_say_what_the_test_stage_says(name: str, views: int, tmp_path: 
         assert found == pytest.approx((counts["top1"], counts["mean_class"], 6))
         (kept,) = (workspace.root / "views").glob("*.npz")
         told = read_predictions(workspace.table("predictions-alone-0"))
+        # Another trunk, though the recipe names the same file: what the first one saw is not taken for its.
+        other = create(name, 2, base_width=8)
+        save_checkpoint(tmp_path / "other.safetensors", other, Meta())
+        on_features(recipe, workspace, tmp_path / "other.safetensors")
+        assert len(list((workspace.root / "views").glob("*.npz"))) == 2
     features = torch.from_numpy(np.load(kept)["features"])
     assert features.shape[:2] == (6, 3 * views), "crops of each clip of a 3D network, of one view of a 2D one"
     network, _ = load_checkpoint(checkpoint)

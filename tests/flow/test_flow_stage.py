@@ -167,8 +167,8 @@ def test_a_network_of_flow_learns_which_way_things_move(recipe: Recipe, tmp_path
         record = evaluate.test_run(recipe, workspace, "target-only", 0)
         assert record.counts["top1"] == 1.0 and record.counts["samples"] == 2
         checkpoint = workspace.run_dir("target-only-0") / "last.safetensors"
-        network, _ = load_checkpoint(checkpoint)
-        assert network.in_channels == 2
+        network, meta = load_checkpoint(checkpoint)
+        assert network.in_channels == len(meta.mean) == len(meta.std) == 2
         # Other flow, another network: a finished run on the flow of before is not taken for it.
         trained = checkpoint.stat().st_mtime_ns
         short = student.model_copy(update={"epochs": 1})

@@ -3,6 +3,7 @@
 import os
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import foreign
@@ -160,6 +161,22 @@ def test_a_conversion_states_normalisation_origin_and_licence(tmp_path: Path) ->
     assert (meta.mean, meta.std, meta.origin) == ((104.0, 117.0, 123.0), (1.0, 1.0, 1.0), "r18.pth")
 
 
+def test_one_of_ours_says_the_same_of_itself_when_its_classes_are_named(tmp_path: Path) -> None:
+    """The layout's normalisation and the network's default options are not its own."""
+    source, named, fresh = (tmp_path / f"{name}.safetensors" for name in ("source", "named", "fresh"))
+    network = networks.create("ircsn_r50", 2, base_width=8, norm_eps=1e-5, dropout=0.25)
+    meta = replace(META, classes=(), licence="MIT", notes={"short_side": 70})
+    networks.save_checkpoint(source, network, meta)
+    networks.convert_file(source, named, "ircsn_r50", classes=META.classes)
+    again, found = networks.load_checkpoint(named)
+    assert again.options["norm_eps"] == 1e-5
+    assert found == replace(meta, classes=META.classes, origin="source.safetensors")
+    networks.convert_file(named, fresh, "ircsn_r50", new_classes=3, licence="CC0")
+    assert networks.load_checkpoint(fresh)[1] == replace(found, classes=(), licence="CC0")
+    with pytest.raises(UserError, match="names 'run' twice"):
+        networks.convert_file(source, fresh, "ircsn_r50", classes=("run", "run"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -169,7 +186,8 @@ def test_a_conversion_states_normalisation_origin_and_licence(tmp_path: Path) ->
         (["--network", "tsn_r18", "--option", "width"], "KEY=VALUE"),
         (["--network", "tsn_r18", "--option", "base_width=32"], "not"),
         (["--network", "tsn_r18", "--option", "mean=1"], "KEY=VALUE"),
-        (["--network", "tsn_r18", "--classes", __file__], "class names for a network of 10 classes"),
+        (["--network", "tsn_r18", "--classes", __file__], "the network has 10"),
+        (["--network", "tsn_r18", "--classes", os.devnull], "names no class; write one a line"),
         (["--network", "tsn_r18", "--classes", "none.txt"], "none.txt: the file of --classes cannot be read"),
         (["--network", "tsn_r18", "--mean", "1,2,3"], "give --mean and --std both"),
         (["--network", "tsn_r18", "--white", "1"], "give --mean and --std both"),

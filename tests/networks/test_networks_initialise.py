@@ -84,6 +84,17 @@ def test_a_checkpoint_of_other_classes_gives_its_trunk_and_of_the_same_its_head(
     assert torch.equal(other.stages[3][0].conv1.conv.weight, source.stages[3][0].conv1.conv.weight)
 
 
+def test_a_2d_network_that_sees_change_gives_its_trunk_to_one_that_does_not(tmp_path: Path) -> None:
+    source = networks.create("tsn_r18", 2, base_width=8, consensus="mean-std-slope")
+    networks.save_checkpoint(tmp_path / "a.safetensors", source, networks.Meta())
+    starts: tuple[tuple[str, networks.InitKind], ...] = (("slowonly_r18", "imagenet"), ("tsn_r18", "checkpoint"))
+    for name, kind in starts:
+        network = networks.create(name, 2, base_width=8)
+        found = networks.initialise(network, kind, tmp_path / "a.safetensors")
+        assert found is not None and "usual_change" in found.dropped
+        assert torch.equal(network.stem.conv.weight, source.stem.conv.weight)
+
+
 def test_a_video_pretrained_file_without_a_classifier_starts_irCSN(tmp_path: Path) -> None:
     state = {key.removeprefix("backbone."): v for key, v in foreign.mmaction_csn(False).items() if "fc_cls" not in key}
     torch.save(state, tmp_path / "ig65m.pth")

@@ -74,7 +74,11 @@ def test_a_2d_network_of_torch_export_takes_any_number_of_snippets(tmp_path: Pat
 def test_torch_export_is_checked_and_loads(tmp_path: Path) -> None:
     checkpoint = checkpoint_of(tmp_path, "slowonly_r18")
     assert export(checkpoint, tmp_path / "n.pt2", frames=6, size=64) <= TOLERANCE
-    module = torch.export.load(tmp_path / "n.pt2").module()
+    header = {"omnisource": ""}
+    module = torch.export.load(tmp_path / "n.pt2", extra_files=header).module()
+    told = json.loads(header["omnisource"])
+    assert (told["frames"], told["size"]) == (6, 64), "by which `predict` cuts its clips"
+    assert told["notes"] == {"short_side": 77}, "frames are as much larger than the crop as before: 64 * 48 / 40"
     clip = torch.randn(1, 3, 6, 64, 64)
     with torch.inference_mode():
         np.testing.assert_allclose(module(clip), omnisource.load(checkpoint).network(clip), atol=TOLERANCE)

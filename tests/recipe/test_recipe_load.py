@@ -104,9 +104,15 @@ def test_students_of_a_run_as_teachers(tmp_path: Path) -> None:
     for wrong, why in (
         (("teacher: all", "teacher: none"), "no run above"),
         (("[target, images], t", "[target], t"), "no web source"),
+        (("[target, images]}", "[target], set: {input.modality: flow}}"), "students of 'all' see optical flow"),
     ):
         with pytest.raises(UserError, match=why):
-            load_recipe(write(tmp_path, GOOD + runs.replace(*wrong)))
+            load_recipe(write(tmp_path, GOOD + runs.replace(*wrong, 1)))
+
+
+def test_a_teacher_of_flow_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"score\.image: teacher 'image' sees optical flow"):
+        load_recipe(write(tmp_path, GOOD), ["teachers.image.input.modality=flow"])
 
 
 def test_unanimous_teachers_are_several(tmp_path: Path) -> None:

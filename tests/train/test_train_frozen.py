@@ -12,7 +12,7 @@ from train_small import CLASSES, Small, settings
 
 from omnisource.errors import UserError
 from omnisource.media import Limits
-from omnisource.networks import create, load_checkpoint
+from omnisource.networks import create, load_checkpoint, norms
 from omnisource.recipe import Training
 from omnisource.train import Pool, build_pool, train
 from omnisource.train.decode import Reading
@@ -64,6 +64,15 @@ def test_features_are_the_trunks_and_are_computed_once(small: Small, start: Path
     parts[0].unlink()
     repaired, _ = trunk_features(*asked)
     assert calls > len(pool) and np.array_equal(repaired, features)
+    # The same weights with other norms are another trunk.
+    for norm in norms(network):
+        norm.eps = 1e-2
+    network.options["norm_eps"] = 1e-2
+    others, _ = trunk_features(*asked)
+    assert not np.array_equal(others, features)
+    for norm in norms(network):
+        norm.eps = 1e-5
+    del network.options["norm_eps"]
     # Processes that decode change nothing.
     other, _ = trunk_features(*asked[:3], training.model_copy(update={"workers": 2}), asked[4], tmp_path / "other")
     assert np.array_equal(other, features)

@@ -7,11 +7,13 @@ import torch
 from torch import nn
 
 from omnisource.errors import UserError
+from omnisource.networks import Meta, create, save_checkpoint
 from omnisource.recipe import Training
 from omnisource.train.distributed import Ranks
 from omnisource.train.start import start_network
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
+FIVE = ("jump", "run", "sit", "stand", "walk")
 
 
 def training(name: str = "slowonly_r18", **network: object) -> Training:
@@ -20,14 +22,14 @@ def training(name: str = "slowonly_r18", **network: object) -> Training:
 
 
 def test_the_seed_draws_the_weights() -> None:
-    first, again, other = (start_network(training(), 5, seed, ALONE).state_dict() for seed in (1, 1, 2))
+    first, again, other = (start_network(training(), FIVE, seed, ALONE).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(value, again[name]) for name, value in first.items())
     assert not torch.equal(first["head.weight"], other["head.weight"])
     assert first["head.weight"].shape[0] == 5
 
 
 def test_frozen_norms_do_not_learn() -> None:
-    network = start_network(training(norm="frozen"), 5, 0, ALONE)
+    network = start_network(training(norm="frozen"), FIVE, 0, ALONE)
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm3d)]
     assert network.training and norms
     assert not any(norm.training or norm.weight.requires_grad for norm in norms)
@@ -35,11 +37,27 @@ def test_frozen_norms_do_not_learn() -> None:
 
 def test_imagenet_weights_are_the_packages() -> None:
     lite = "tsn_efficientnet_lite0"
-    first, other = (start_network(training(lite, init={"imagenet": "package"}), 3, seed, ALONE) for seed in (1, 2))
+    first, other = (start_network(training(lite, init={"imagenet": "package"}), FIVE, seed, ALONE) for seed in (1, 2))
     trunk = [name for name in first.state_dict() if not name.startswith("head.")]
     assert all(torch.equal(first.state_dict()[name], other.state_dict()[name]) for name in trunk)
 
 
 def test_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.safetensors"):
-        start_network(training(init={"checkpoint": str(tmp_path / "none.safetensors")}), 3, 0, ALONE)
+        start_network(training(init={"checkpoint": str(tmp_path / "none.safetensors")}), FIVE, 0, ALONE)
+
+
+def test_a_classifier_follows_its_classes_by_name(tmp_path: Path) -> None:
+    """A checkpoint's outputs may stand in another order, or be of as many other classes."""
+    there = create("slowonly_r18", 3, base_width=8)
+    save_checkpoint(tmp_path / "there.safetensors", there, Meta(("run", "sit", "walk")))
+    begin = training(init={"checkpoint": str(tmp_path / "there.safetensors")})
+    drawn = start_network(training(), ("run", "sit", "jump"), 0, ALONE).head.weight
+    for classes, expected in (
+        (("run", "sit", "walk"), there.head.weight),
+        (("walk", "run", "sit"), there.head.weight[[2, 0, 1]]),
+        (("run", "sit", "jump"), drawn),
+    ):
+        network = start_network(begin, classes, 0, ALONE)
+        assert torch.equal(network.head.weight, expected)
+        assert torch.equal(network.stem.conv.weight, there.stem.conv.weight)

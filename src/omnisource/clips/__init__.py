@@ -15,10 +15,12 @@ from omnisource.clips.temporal import dense_test, dense_train, piece_frames, seg
 from omnisource.clips.windows import frame_times, windows
 
 if TYPE_CHECKING:
-    from omnisource.clips.device import augment
+    from omnisource.clips.device import FLOW_MEAN, FLOW_STD, augment
     from omnisource.clips.mixup import mix, smooth, soft_labels
 
 __all__ = [
+    "FLOW_MEAN",
+    "FLOW_STD",
     "Box",
     "Camera",
     "Crop",
@@ -56,7 +58,10 @@ __all__ = [
 ]
 
 # What runs on the device is imported when it is first asked for: processes that only decode start without torch.
-_ON_DEVICE = {"augment": "device", "mix": "mixup", "smooth": "mixup", "soft_labels": "mixup"}
+_ON_DEVICE = {
+    **dict.fromkeys(("FLOW_MEAN", "FLOW_STD", "augment"), "device"),
+    **dict.fromkeys(("mix", "smooth", "soft_labels"), "mixup"),
+}
 
 
 def __getattr__(name: str) -> Any:

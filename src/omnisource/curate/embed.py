@@ -15,7 +15,7 @@ from omnisource.curate.samples import Sample, frames_between
 from omnisource.errors import UserError
 from omnisource.infer import Request, infer
 from omnisource.media import Limits
-from omnisource.networks import Meta, create, initialise
+from omnisource.networks import Meta, create, initialise, options_of, read_options
 from omnisource.progress import meter, track
 from omnisource.recipe import Recipe, Score
 from omnisource.tables import Journal, check_table, read_parquet, table_from_rows
@@ -38,22 +38,27 @@ class Trunk:
 
     def __init__(self, recipe: Recipe, workers: int | None) -> None:
         settings = recipe.dedupe
-        self.network = create(settings.network, 1)
+        path = None if settings.init == "imagenet" else recipe.resolve(settings.init)
+        # What one of our files says of its network and its input holds here too.
+        known = options_of(settings.network) - {"consensus"}  # frames are seen one by one
+        options = {key: value for key, value in (read_options(path) if path else {}).items() if key in known}
+        self.network = create(settings.network, 1, **options)
         if not self.network.spatial:
             raise UserError(f"dedupe.network: {settings.network} is no 2D network; frames are compared one by one")
         try:
-            path = None if settings.init == "imagenet" else recipe.resolve(settings.init)
-            initialise(self.network, "imagenet", path)
+            found = initialise(self.network, "imagenet", path)
         except UserError as error:
             raise UserError(f"dedupe.init: {error}; or set dedupe.against_test=false") from None
+        assert found is not None
         self.network.eval()
+        self.meta = Meta(mean=found.mean, std=found.std)
         self._limits, self._workers = recipe.probe.limits, workers
 
     def look(self, requests: Iterable[Request]) -> Iterator[tuple[Request, F16 | None, str | None]]:
         """For each request its features, (views, D), or None and the reason."""
         for result in infer(
             self.network,
-            Meta(),
+            self.meta,
             requests,
             size=SIZE,
             short_side=SHORT_SIDE,

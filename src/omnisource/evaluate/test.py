@@ -23,8 +23,8 @@ from omnisource.evaluate.views import crop_size, view_request
 from omnisource.flow import use_flow
 from omnisource.infer import Result, infer
 from omnisource.media import Limits
-from omnisource.networks import Meta, Network, load_checkpoint
-from omnisource.progress import track
+from omnisource.networks import Meta, Network, load_checkpoint, read_meta
+from omnisource.progress import say, track
 from omnisource.recipe import Recipe, Test, Training
 from omnisource.tables import PREDICTIONS, Journal, read_table
 from omnisource.workspace import Basis, StageRecord, Workspace, content_of
@@ -94,6 +94,8 @@ def test_checkpoint(
     if name in trainings | {f"teacher-{teacher}" for teacher in recipe.teachers}:
         raise UserError(f"--name {name}: is the name of a training of this recipe; choose another")
     which = {"checkpoint": content_of(checkpoint, "--checkpoint")}
+    if (meta := read_meta(checkpoint)) and not meta.classes:
+        say(f"note: {checkpoint} names no classes; its outputs are taken for the recipe's classes, in their order")
     basis = _basis(name, training, settings, [], which)
     return _test(recipe, workspace, name, checkpoint, training, settings, basis)
 
@@ -131,7 +133,7 @@ def _test(
         classes = workspace.classes()
         network, meta = load_checkpoint(checkpoint)
         check_classes(checkpoint, network, meta, classes)
-        _check_modality(checkpoint, network, training)
+        _check_input(checkpoint, network, training)
         listed, missing = test_samples(workspace, settings.split, flow)
         folder = workspace.partial(stage)
         done = {row for old in folder.glob("share-*") for row in _journal(old, mark).done()}
@@ -221,12 +223,17 @@ def check_classes(checkpoint: Path, network: Network, meta: Meta, classes: Seque
     )
 
 
-def _check_modality(checkpoint: Path, network: Network, training: Training) -> None:
+def _check_input(checkpoint: Path, network: Network, training: Training) -> None:
     given, wanted = "flow" if network.in_channels == 2 else "rgb", training.input.modality
     if given != wanted:
         raise UserError(
             f"{checkpoint}: {network.name} with {network.in_channels} input channels ({given}), this recipe tests on "
             f"{wanted}; give the recipe of its stream (student.input.modality: {given})"
+        )
+    if training.input.frames < network.min_frames:
+        raise UserError(
+            f"{checkpoint}: {network.name} takes clips of at least {network.min_frames} frames, this recipe shows "
+            f"{training.input.frames}; add --set student.input.frames={network.min_frames} or more"
         )
 
 

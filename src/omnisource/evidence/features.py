@@ -12,6 +12,7 @@ from omnisource.infer import infer
 from omnisource.networks import Meta, Network, load_checkpoint
 from omnisource.recipe import Recipe
 from omnisource.tables import write_atomic
+from omnisource.train import trunk_digest
 from omnisource.workspace import Workspace, fingerprint
 
 
@@ -28,9 +29,10 @@ def test_on_features(recipe: Recipe, workspace: Workspace, checkpoint: Path) -> 
 
 def _views(recipe: Recipe, workspace: Workspace, network: Network, meta: Meta) -> tuple[torch.Tensor, torch.Tensor]:
     """What the classifier sees of the test samples, (N, views, D), and their classes (N,)."""
-    given, views, student, probed = recipe.student.input, recipe.test, recipe.student.network, workspace.record("probe")
+    given, views, probed = recipe.student.input, recipe.test, workspace.record("probe")
     settings = {
-        "network": student.model_dump(mode="json", exclude={"dropout"}),
+        "trunk": trunk_digest(network),
+        "consensus": network.consensus,
         "input": given.model_dump(mode="json"),
         "test": views.model_dump(mode="json"),
         "probe": probed.stamp if probed else None,

@@ -1,7 +1,7 @@
 """The networks of the paper: build them, load and save their weights, start from other weights."""
 
-from omnisource.networks.base import Network, freeze_norm, fused, running_statistics_kept, use_plain_form
-from omnisource.networks.checkpoint import Meta, load_checkpoint, read_meta, save_checkpoint
+from omnisource.networks.base import Network, freeze_norm, fused, norms, running_statistics_kept, use_plain_form
+from omnisource.networks.checkpoint import Meta, load_checkpoint, read_meta, read_options, save_checkpoint
 from omnisource.networks.cost import cost
 from omnisource.networks.create import create, is_spatial, names, options_of, takes_frames
 from omnisource.networks.files import convert_file, describe_file, read_weights
@@ -29,8 +29,10 @@ __all__ = [
     "layouts",
     "load_checkpoint",
     "names",
+    "norms",
     "options_of",
     "read_meta",
+    "read_options",
     "read_weights",
     "running_statistics_kept",
     "save_checkpoint",

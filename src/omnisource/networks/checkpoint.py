@@ -132,6 +132,15 @@ def read_meta(path: Path) -> Meta | None:
         return None
 
 
+def read_options(path: Path) -> dict[str, Any]:
+    """The options with which the network of one of our checkpoints is built again; none for another's file."""
+    header = read_header(path)
+    try:
+        return dict(json.loads(header["options"])) if header.get("format") == FORMAT else {}
+    except (KeyError, ValueError, TypeError):
+        return {}
+
+
 def check_fits(state: dict[str, Tensor], network: Network, where: str) -> None:
     """Raises UserError unless `state` has exactly the network's keys and shapes and only finite numbers."""
     wanted = network.state_dict()
@@ -163,6 +172,8 @@ def _read_meta(given: dict[str, Any]) -> Meta:
         raise ValueError("frames, stride and size must be positive")
     if meta.fps is not None and not (isinstance(meta.fps, int | float) and 0 < meta.fps < math.inf):
         raise ValueError("fps must be a positive number")
+    if not isinstance(meta.notes, dict):
+        raise ValueError("notes must be a mapping")
     if not all(isinstance(name, str) for name in meta.classes):
         raise ValueError("classes must be names")
     return meta

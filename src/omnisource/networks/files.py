@@ -4,6 +4,7 @@ import math
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from omnisource.networks.checkpoint import (
     Meta,
     load_checkpoint,
     read_header,
+    read_meta,
+    read_options,
     read_safetensors,
     save_checkpoint,
 )
@@ -100,7 +103,7 @@ def convert_file(
     **options: Any,
 ) -> Conversion:
     """Reads a foreign checkpoint and writes it as one of ours; the number of classes and of input channels is read
-    off the weights.
+    off the weights. What one of ours says of itself it still says afterwards, but for what is given here.
 
     Args:
         source: the foreign file.
@@ -120,7 +123,8 @@ def convert_file(
     """
     if (mean is None) != (std is None) or (mean is None and white != 255):
         raise UserError("the normalisation is mean, std and the value of white together; give --mean and --std both")
-    state = read_weights(source)
+    state, own = read_weights(source), read_meta(source)
+    options = {key: value for key, value in read_options(source).items() if key in options_of(name)} | options
     try:
         outline, found = _outline(state, name, layout, options)
         settings = {key: value for key, value in outline.options.items() if key != "dropout"}
@@ -128,25 +132,25 @@ def convert_file(
         conversion = translate(state, network, found.name, new_head=new_classes is not None)
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
+    if classes and len(classes) != network.num_classes:
+        raise UserError(f"{source}: --classes names {len(classes)} classes, the network has {network.num_classes}")
+    if twice := [label for place, label in enumerate(classes) if label in classes[:place]]:
+        raise UserError(f"{source}: --classes names '{twice[0]}' twice")
     network.load_state_dict(conversion.state)
     if mean is not None and std is not None:
         mean, std = _in_bytes(mean, std, white, network.in_channels)
+    elif own is not None and len(own.mean) == network.in_channels:
+        mean, std = own.mean, own.std
     elif network.in_channels == len(found.mean):
         mean, std = found.mean, found.std
     else:  # flow: bytes around 128, scaled to -1 .. 1
         mean, std = (127.5,) * network.in_channels, (127.5,) * network.in_channels
     frames, stride = usual_input(name)
-    about = source.name if origin is None else origin
-    meta = Meta(
-        classes=tuple(classes),
-        mean=tuple(mean),
-        std=tuple(std),
-        frames=frames,
-        stride=stride,
-        origin=about,
-        licence=licence,
-    )
-    save_checkpoint(target, network, meta)
+    meta = replace(own or Meta(frames=frames, stride=stride), mean=tuple(mean), std=tuple(std))
+    if classes or new_classes:
+        meta = replace(meta, classes=tuple(classes))
+    about = meta.origin or source.name if origin is None else origin
+    save_checkpoint(target, network, replace(meta, origin=about, licence=licence or meta.licence))
     return conversion
 
 

@@ -1,6 +1,6 @@
 """The weights that a training starts from (recipe: `init`)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from omnisource.errors import UserError
 from omnisource.networks.base import Network
-from omnisource.networks.checkpoint import read_meta
+from omnisource.networks.checkpoint import read_meta, read_options
 from omnisource.networks.create import create
 from omnisource.networks.files import read_weights
 from omnisource.networks.weights import HEAD, Conversion, translate
@@ -17,28 +17,33 @@ from omnisource.networks.weights import HEAD, Conversion, translate
 InitKind = Literal["none", "imagenet", "checkpoint"]
 
 
-def initialise(network: Network, kind: InitKind, path: Path | None = None) -> Conversion | None:
-    """Loads the weights that a recipe asks for into a network; the classifier stays as it was drawn.
+def initialise(
+    network: Network, kind: InitKind, path: Path | None = None, classes: Sequence[str] = ()
+) -> Conversion | None:
+    """Loads the weights that a recipe asks for into a network; see `first_weights`.
 
     Returns what was loaded and what was dropped. Raises UserError when the weights are missing or do not
     fit; the network is then unchanged.
     """
-    found = first_weights(network, kind, path)
+    found = first_weights(network, kind, path, classes)
     if found is not None:
         network.load_state_dict(found.state)
     return found
 
 
-def first_weights(network: Network, kind: InitKind, path: Path | None = None) -> Conversion | None:
+def first_weights(
+    network: Network, kind: InitKind, path: Path | None = None, classes: Sequence[str] = ()
+) -> Conversion | None:
     """The weights that a recipe asks for, as the network takes them; it is left as it is, and may be on "meta".
 
     - "none": nothing; the network keeps its random weights.
     - "imagenet": 2D ImageNet weights in a file of any layout that `weights.convert` knows, inflated for a 3D
       network. Without a file only for `tsn_efficientnet_lite0`, whose weights come with the extra `lite0`.
     - "checkpoint": weights of the same network, ours or foreign, such as video-pretrained ones (IG-65M,
-      Kinetics). A classifier for as many classes as the network has is kept.
+      Kinetics). A classifier for as many classes as the network has is kept, unless the file names other ones than
+      `classes`, the names of the network's; the same ones in another order are brought into the network's order.
 
-    Their `mean` and `std` are those that one of our checkpoints states; a foreign one has its layout's.
+    Their `mean`, `std` and `options` are those that one of our checkpoints states; a foreign one has its layout's.
 
     Raises UserError when the weights are missing or do not fit.
     """
@@ -48,7 +53,7 @@ def first_weights(network: Network, kind: InitKind, path: Path | None = None) ->
         return _imagenet(network, path)
     if path is None:
         raise UserError("init: a checkpoint needs a file, as in `init: {checkpoint: FILE}`")
-    return _checkpoint(network, path)
+    return _checkpoint(network, path, classes)
 
 
 def inflate(state: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:
@@ -99,21 +104,27 @@ def _imagenet(network: Network, path: Path | None) -> Conversion:
         raise UserError(f"{path}: {error}") from error
 
 
-def _checkpoint(network: Network, path: Path) -> Conversion:
-    state = read_weights(path)
+def _checkpoint(network: Network, path: Path, classes: Sequence[str]) -> Conversion:
+    state, meta = read_weights(path), read_meta(path)
+    known = meta.classes if meta else ()
+    others = bool(known and classes) and set(known) != set(classes)
     try:
         try:
-            return _as_stated(translate(state, network), path)
+            found = translate(state, network, new_head=others)
         except UserError:  # most often the classes differ; whatever else is wrong shows again
-            return _as_stated(translate(state, network, new_head=True), path)
+            found = translate(state, network, new_head=True)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    if known and classes and not found.dropped.keys() & HEAD:
+        order = [known.index(label) for label in classes]
+        found = replace(found, state=found.state | {key: found.state[key][order] for key in HEAD})
+    return _as_stated(found, path)
 
 
 def _as_stated(found: Conversion, path: Path) -> Conversion:
-    """With the normalisation that the file states, if it is one of ours."""
+    """With the normalisation and the options that the file states, if it is one of ours."""
     meta = read_meta(path)
-    return found if meta is None else replace(found, mean=meta.mean, std=meta.std)
+    return found if meta is None else replace(found, mean=meta.mean, std=meta.std, options=read_options(path))
 
 
 def _lite0_file() -> Path:

@@ -251,7 +251,11 @@ PYTORCH_I3D = Layout(
     std=(127.5,) * 3,
 )
 
-OMNISOURCE = Layout("omnisource", ((r"(.+)", r"\1"),))
+OMNISOURCE = Layout(
+    "omnisource",
+    ((r"(.+)", r"\1"),),
+    ((r"usual_change", "the network's consensus does not look at change"),),
+)
 
 LAYOUTS = (
     OMNISOURCE,

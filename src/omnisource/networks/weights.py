@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,8 @@ _OWN = ("num_batches_tracked", "usual_change")  # what files of others need not 
 class Conversion:
     """Weights under our keys (`state`), the layout they came in, and what was left out (key or part: reason).
 
-    `mean`, `std`: the input's normalisation that is usual in that layout, in units of the uint8 pixel.
+    `mean`, `std`: the input's normalisation that is usual in that layout, in units of the uint8 pixel. `options`: those
+    of `create` with which the weights give the numbers that they gave where they come from; None where that is unknown.
     """
 
     state: dict[str, Tensor]
@@ -26,6 +28,7 @@ class Conversion:
     dropped: dict[str, str]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    options: Mapping[str, Any] | None
 
 
 def layouts() -> list[str]:
@@ -76,7 +79,7 @@ def translate(
         if not value.is_meta and not torch.isfinite(value).all():
             raise UserError(f"{where}: {key} holds values that are not finite; use another copy of the file")
         result[key] = value
-    return Conversion(result, found.name, dropped, found.mean, found.std)
+    return Conversion(result, found.name, dropped, found.mean, found.std, found.options or None)
 
 
 def _shaped(value: Tensor, target: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ def export(checkpoint: Path, out: Path, *, frames: int | None = None, size: int 
     if out.suffix not in writers:
         raise UserError(f"{out}: name it .onnx (ONNX) or .pt2 (torch.export)")
     network, meta = load_checkpoint(checkpoint)
-    length, side = frames or meta.frames, size or meta.size
+    meta = _cut(meta, frames or meta.frames, size or meta.size)
+    length, side = meta.frames, meta.size
     shapes = [(2, length), (3, length)]
     if network.spatial:  # the first is what the exporters are shown: with one snippet they would take T for constant
         shapes = [(2, max(2, length)), (3, length + 1), (1, 1)]
@@ -69,6 +70,14 @@ def export(checkpoint: Path, out: Path, *, frames: int | None = None, size: int 
         with suppress(FileNotFoundError):
             partial.unlink()
     return worst
+
+
+def _cut(meta: Meta, frames: int, size: int) -> Meta:
+    """With clips of so many frames and crops of that size, cut from frames of which they show as much as before."""
+    notes, short_side = dict(meta.notes), meta.notes.get("short_side")
+    if isinstance(short_side, int):
+        notes["short_side"] = max(size, round(short_side * size / meta.size))
+    return replace(meta, frames=frames, size=size, notes=notes)
 
 
 class OnnxNetwork(Network):

@@ -73,6 +73,11 @@ class Recipe(Section):
             for teacher in getattr(self.score, unit):
                 if teacher not in names:
                     raise ValueError(f"score.{unit} names the teacher '{teacher}', teachers are: {', '.join(names)}")
+                if self.web_sources and teacher in self.teachers and self.teachers[teacher].input.modality == "flow":
+                    raise ValueError(
+                        f"score.{unit}: teacher '{teacher}' sees optical flow, which web data have none of; set "
+                        f"teachers.{teacher}.input.modality to rgb"
+                    )
                 if self.select.calibrate.split == "train" and teacher in self.teachers:
                     raise ValueError(f"select.calibrate.split: teacher '{teacher}' is trained on that split; write val")
         several = any(len(set(getattr(self.score, unit))) > 1 for unit in UNITS)
@@ -89,6 +94,11 @@ class Recipe(Section):
                 raise ValueError(
                     f"runs.{name}.teacher: students are not trained once more for select.calibrate.split: cross; "
                     "write val, or a number as temperature"
+                )
+            if run.teacher in self.runs and self.student_of(run.teacher).input.modality == "flow":
+                raise ValueError(
+                    f"runs.{name}.teacher: the students of '{run.teacher}' see optical flow, which web data have none "
+                    "of; name a run of modality: rgb"
                 )
             camera = run.set.get("camera")
             if "camera.pairs" in run.set or (isinstance(camera, dict) and "pairs" in camera):
@@ -216,4 +226,6 @@ def read_names(file: Path, what: str) -> list[str]:
         names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: {what} cannot be read ({error}); one class name a line") from None
+    if not any(names):
+        raise UserError(f"{file}: {what} names no class; write one a line")
     return [name for name in names if name]

@@ -102,8 +102,8 @@ class Camera(Section):
     mode: Literal["still", "translate-random", "translate-constant", "homography", "homography-per-class"] = (
         "homography"
     )
-    # Frame pairs of target videos from which N(mu, Sigma) is estimated.
-    pairs: Annotated[int, Field(ge=1, le=10**6)] = 400
+    # Frame pairs of target videos from which N(mu, Sigma) is estimated; fewer than 24 tell no covariance.
+    pairs: Annotated[int, Field(ge=24, le=10**6)] = 400
     fitted: str | None = None  # JSON of a fitted camera; null: fit on the target's training split
 
 

@@ -10,6 +10,7 @@ from omnisource.train.pool import Pool, Unit
 
 if TYPE_CHECKING:
     from omnisource.train.begin import Changed, train
+    from omnisource.train.frozen import trunk_digest
     from omnisource.train.listing import write_plan
     from omnisource.train.loop import TrainResult
     from omnisource.train.record import differences
@@ -39,6 +40,7 @@ __all__ = [
     "train_judges",
     "train_student",
     "train_teacher",
+    "trunk_digest",
     "write_plan",
 ]
 
@@ -54,6 +56,7 @@ _LAZY = {
     "train_judges": "stages",
     "train_student": "stages",
     "train_teacher": "stages",
+    "trunk_digest": "frozen",
     "write_plan": "listing",
 }
 

@@ -38,6 +38,8 @@ _MOST_BYTES = 8 * 2**30  # of features in memory
 _KEPT_BYTES = 2**28  # of a unit's decoded frames, for its views
 
 _LEAST_SCALE = 1e-3  # of a feature, below which it counts as constant
+# Options that the weights' shapes tell, or that concern what follows the trunk.
+_TOLD = ("in_channels", "base_width", "dropout", "consensus")
 _USUAL = 0.5  # share of the usual deviation by which every feature's is raised
 
 Read = tuple[list[U8], list[F32] | None]
@@ -95,7 +97,7 @@ def trunk_features(
     views = [_views(reading, pool.unit(number), number, count) for number in range(len(pool))]
     mark = fingerprint(
         {
-            "trunk": _digest(network),
+            "trunk": trunk_digest(network),
             "input": training.input.model_dump(mode="json"),
             "views": count,
             "form": "mean-std-slope, nan where unknown",
@@ -210,6 +212,17 @@ class FrozenLoader:
             yield Batch(slots, slot, len(slot), unit, [Group(slot, self._features[unit, view], None)], replaced)
 
 
+def trunk_digest(network: Network) -> str:
+    """Identifies what a trunk computes: its weights, and the options that these do not show."""
+    whole = hashlib.blake2b(network.name.encode(), digest_size=16)
+    if form := {key: value for key, value in network.options.items() if key not in _TOLD}:
+        whole.update(repr(sorted(form.items())).encode())
+    for name, value in network.state_dict().items():
+        if not name.startswith(("head.", "usual_change")):
+            whole.update(name.encode() + value.cpu().numpy().tobytes())
+    return whole.hexdigest()
+
+
 def _views(reading: Reading, unit: Unit, number: int, count: int) -> _Views:
     given = reading.training.input
     base = keys.mix(_VIEW, keys.name_key(unit.sample_id), round(1000 * unit.start_s))
@@ -273,14 +286,6 @@ def _look(
     if network.spatial and clips.shape[2] == 1:
         features[:, features.shape[1] // 3 :] = np.nan  # one snippet shows no change
     return features
-
-
-def _digest(network: Network) -> str:
-    whole = hashlib.blake2b(network.name.encode(), digest_size=16)
-    for name, value in network.state_dict().items():
-        if not name.startswith(("head.", "usual_change")):
-            whole.update(name.encode() + value.cpu().numpy().tobytes())
-    return whole.hexdigest()
 
 
 @contextmanager

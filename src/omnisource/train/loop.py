@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from omnisource.clips import Camera
+from omnisource.clips import FLOW_MEAN, FLOW_STD, Camera
 from omnisource.errors import UserError
 from omnisource.media import Failure, Limits
 from omnisource.networks import Meta, create, is_spatial, save_checkpoint
@@ -85,7 +85,7 @@ class Trainer:
             raise UserError(f"{ranks.world} processes can't share a batch of {sum(self.plan.sizes)}; start fewer")
         self.recipe_hash = fingerprint(settings_of(training))
         self.reading = Reading(training, self.spatial, camera, pool.frames, pool.classes, limits)
-        self.network = start_network(training, len(pool.classes), _torch_seed(seed, _WEIGHTS), ranks)
+        self.network = start_network(training, pool.classes, _torch_seed(seed, _WEIGHTS), ranks)
         self.parallel = Parallel(self.network, ranks, training.parallel)
         if self.parallel.sharded and training.ema:
             raise UserError("ema needs the whole network in every process; use `parallel: ddp` or `ema: 0`")
@@ -279,10 +279,11 @@ class Trainer:
 
     def _save_network(self, name: str) -> None:
         given = self.training.input
+        flow = given.modality == "flow"
         meta = Meta(
             classes=self.pool.classes,
-            mean=given.mean,
-            std=given.std,
+            mean=FLOW_MEAN if flow else given.mean,
+            std=FLOW_STD if flow else given.std,
             frames=given.frames,
             stride=given.stride,
             fps=given.fps,

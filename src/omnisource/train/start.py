@@ -1,5 +1,6 @@
 """The network with which a training starts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def settings_of(training: Training) -> dict[str, Any]:
     return settings
 
 
-def start_network(training: Training, classes: int, seed: int, ranks: Ranks) -> Network:
+def start_network(training: Training, classes: Sequence[str], seed: int, ranks: Ranks) -> Network:
     """The training's network in training mode on its device, its weights drawn from `seed` or as `init` says.
 
     Raises:
@@ -35,11 +36,11 @@ def start_network(training: Training, classes: int, seed: int, ranks: Ranks) -> 
     settings, init = training.network, training.network.init
     torch.manual_seed(seed)
     channels = 2 if training.input.modality == "flow" else 3
-    network = create(settings.name, classes, channels, settings.dropout, **settings.options)
+    network = create(settings.name, len(classes), channels, settings.dropout, **settings.options)
     if init.imagenet:
         initialise(network, "imagenet", None if init.imagenet == "package" else Path(init.imagenet))
     elif init.checkpoint:
-        initialise(network, "checkpoint", Path(init.checkpoint))
+        initialise(network, "checkpoint", Path(init.checkpoint), classes)
     network.recompute = training.checkpointing
     network.to(ranks.device)
     if settings.norm == "frozen":
