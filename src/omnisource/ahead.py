@@ -154,7 +154,8 @@ def _check_trainings(recipe: Recipe, workspace: Workspace, problems: _Problems) 
             pick_device(training.device)
         with problems.of(f"{key}.camera"):
             if training.camera.fitted:
-                load_camera(recipe.resolve(training.camera.fitted), training.input.stride)
+                given = recipe.resolve(training.camera.fitted)
+                load_camera(given, training.input.stride, training.input.fps)
         started = all(workspace.record(f"train-{run}") for run in runs)
         what = f"{started} {training.network!r} {training.input!r}"
         if what not in checked:

@@ -1,6 +1,7 @@
 """Drawing camera movements, aiming at images, and the file that keeps a camera."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -148,6 +149,19 @@ def test_a_camera_survives_its_file(tmp_path: Path) -> None:
     assert np.array_equal(loaded.overall.covariance, camera().overall.covariance)
 
 
+def test_a_camera_serves_the_stride_and_the_rate_that_it_was_fitted_at(tmp_path: Path) -> None:
+    of_files, of_seconds = tmp_path / "files.json", tmp_path / "seconds.json"
+    save_camera(of_files, camera(), {})
+    save_camera(of_seconds, replace(camera(), fps=12.5), {})
+    assert "fps" not in json.loads(of_files.read_text()), "as written before cameras knew a rate"
+    assert load_camera(of_files, 8).fps is None and load_camera(of_seconds, 8, 12.5).fps == 12.5
+    assert camera().identity == load_camera(of_files).identity != load_camera(of_seconds).identity
+    with pytest.raises(UserError, match="stride of 8 frames, these clips have 8 frames at 25 a second"):
+        load_camera(of_files, 8, 25)
+    with pytest.raises(UserError, match=r"stride of 8 frames at 12\.5 a second, these clips have 8 frames;"):
+        load_camera(of_seconds, 8)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -159,6 +173,9 @@ def test_a_camera_survives_its_file(tmp_path: Path) -> None:
         lambda c: c.update(classes=3),
         lambda c: c.update(stride=0),
         lambda c: c.update(stride=float("inf")),
+        lambda c: c.update(fps=0),
+        lambda c: c.update(fps=float("nan")),
+        lambda c: c.update(fps="fast"),
         lambda c: c["overall"].update(mean=[10**400] * 8),
         lambda c: c["overall"].update(pairs=float("inf")),
     ],

@@ -95,6 +95,10 @@ def test_a_fitted_camera_can_be_named(place: Path) -> None:
     assert fit_camera_stage(*stage(place, "student.camera.fitted=kept.json")).fresh
     with pytest.raises(UserError, match=r"stride of 2 frames, these clips have 5"):
         fit_camera_stage(*stage(place, "student.camera.fitted=kept.json", "student.input.stride=5"))
+    with pytest.raises(UserError, match=r"stride of 2 frames, these clips have 2 frames at 10 a second"):
+        fit_camera_stage(*stage(place, "student.camera.fitted=kept.json", "student.input.fps=10"))
+    fit_camera_stage(*stage(place, "student.input.fps=10"))
+    assert load_camera(camera_path(workspace)).fps == 10
     with pytest.raises(UserError, match="no such camera"):
         fit_camera_stage(*stage(place, "student.camera.fitted=lost.json"))
 

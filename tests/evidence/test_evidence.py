@@ -89,6 +89,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for path in (video["path"], f"untrimmed/{video['video']}.mp4"):
             film(root / "home" / str(path), 0, 0)
     table(root / "home/target.csv", [video | {"label": "walk"} for video in videos])
+    (root / "weights").mkdir()
+    (root / "weights/i3d_inception.safetensors").write_bytes(b"weights")  # what they hold is not looked at here
     return root
 
 
@@ -361,6 +363,36 @@ def test_the_questions_fit_the_student(data: Path, tmp_path: Path) -> None:
     held_out = names("tennis-val") - names("tennis-full")
     assert len(held_out) == 3 and all("held-out" in name or "fitted" in name for name in held_out)
     assert "agree, t = 0.3" in world - flat, "it is what tennis starts from"
+
+
+@pytest.mark.parametrize(
+    ("name", "alone", "clips", "everything"),
+    [
+        ("tennis-30", "70.6 (2D)", "+1.4 (2D)", "+3.0 (2D)"),
+        ("tennis-30-3d", "72.9 (3D, scratch)", "+2.9 (3D, scratch)", "+3.9 (3D, scratch)"),
+        ("tennis-30-video", "82.6 (3D, IG-65M)", "", "+1.0 (3D, IG-65M)"),
+    ],
+)
+def test_the_papers_figures_are_of_such_a_student(
+    name: str, alone: str, clips: str, everything: str, data: Path, tmp_path: Path
+) -> None:
+    track = track_of(name)
+    base = track.recipe(track.media(data, tmp_path, 0), tmp_path / name, 0)
+    paper = {one.name: one.paper for one in variants_of(base, few=True)}
+    assert (paper["target-only"], paper["+hidden"], paper["+clips"], paper["all"]) == (alone, clips, clips, everything)
+
+
+def test_missing_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tennis").mkdir()
+    with pytest.raises(
+        UserError, match=r"track tennis-30-video: .*weights/i3d_inception\.safetensors is missing \(docs"
+    ):
+        track_of("tennis-30-video").media(tmp_path, tmp_path, 0)
+    monkeypatch.setattr("omnisource.evidence.TRACKS", [track_of("tennis-30-video")])
+    given = ["--data", str(tmp_path), "--results", str(tmp_path / "r"), "--page", str(tmp_path / "page.md")]
+    done = CliRunner().invoke(app, ["bench", "effect", *given, "--workspace", str(tmp_path / "w")])
+    assert done.exit_code == 0
+    assert "tennis-30-video: left out, as DATA/weights/i3d_inception.safetensors is missing" in done.output
 
 
 def test_missing_data_is_named(tmp_path: Path) -> None:

@@ -49,7 +49,11 @@ def effect(
     from omnisource.progress import say
 
     root = workspace.resolve()
-    for chosen in [track_of(name) for name in track] if track else [one for one in TRACKS if one.ready(data)]:
+    wanted = [track_of(name) for name in track] if track else list(TRACKS)
+    for left in [] if track else [one for one in TRACKS if not one.ready(data)]:
+        say(f"{left.name}: left out, as DATA/{left.weights} is missing")
+        wanted.remove(left)
+    for chosen in wanted:
         numbers = chosen.folds[:folds]
         first = chosen.recipe(chosen.media(data, root, numbers[0]), root / chosen.name, numbers[0])
         variants = _wanted(variants_of(first, few, _start(inflated)), only, chosen.name)

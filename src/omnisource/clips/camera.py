@@ -12,6 +12,7 @@ shifts, scales and perspective.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,7 @@ class Camera:
     stride: int
     overall: Gaussian
     classes: Mapping[str, Gaussian] = field(default_factory=dict)
+    fps: float | None = None  # at which the stride counts; None: the frames of each file
 
     @property
     def identity(self) -> str:
@@ -193,16 +195,21 @@ def _plain(camera: Camera) -> dict[str, Any]:
 
     return {
         "stride": camera.stride,
+        **({"fps": camera.fps} if camera.fps else {}),
         "overall": plain(camera.overall),
         "classes": {name: plain(gaussian) for name, gaussian in camera.classes.items()},
     }
 
 
-def load_camera(path: Path, stride: int | None = None) -> Camera:
-    """Reads a camera that `save_camera` wrote, for clips whose frames are `stride` apart (None: any).
+def load_camera(path: Path, stride: int | None = None, fps: float | None = None) -> Camera:
+    """Reads a camera that `save_camera` wrote.
+
+    Args:
+        stride: between the frames of the clips that it is for; None: any camera will do.
+        fps: at which this stride counts; None: the frames of each file.
 
     Raises:
-        UserError: missing, not such a file, or fitted at another stride.
+        UserError: missing, not such a file, or fitted at another stride or rate.
     """
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
@@ -213,6 +220,9 @@ def load_camera(path: Path, stride: int | None = None) -> Camera:
         fitted_at = int(content["stride"])
         if fitted_at < 1:
             raise ValueError(f"a stride of {fitted_at} frames")
+        rate = None if content.get("fps") is None else float(content["fps"])
+        if rate is not None and not 0 < rate < math.inf:
+            raise ValueError(f"{rate} frames a second")
         overall = _gaussian(content["overall"])
         classes = {str(name): _gaussian(value) for name, value in content["classes"].items()}
     except FileNotFoundError:
@@ -220,12 +230,16 @@ def load_camera(path: Path, stride: int | None = None) -> Camera:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)[:200]  # some hold all of the file
         raise UserError(f"{path}: not a fitted camera ({what}); fit it again: `omnisource camera fit`") from error
-    if stride not in (None, fitted_at):
+    if stride is not None and (stride, fps) != (fitted_at, rate):
         raise UserError(
-            f"{path}: fitted at a stride of {fitted_at} frames, these clips have {stride}; fit one with "
-            "`omnisource camera fit` at that stride, and name it in camera.fitted"
+            f"{path}: fitted at a stride of {_spacing(fitted_at, rate)}, these clips have {_spacing(stride, fps)}; fit "
+            "one with `omnisource camera fit` for these, and name it in camera.fitted"
         )
-    return Camera(fitted_at, overall, classes)
+    return Camera(fitted_at, overall, classes, rate)
+
+
+def _spacing(stride: int, fps: float | None) -> str:
+    return f"{stride} frames" + (f" at {fps:g} a second" if fps else "")
 
 
 def _gaussian(value: Mapping[str, Any]) -> Gaussian:

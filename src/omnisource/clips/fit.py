@@ -98,6 +98,7 @@ def fit_camera(
         stride,
         fit_gaussian(movements),
         {label: fit_gaussian(np.array(own)) for label, own in sorted(found.items()) if len(own) >= MIN_PAIRS},
+        fps,
     )
     largest = np.abs(movements).max(axis=1)
     measured = {

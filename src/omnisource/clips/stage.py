@@ -29,7 +29,7 @@ def fit_camera_stage(recipe: Recipe, workspace: Workspace) -> StageRecord:
     wanted, limits = recipe.student.camera, recipe.probe.limits
     stride, fps = recipe.student.input.stride, recipe.student.input.fps
     given = recipe.resolve(wanted.fitted) if wanted.fitted else None
-    named = load_camera(given, stride) if given else None
+    named = load_camera(given, stride, fps) if given else None
     path = camera_path(workspace)
     settings = {
         "pairs": wanted.pairs,

@@ -33,17 +33,23 @@ class Track:
     weights: Path | None = None  # below the data folder, from which its networks start
 
     def media(self, data: Path | None, root: Path, fold: int) -> Path:
-        """The folder of a fold's media."""
+        """The folder of a fold's media.
+
+        Raises:
+            UserError: `data` is missing, or does not hold the weights that the track starts from.
+        """
         if self.folder is None:
             return root / self.name / f"world-{fold}"
         if data is None:
             raise UserError(f"track {self.name}: --data is missing; it names the folder that holds {self.folder}/")
+        if not self.ready(data):
+            raise UserError(
+                f"track {self.name}: {data / str(self.weights)} is missing (docs/evidence.md says how to get it)"
+            )
         return (data / self.folder).resolve()
 
     def provide(self, media: Path, fold: int, workers: int) -> None:
         """Films a world that is not there yet; real media must be there."""
-        if not self.ready(media.parent):
-            raise UserError(f"track {self.name}: {media.parent / str(self.weights)} is missing (docs/evidence.md)")
         if self.folder is None:
             make_world(media, size=WORLD, seed=fold, workers=workers)
         elif not media.is_dir():

@@ -158,7 +158,7 @@ def fitted_camera(recipe: Recipe, workspace: Workspace, training: Training, sour
     if not _needs_camera(recipe, training, sources):
         return None
     path = recipe.resolve(training.camera.fitted) if training.camera.fitted else camera_path(workspace)
-    return load_camera(path, training.input.stride)
+    return load_camera(path, training.input.stride, training.input.fps)
 
 
 def _resolved(recipe: Recipe, training: Training) -> Training:
