@@ -10,6 +10,7 @@ from omnisource.ingest import ingest
 from omnisource.media.write import write_video
 from omnisource.recipe import load_recipe
 from omnisource.starter import write_starter
+from omnisource.tables import read_table
 from omnisource.workspace import open_workspace
 
 
@@ -44,6 +45,29 @@ def test_windows_are_as_long_as_the_clips(tmp_path: Path) -> None:
     recipe = load_recipe(write_starter(tmp_path / "p", target=tmp_path / "t", untrimmed=tmp_path / "long"))
     assert (recipe.score.window_s, recipe.score.hop_s) == (3.0, 1.5)
     assert recipe.select.query_evidence and recipe.student.confidence_weighted
+
+
+def test_a_web_folder_without_queries_is_the_teachers_word_alone(tmp_path: Path) -> None:
+    make(tmp_path, *(f"t/{label}/{i}.mp4" for label in ("run", "jump") for i in range(4)))
+    make(tmp_path, "img/run/1.jpg", "img/notes.txt", "long/monday.mp4", "long/.hidden")
+    given = {"target": tmp_path / "t", "images": tmp_path / "img"}
+    searched = load_recipe(write_starter(tmp_path / "a", **given))
+    assert searched.select.calibrate.temperature == 3 and searched.student.confidence_weighted
+    recipe = load_recipe(write_starter(tmp_path / "b", **given, untrimmed=tmp_path / "long"))
+    assert (recipe.sources["images"].layout, recipe.sources["untrimmed"].layout) == ("auto", "files")
+    calibrate = recipe.select.calibrate
+    assert (calibrate.temperature, calibrate.split, calibrate.align) == ("matched", "cross", 0.5)
+    assert not recipe.student.confidence_weighted
+    with open_workspace(tmp_path / "ws") as workspace:
+        ingest(recipe, workspace)
+        rows = read_table(workspace.table("samples")).to_pylist()
+    assert {row["uri"].split("/")[-1]: row["query_label"] for row in rows if row["role"] == "web"} == {
+        "1.jpg": "run",
+        "monday.mp4": None,
+    }
+    make(tmp_path, "hidden/.only")
+    with pytest.raises(UserError, match=r"no class folders with files in them \(--clips\)"):
+        write_starter(tmp_path / "c", target=tmp_path / "t", clips=tmp_path / "hidden")
 
 
 def test_wrong_folders(tmp_path: Path) -> None:

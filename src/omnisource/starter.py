@@ -33,17 +33,10 @@ teachers:
   video:
 {video_teacher}
 
-{windows}# The query and the teacher are two witnesses of what a web sample shows: its soft label is what both together
-# say, and the surer they are the more it counts (docs/evidence.md). The paper keeps what the teacher agrees with:
-# select: {{rule: agree, threshold: 0.3}}
-# Teachers of few labels are surer than they should be, hence the temperature. `{{temperature: matched, split: cross}}`
-# measures it on the target itself: each teacher is then trained five times more.
-select: {{rule: all, label: soft, query_evidence: true, calibrate: {{temperature: 3}}}}
-
+{windows}{selection}
 # The student is trained on the target alone, on the target with each kind of web data, and on all of it.
 student:
-{student}
-  confidence_weighted: true
+{student}{weighting}
 seeds: [0, 1, 2]
 test: {{clips: {test_clips}, crops: 1}}
 """
@@ -74,6 +67,24 @@ FIXED = """
 # them train in seconds. Remove `trunk_views` and `trunk_lr_scale` to train whole networks: hours on a CPU."""
 
 
+SEARCHED = """\
+# The query and the teacher are two witnesses of what a web sample shows: its soft label is what both together
+# say, and the surer they are the more it counts (docs/evidence.md). The paper keeps what the teacher agrees with:
+# select: {rule: agree, threshold: 0.3}
+# Teachers of few labels are surer than they should be, hence the temperature. `{temperature: matched, split: cross}`
+# measures it on the target itself: each teacher is then trained five times more.
+select: {rule: all, label: soft, query_evidence: true, calibrate: {temperature: 3}}
+"""
+
+FOUND = """\
+# Nobody searched for some of the web data: there the teacher alone says what a sample shows, and all of them train
+# under its probabilities. How sure these are of the web is brought to how often the teacher is right, measured on a
+# fifth of the target at a time that it was not trained on (each teacher is trained five times more); how often it says
+# what, half-way to what the target shows (docs/evidence.md). Where there is a query it is a second witness.
+# The paper's filter: select: {rule: teacher, threshold: 0.6, label: teacher}
+select: {rule: all, label: soft, query_evidence: true, calibrate: {temperature: matched, split: cross, align: 0.5}}
+"""
+
 HELD_OUT = """\
   # A quarter of each class is tested on. Are there several clips of one film? Then lay the target out as train/<class>/
   # and test/<class>/, or list it with a column of films (docs/data.md), so that no film is on both sides.
@@ -89,23 +100,28 @@ def write_starter(
     untrimmed: Path | None = None,
     network: str | None = None,
 ) -> Path:
-    """Writes `folder/recipe.yaml` for data in plain folders (`<class>/<file>`; web folders are named by query).
+    """Writes `folder/recipe.yaml` for data in plain folders (`<class>/<file>`).
+
+    Web folders are `<query>/<file>`, or hold files alone where nobody searched by class.
 
     Returns:
         Path of the recipe.
 
     Raises:
-        UserError: a folder is missing or has no class folders, no network has that name, or a recipe is already there.
+        UserError: a folder is missing or empty, the target has no class folders, no network has that name, or a recipe
+            is already there.
     """
     path = folder / "recipe.yaml"
     if path.exists():
         raise UserError(f"{path}: already there; delete it or choose another folder")
     given = {"images": (images, "image"), "clips": (clips, "clip"), "untrimmed": (untrimmed, "untrimmed")}
-    lines = [_target_line(target)]
+    lines, searched = [_target_line(target)], True
     for name, (place, form) in given.items():
         if place is not None:
-            _need_classes(place, f"--{name}")
-            lines.append(f"  {name}: {{role: web, format: {form}, path: {_quoted(place)}}}")
+            by_query = _by_query(place, f"--{name}")
+            searched &= by_query
+            layout = "" if by_query else ", layout: files"
+            lines.append(f"  {name}: {{role: web, format: {form}, path: {_quoted(place)}{layout}}}")
     if network is not None:
         _need_network(network)
     chosen = network or default_network()
@@ -125,6 +141,9 @@ def write_starter(
             video_teacher=_training(chosen, batch, indent=4),
             student=_training(chosen, batch, indent=2),
             windows=_windows(target) if untrimmed is not None else "",
+            selection=SEARCHED if searched else FOUND,
+            # What a lone witness is sure of would only be told twice.
+            weighting="\n  confidence_weighted: true" if searched else "",
             test_clips=8 if spatial else 4,
         ).encode(),
     )
@@ -177,6 +196,14 @@ def _need_classes(folder: Path, option: str) -> None:
         raise UserError(f"{folder}: no such folder ({option})")
     if not any(any(child.iterdir()) for child in folders_in(folder)):
         raise UserError(f"{folder}: no class folders with files in them ({option}); expected <class>/<file>")
+
+
+def _by_query(folder: Path, option: str) -> bool:
+    """Whether the files of a web folder lie in folders of queries; if not, they lie in it directly."""
+    if folder.is_dir() and not folders_in(folder) and next(read_files(folder), None):
+        return False
+    _need_classes(folder, option)
+    return True
 
 
 def _need_network(name: str) -> None:

@@ -7,7 +7,9 @@ import typer
 
 from omnisource.progress import say
 
-Folder = Annotated[Path | None, typer.Option(show_default=False, help="Folder of <query>/<file>.")]
+Folder = Annotated[
+    Path | None, typer.Option(show_default=False, help="Folder of <query>/<file>, or of files without a query.")
+]
 
 
 def init(

@@ -9,7 +9,7 @@ from omnisource.networks import is_spatial, read_meta
 from omnisource.recipe import ALL, TARGET_ONLY, Recipe
 
 BELIEVED = "query as evidence, soft, all"
-EVIDENCE = f"{BELIEVED}, weighted by confidence"  # what `omnisource init` writes
+EVIDENCE = f"{BELIEVED}, weighted by confidence"  # what `omnisource init` writes where there are queries
 INFLATED = "inflated from ImageNet"
 _CONSENSUS = "student.network.options.consensus"
 _SNIPPETS = {
