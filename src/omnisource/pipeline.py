@@ -99,10 +99,10 @@ def _look(recipe: Recipe, workspace: Workspace, tell: Tell) -> None:
 
 
 def used_teachers(recipe: Recipe) -> list[str]:
-    """The teachers that score something, in the recipe's order."""
-    formats = {recipe.sources[name].format for name in recipe.web_sources}
-    units = {"image": ["image"], "clip": ["clip"], "untrimmed": ["window", "frame"]}
-    wanted = {name for form in formats for unit in units[form] for name in getattr(recipe.score, unit)}
+    """The teachers trained here that score something, in the recipe's order."""
+    from omnisource.curate import units_by_teacher
+
+    wanted = units_by_teacher(recipe)
     return [name for name in recipe.teachers if name in wanted]
 
 

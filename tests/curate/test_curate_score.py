@@ -20,6 +20,7 @@ from omnisource.curate.teacher import load_teacher
 from omnisource.errors import UserError
 from omnisource.ingest import ingest
 from omnisource.networks import Meta, create, load_checkpoint, save_checkpoint, use_plain_form
+from omnisource.pipeline import used_teachers
 from omnisource.recipe import Recipe
 from omnisource.tables import SCORES, Journal, read_table
 from omnisource.train import target_parts
@@ -250,6 +251,23 @@ def test_what_is_scored_follows_from_the_planned_students(media: Path) -> None:
     asked = units_by_teacher(a_recipe(media, runs=windows))
     assert {unit for found in asked.values() for unit in found} == {"image", "clip", "window"}
     assert units("tsn_r18", "slowonly_r18") == {"image", "clip", "window", "frame"}
+
+
+def test_only_teachers_with_something_to_score_are_wanted(media: Path) -> None:
+    def fewer(*formats: str, **changes: object) -> Recipe:
+        values = a_recipe(media).model_dump(mode="json") | {"runs": {}} | changes
+        web = {name: one for name, one in values["sources"].items() if one.get("format") in formats}
+        return Recipe.model_validate(values | {"sources": {"target": values["sources"]["target"]} | web})
+
+    video = {"video": fewer().teachers["video"].model_dump(mode="json")}
+    assert used_teachers(fewer("image", "clip")) == ["image", "video"]
+    assert used_teachers(fewer("clip", "untrimmed")) == ["video"], "a 3D student takes windows, no frames"
+    assert used_teachers(fewer("clip", teachers=video)) == ["video"]
+    assert used_teachers(fewer(teachers={})) == []
+    with pytest.raises(UserError, match=r"score\.image names the teacher 'image', teachers are: video; describe"):
+        used_teachers(fewer("image", teachers=video))
+    with pytest.raises(ValueError, match=r"score\.image names the teacher 'imgae'"):
+        fewer("clip", teachers=video, score={"image": ["imgae"]})
 
 
 def test_untrained_teachers_and_foreign_classes_are_named(tmp_path: Path, recipe: Recipe, workspace: Workspace) -> None:

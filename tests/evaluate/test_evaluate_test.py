@@ -335,7 +335,10 @@ def test_a_checkpoint_that_wants_longer_clips_is_refused_and_unnamed_classes_are
     save_checkpoint(checkpoint, create("i3d_r50", len(CLASSES), base_width=8), Meta())
     with pytest.raises(UserError, match=r"at least 5 frames, this recipe shows 4; add --set student\.input\.frames=5"):
         evaluate.test_checkpoint(recipe, workspace, "x", checkpoint, recipe.student, recipe.test)
-    assert "kinetics.safetensors names no classes" in " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "kinetics.safetensors names no classes" in said
+    assert "kinetics.safetensors was trained with frames 8; tested with 4 (student.input.frames)" in said
+    assert "with fps" not in said
 
 
 def test_folds_are_tested_and_averaged(media: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from omnisource.curate.engine import LOCAL, Engine, on_ray
 from omnisource.curate.pieces import Piece, pieces
 from omnisource.curate.samples import Sample, Samples
 from omnisource.curate.teacher import Teacher, load_teacher, look_settings
+from omnisource.errors import UserError
 from omnisource.infer import Result, infer
 from omnisource.media import Limits
 from omnisource.networks import takes_frames
@@ -75,7 +76,11 @@ def trained_here(recipe: Recipe, names: Iterable[str]) -> list[str]:
 
 
 def units_by_teacher(recipe: Recipe) -> dict[str, list[Unit]]:
-    """Which teacher looks at which units: those of the formats that there are and the students that are planned."""
+    """Which teacher looks at which units: those of the formats that there are and the students that are planned.
+
+    Raises:
+        UserError: the recipe has no teacher of a name that `score` gives such a unit.
+    """
     web = [recipe.sources[name] for name in recipe.web_sources]
     formats = {source.format for source in web}
     frames = [takes_frames(recipe.student_of(run)) for run in recipe.planned_runs()] if web else []
@@ -90,6 +95,12 @@ def units_by_teacher(recipe: Recipe) -> dict[str, list[Unit]]:
     wanted: dict[str, list[Unit]] = {}
     for unit in needed:
         for name in getattr(recipe.score, unit):
+            if name not in recipe.teachers and name not in recipe.foreign_teachers:
+                have = [*recipe.teachers, *recipe.foreign_teachers]
+                raise UserError(
+                    f"score.{unit} names the teacher '{name}', teachers are: {', '.join(have) or 'none'}; describe "
+                    f"'{name}' below `teachers`, or name another in score.{unit}"
+                )
             wanted.setdefault(name, []).append(unit)
     return wanted
 

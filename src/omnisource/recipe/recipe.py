@@ -34,7 +34,7 @@ class Recipe(Section):
     probe: Probe = Probe()
     prepare: Prepare = Prepare()
     dedupe: Dedupe = Dedupe()
-    teachers: dict[str, Training]  # trained on the target alone; `score` says what each looks at
+    teachers: dict[str, Training] = {}  # trained on the target alone; `score` says what each looks at
     foreign_teachers: dict[str, ForeignTeacher] = {}  # trained elsewhere; `score` may name them like teachers
     score: Score = Score()
     select: Select = Select()
@@ -71,7 +71,9 @@ class Recipe(Section):
             raise ValueError(f"'{name}' is a teacher and a foreign teacher; give one of them another name")
         for unit in UNITS:
             for teacher in getattr(self.score, unit):
-                if teacher not in names:
+                usual = getattr(self.score, unit) == Score.model_fields[unit].default
+                # The usual names need only be there where there is such a unit, which `units_by_teacher` sees to.
+                if teacher not in names and not usual:
                     raise ValueError(f"score.{unit} names the teacher '{teacher}', teachers are: {', '.join(names)}")
                 if self.web_sources and teacher in self.teachers and self.teachers[teacher].input.modality == "flow":
                     raise ValueError(
