@@ -96,11 +96,10 @@ def test_checkpoint(
     which = {"checkpoint": content_of(checkpoint, "--checkpoint")}
     if (meta := read_meta(checkpoint)) and not meta.classes:
         say(f"note: {checkpoint} names no classes; its outputs are taken for the recipe's classes, in their order")
-    for key in ("frames", "stride", "fps", "size"):
-        if meta and getattr(meta, key) != (here := getattr(training.input, key)):
-            say(
-                f"note: {checkpoint} was trained with {key} {getattr(meta, key)}; tested with {here} (student.input.{key})"
-            )
+    for key in ("frames", "stride", "fps", "size") if meta else ():
+        there, here = getattr(meta, key), getattr(training.input, key)
+        if there != here:
+            say(f"note: {checkpoint} was trained with {key} {there}; tested with {here} (student.input.{key})")
     basis = _basis(name, training, settings, [], which)
     return _test(recipe, workspace, name, checkpoint, training, settings, basis)
 
