@@ -1,6 +1,10 @@
 """The errors that a person is meant to read."""
 
+import errno
 from collections.abc import Sequence
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says of a disk, a quota or a limit of a file's size that leaves no room."""
 
 
 class UserError(Exception):

@@ -10,9 +10,7 @@ from typing import BinaryIO
 
 import duckdb
 
-from omnisource.errors import UserError
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from omnisource.errors import NO_ROOM, UserError
 
 
 @contextmanager
