@@ -14,6 +14,11 @@ class UserError(Exception):
     """
 
 
+def no_room(path: object) -> UserError:
+    """The error of a disk that is too full for what was to be written at `path`."""
+    return UserError(f"{path}: the disk (or its quota) is full; free some space, the same command resumes")
+
+
 class UserErrors(UserError):
     """Several mistakes at once, each in a line of its own."""
 

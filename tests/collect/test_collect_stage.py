@@ -24,7 +24,7 @@ from omnisource.cli import app
 from omnisource.collect import Order, collect, collect_order, datasheet, forget, order_of, preview, provenance
 from omnisource.collect.queries import Query
 from omnisource.errors import UserError
-from omnisource.media import probe_media
+from omnisource.media import Failure, IsolatedPool, Reason, probe_media
 from omnisource.recipe import Collect, load_recipe
 from omnisource.tables import read_table, table_from_rows, write_table
 from omnisource.workspace import StageRecord, Workspace, open_workspace
@@ -202,6 +202,20 @@ def test_media_of_all_formats(site: Site, tmp_path: Path) -> None:
     film = next(row for row in rows if row["format"] == "untrimmed")
     assert Path(film["uri"]).read_bytes() == video and film["query_label"] == "serve"
     assert (tmp_path / "folder/serve/local.mp4").exists()
+
+
+def test_a_disk_too_full_for_small_copies_stops_the_run(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.routes["/a.jpg"] = file(jpeg(2, size=300))
+    (tmp_path / "images.txt").write_text(f"{site.url}/a.jpg")
+    wanted = order([f"urls:{tmp_path}/images.txt"], shrink=256)
+    with monkeypatch.context() as full:
+        full.setattr(IsolatedPool, "map", lambda _, do, jobs: ((j, Failure(Reason.NO_SPACE, "")) for j in jobs))
+        record, rows = run(tmp_path / "work", wanted)
+    assert "no space" in record.counts["stopped"] and record.counts["urls_pending"] == 1 and not rows
+    record, rows = run(tmp_path / "work", wanted)
+    assert Image.open(rows[0]["uri"]).size == (256, 256) and record.counts["not_shrunk"] == 0
 
 
 def test_shrink_on_arrival(site: Site, tmp_path: Path) -> None:

@@ -160,27 +160,28 @@ class _Collection:
         shrinking = self._start_shrinking(loop, downloading)
         takers: dict[str, Taker] = {"yt-dlp": VideoTaker(fetcher, self._store, self._keys), "file": self._take_file}
         downloader = Downloader(fetcher, self._state, self._store, takers, self._progress.finished)
-        stopped = None
+        stopped = full = None
         try:
             await downloader.run(lambda: not all(task.done() for task in searching))
             for task in searching:
                 await task
-        except StoreFull as full:
-            stopped = str(full)
-            say(("stopped: ", "yellow"), f"{full}; what was found stays pending")
+        except StoreFull as error:
+            stopped = str(error)
         finally:
             self._stop.set()
             downloading.clear()
             self._progress.close()
             await asyncio.gather(*searching, return_exceptions=True)
             if shrinking is not None:
-                await shrinking
+                full = await shrinking
             await fetcher.aclose()
+        if stopped := stopped or full:
+            say(("stopped: ", "yellow"), f"{stopped}; what was found stays pending")
         return stopped
 
     def _start_shrinking(
         self, loop: asyncio.AbstractEventLoop, downloading: threading.Event
-    ) -> "asyncio.Future[None] | None":
+    ) -> "asyncio.Future[str | None] | None":
         if self._settings.shrink is None:
             self._state.keep_fetched()
             return None
