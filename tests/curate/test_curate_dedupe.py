@@ -155,7 +155,7 @@ def test_pieces_of_one_film_are_no_copies_of_each_other(tmp_path: Path) -> None:
         write_video(tmp_path / f"{name}.mp4", 4)
     film = write_video(tmp_path / "films" / "film.mp4", 40)
     (film.parent / "again.mp4").write_bytes(film.read_bytes())
-    pieces = ["film.mp4,jump,0,1", "film.mp4,jump,1,2", "./film.mp4,jump,1,2", "again.mp4,wave,3,4", "film.mp4,wave,,"]
+    pieces = ["film.mp4,jump,0,1", "film.mp4,jump,1,2", "again.mp4,jump,1,2", "again.mp4,wave,3,4", "film.mp4,wave,,"]
     (film.parent / "list.csv").write_text("\n".join(["path,label,begin,end", *pieces]))
     loaded = a_recipe(tmp_path, against_test=False).model_dump(mode="json", exclude_unset=True)
     columns = {"start_s": "begin", "end_s": "end"}
@@ -168,4 +168,4 @@ def test_pieces_of_one_film_are_no_copies_of_each_other(tmp_path: Path) -> None:
         ingest(recipe, workspace)
         probe(recipe, workspace)
         counts = dedupe(recipe, workspace, Engine(workers=1)).counts
-    assert counts == {"rows": 5, "dropped": 1, "reasons": {"duplicate_exact": 1}}  # the one that is listed twice
+    assert counts == {"rows": 5, "dropped": 1, "reasons": {"duplicate_exact": 1}}  # the same piece of both files
