@@ -3,12 +3,14 @@
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from omnisource.errors import UserError
+from omnisource.tables import DUPLICATES, Journal, read_table
 from omnisource.workspace import Workspace, find_workspace, open_workspace
 
 
@@ -117,3 +119,24 @@ def test_a_failure_leaves_no_empty_workspace_behind(tmp_path: Path) -> None:
         workspace.table("samples").write_text("work")
         raise UserError("later")
     assert workspace.table("samples").exists()
+
+
+def test_work_is_not_done_again_for_want_of_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed, or out of space, between the work and its record: the journal still holds all rows."""
+    done = list[int]()
+
+    def work(mark: str) -> dict[str, int]:
+        journal = Journal(ws.partial("probe"), DUPLICATES, ["sample_id"], mark)
+        done.append(len(journal.done()))
+        journal.append([{"sample_id": str(n), "status": "ok"} for n in range(3)][len(journal.done()) :])
+        journal.compact(ws.table("duplicates"))
+        return {}
+
+    with open_workspace(tmp_path) as ws:
+        run = partial(ws.run_stage, "probe", settings={}, after=[], outputs=[ws.table("duplicates")], work=work)
+        with monkeypatch.context() as full:
+            full.setattr("omnisource.workspace.write_json", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                run()
+        assert run().fresh and done == [0, 3] and read_table(ws.table("duplicates")).num_rows == 3
+        assert not run().fresh and not ws.partial("probe").exists()

@@ -1,6 +1,10 @@
 """The errors that a person is meant to read."""
 
+import errno
 from collections.abc import Sequence
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says of a disk, a quota or a limit of a file's size that leaves no room."""
 
 
 class UserError(Exception):
@@ -8,6 +12,11 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with status 2.
     """
+
+
+def no_room(path: object) -> UserError:
+    """The error of a disk that is too full for what was to be written at `path`."""
+    return UserError(f"{path}: the disk (or its quota) is full; free some space, the same command resumes")
 
 
 class UserErrors(UserError):

@@ -176,13 +176,12 @@ class Workspace:
         mark = self.mark(stage, settings, after)
         record = self.record(stage)
         if record and record.fingerprint == mark and self._intact(record, outputs):
+            self._clear(stage)  # what a process left that was killed just after it wrote the record
             return record
         if not self.follows:
             self._record_path(stage).unlink(missing_ok=True)
         started = time.monotonic()
         counts = work(mark)
-        if not self.follows:
-            shutil.rmtree(self.partial(stage), ignore_errors=True)
         record = StageRecord(
             stage=stage,
             stamp=uuid.uuid4().hex[:12],
@@ -196,7 +195,13 @@ class Workspace:
         )
         if not self.follows:
             write_json(self._record_path(stage), asdict(record))
+            self._clear(stage)  # not before: killed between the two, or for want of space, it would all be done again
         return replace(record, fresh=True)
+
+    def _clear(self, stage: str) -> None:
+        """Removes the journal of a stage that is finished."""
+        if not self.follows:
+            shutil.rmtree(self.partial(stage), ignore_errors=True)
 
     def _record_path(self, stage: str) -> Path:
         return self.root / "stages" / f"{stage}.json"

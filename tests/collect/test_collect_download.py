@@ -1,6 +1,7 @@
 """The downloader against a site on loopback that misbehaves."""
 
 import asyncio
+import errno
 import hashlib
 import socket
 import ssl
@@ -15,7 +16,7 @@ from loopback_site import Request, Site, answer, closes, file, jpeg, sends
 
 from omnisource.collect.sources import Candidate
 from omnisource.collect.state import CollectState
-from omnisource.collect.store import StoreFull
+from omnisource.collect.store import Store, StoreFull
 
 Download = Callable[..., dict[str, tuple[str, str | None]]]
 
@@ -74,6 +75,10 @@ def test_spellings_of_one_url_are_asked_once(site: Site, download: Download) -> 
         (closes(), "reset"),
         (sends(answer(200, b"", Content_Length="99999999999")), "too_big"),
         (sends(answer(429, Retry_After="100000")), "http_429"),
+        # What no URL, number or date can be made of is the answer's fault, and not the end of the run.
+        (sends(answer(429, Retry_After="\N{SUPERSCRIPT TWO}")), "http_429"),
+        (sends(answer(302, Location="http://[")), "bad_url"),
+        (sends(answer(302, Location="http://xn--a-ecp.ru/")), "bad_url"),
     ],
 )
 def test_what_cannot_be_had_fails_with_its_reason(site: Site, download: Download, handler, reason: str) -> None:
@@ -232,6 +237,41 @@ def test_quota_stops_the_run_and_loses_nothing(
     assert sum(path.stat().st_size for path in media(tmp_path)) <= 5 * size
     assert state.counts()["pending"] >= 15 and "failed" not in state.counts()
     assert set(download().values()) == {("done", None)}
+
+
+def test_a_full_disk_stops_the_run_and_loses_nothing(
+    site: Site, download: Download, state: CollectState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(store: Store, partial: Path, path: Path) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    site.routes = {f"/{i}.jpg": file(jpeg(i)) for i in range(3)}
+    with monkeypatch.context() as disk:
+        disk.setattr(Store, "_move", full)
+        with pytest.raises(StoreFull, match="quota"):
+            download([f"{site.url}/{i}.jpg" for i in range(3)])
+    assert state.counts() == {"pending": 3}
+    assert set(download().values()) == {("done", None)}
+
+
+def test_a_clock_that_was_set_back_delays_no_url(site: Site, download: Download, state: CollectState) -> None:
+    site.routes = {"/a.jpg": file(jpeg())}
+    url = f"{site.url}/a.jpg"
+    state.add([Candidate(url=url, source="test", format="image")])
+    state.postpone(1, "http_503", 1, time.time() + 1e8)
+    assert download(max_wait_s=0.01) == {url: ("done", None)}
+
+
+def test_a_head_that_drips_is_given_up(site: Site, download: Download) -> None:
+    async def drips(request: Request, writer: asyncio.StreamWriter) -> None:
+        while not writer.is_closing():
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    site.routes = {"/a.jpg": drips}
+    url = f"{site.url}/a.jpg"
+    assert download([url], timeout_s=0.1, attempts=1, robots=False) == {url: ("failed", "timeout")}
 
 
 def test_answers_that_nobody_reads_free_their_connection(site: Site, download: Download) -> None:

@@ -66,3 +66,8 @@ def test_a_crawl_delay_is_kept(site: Site, download: Download) -> None:
     started = time.monotonic()
     download([f"{site.url}/{i}.jpg" for i in range(4)])
     assert time.monotonic() - started >= 0.9
+
+
+def test_a_host_that_wants_more_peace_than_we_have_is_left(site: Site, download: Download) -> None:
+    site.routes["/robots.txt"] = sends(answer(200, b"User-agent: *\nCrawl-delay: 1000000\n"))
+    assert fates(site, download) == dict.fromkeys(("/a.jpg", "/private/b.jpg"), "crawl_delay")

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -264,6 +264,42 @@ def test_answers_that_are_no_answers(site: Site, monkeypatch: pytest.MonkeyPatch
         site.routes["/v1/images/"] = sends(answer(200, body))
         with pytest.raises((FetchError, KeyError, TypeError)):
             search(CollectSource(name="openverse", endpoint=f"{site.url}/v1/images/"))
+
+
+@pytest.mark.parametrize(
+    ("name", "calls", "urls", "say"),
+    [
+        ("flickr", 2, [], lambda url, _: {"stat": "ok", "licenses": {"license": [{"id": 0}]}, "photos": _NO_PHOTOS}),
+        ("commons", 2, [], lambda url, _: {"continue": {"gsroffset": 50}}),
+        ("pexels", 1, ["v"], lambda url, _: {"videos": [{"video_files": []}, {"video_files": [{"link": "v"}]}]}),
+        ("archive", 3, ["https://archive.org/download/b/c.mp4"], lambda url, _: _an_item_is_shut(url)),
+    ],
+)
+def test_a_search_ends_and_one_bad_result_does_not_end_it(
+    name: str, calls: int, urls: list[str], say: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def api(self: Web, url: str, parameters: dict[str, object], headers: object = None) -> Any:
+        asked.append(url)
+        assert len(asked) < 10
+        return say(url, parameters)
+
+    monkeypatch.setattr(Web, "api", api)
+    monkeypatch.setenv(f"OMNISOURCE_{name.upper()}_KEY", "key")
+    form = {"format": "clip"} if name == "pexels" else {}
+    assert [one.url for one in search(CollectSource(name=name, **form))] == urls and len(asked) == calls
+
+
+_NO_PHOTOS = {"photo": [], "pages": 10**9}
+
+
+def _an_item_is_shut(url: str) -> Any:
+    if "advancedsearch" in url:
+        return {"response": {"docs": [{"identifier": "a"}, {"identifier": "b"}], "numFound": 2}}
+    if url.endswith("/a"):
+        raise FetchError("http_404")
+    return {"files": [{"format": "h.264", "name": "c.mp4"}]}
 
 
 def test_whatever_a_service_says_of_a_file_is_stored_as_text(tmp_path: Path) -> None:

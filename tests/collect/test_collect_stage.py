@@ -1,6 +1,7 @@
 """The whole stage, from class names to the table, against services on loopback."""
 
 import hashlib
+import importlib
 import io
 import json
 import re
@@ -10,6 +11,7 @@ from typing import Any
 
 import av
 import numpy as np
+import pyarrow as pa
 import pytest
 import services
 import yaml
@@ -22,9 +24,9 @@ from omnisource.cli import app
 from omnisource.collect import Order, collect, collect_order, datasheet, forget, order_of, preview, provenance
 from omnisource.collect.queries import Query
 from omnisource.errors import UserError
-from omnisource.media import probe_media
+from omnisource.media import Failure, IsolatedPool, Reason, probe_media
 from omnisource.recipe import Collect, load_recipe
-from omnisource.tables import read_table
+from omnisource.tables import read_table, table_from_rows, write_table
 from omnisource.workspace import StageRecord, Workspace, open_workspace
 
 CLASSES = ["forehand", "serve"]
@@ -202,6 +204,20 @@ def test_media_of_all_formats(site: Site, tmp_path: Path) -> None:
     assert (tmp_path / "folder/serve/local.mp4").exists()
 
 
+def test_a_disk_too_full_for_small_copies_stops_the_run(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.routes["/a.jpg"] = file(jpeg(2, size=300))
+    (tmp_path / "images.txt").write_text(f"{site.url}/a.jpg")
+    wanted = order([f"urls:{tmp_path}/images.txt"], shrink=256)
+    with monkeypatch.context() as full:
+        full.setattr(IsolatedPool, "map", lambda _, do, jobs: ((j, Failure(Reason.NO_SPACE, "")) for j in jobs))
+        record, rows = run(tmp_path / "work", wanted)
+    assert "no space" in record.counts["stopped"] and record.counts["urls_pending"] == 1 and not rows
+    record, rows = run(tmp_path / "work", wanted)
+    assert Image.open(rows[0]["uri"]).size == (256, 256) and record.counts["not_shrunk"] == 0
+
+
 def test_shrink_on_arrival(site: Site, tmp_path: Path) -> None:
     large = io.BytesIO()
     Image.effect_noise((900, 600), 50).convert("RGB").save(large, "PNG")
@@ -241,6 +257,8 @@ def test_quota_ends_the_stage_not_the_pipeline(site: Site, tmp_path: Path) -> No
     record, rows = run(tmp_path, order([source], quota_bytes=5 * len(jpeg(0))))
     assert "quota" in record.counts["stopped"] and 0 < len(rows) <= 5
     assert record.counts["urls_pending"] >= services.COUNT - 5
+    again, _ = run(tmp_path, order([source], quota_bytes=5 * len(jpeg(0))))
+    assert again.fresh  # it was stopped, so it is not done: space may have been made
     record, rows = run(tmp_path, order([source]))
     assert len(rows) == services.COUNT and "stopped" not in record.counts
 
@@ -263,6 +281,44 @@ def test_forget(site: Site, tmp_path: Path, kind: str) -> None:
     assert site.asked["/openverse/4.jpg"] == asked + (kind == "sha256")  # a content is only known once it is here
     memory = b"".join(path.read_bytes() for path in (tmp_path / "collect").iterdir())
     assert kind != "author" or b"author 1" not in memory
+
+
+def test_forget_takes_training_forms_too_and_resumes(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, rows = run(tmp_path, order([{"name": "openverse", "endpoint": services.openverse(site)}]))
+    row, other = (next(r for r in rows if r["url"].endswith(f"/{n}.jpg")) for n in (4, 5))
+    with open_workspace(tmp_path) as workspace:
+        forms = [
+            workspace.media_dir("prepared") / "form" / Path(r["uri"]).relative_to(workspace.media_dir("web"))
+            for r in (row, other)
+        ]
+        workspace.report_path.parent.mkdir()
+        for path in (*forms, workspace.report_path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("")
+        samples = read_table(workspace.table("collected"))
+        mine = {"sample_id": "mine", "uri": "/elsewhere/a.jpg", "status": "ok", "url": row["url"]}
+        names = ("source", "role", "format")
+        added = table_from_rows([mine | {name: row[name] for name in names}], samples.schema)
+        write_table(workspace.table("samples"), pa.concat_tables([samples, added]))
+        with monkeypatch.context() as killed:
+            killed.setattr(importlib.import_module("omnisource.collect.forget"), "_remove_rows", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                forget(workspace, "url", row["url"])
+        result = forget(workspace, "url", row["url"])
+        left = [read_table(workspace.table(name)).num_rows for name in ("collected", "samples")]
+        assert not workspace.report_path.exists()
+    assert result.urls == 1 and result.rows == {"collected": 1, "samples": 2} and left == [len(rows) - 1] * 2
+    assert result.outside == ["/elsewhere/a.jpg"]
+    assert not Path(row["uri"]).exists() and [path.exists() for path in forms] == [False, True]
+
+
+def test_a_damaged_state_is_named(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "collect").mkdir()
+    (tmp_path / "collect" / "state.sqlite").write_bytes(b"no database at all" * 100)
+    with pytest.raises(UserError, match=r"state\.sqlite: damaged .*delete it"):
+        run(tmp_path, order([{"name": "openverse", "endpoint": services.openverse(site)}]))
 
 
 def test_forget_says_which_runs_used_it(site: Site, tmp_path: Path) -> None:

@@ -1,12 +1,19 @@
 """Which test sample a web sample resembles most: against a plain search over all pairs of frames."""
 
+from pathlib import Path
+
 import faiss
 import numpy as np
+import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from omnisource.curate import closeness
 from omnisource.curate.closeness import _nearest
+from omnisource.curate.embed import FEATURES
 from omnisource.curate.whiten import Whitening
+from omnisource.tables import Journal
 
 PLAIN = Whitening(np.zeros(4, np.float32), np.eye(4, dtype=np.float32))
 
@@ -50,3 +57,18 @@ def test_one_frame_that_looks_alike_by_chance_does_not_drop_a_video_but_drops_a_
     )
     assert found["picture"][0] == ("a", 1.0)
     assert found["film"][0][1] < 0
+
+
+def test_the_drawn_frames_do_not_depend_on_the_order_of_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closeness, "_FIT_ROWS", 40)
+    web = pa.chunked_array([pa.array([f"{7 * n % 50:02d}" for n in range(50)])])
+    ids = web.to_pylist()
+    drawn = []
+    for name, order in (("as listed", ids), ("as they came", [*ids[30:], *ids[:30]])):
+        journal = Journal(tmp_path / name, FEATURES, ["sample_id"], "f1")
+        for some in (order[:17], order[17:]):
+            journal.append(
+                {"sample_id": i, "feature": np.array([int(i), k], np.float16)} for i in some for k in range(3)
+            )
+        drawn.append(closeness._drawn(tmp_path / name, web, 0, 2))
+    assert 20 < len(drawn[0]) < 60 and np.array_equal(*drawn)

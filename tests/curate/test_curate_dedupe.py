@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
+from test_curate_probe import write_video
 
 from omnisource.curate import Engine, Trunk, dedupe, probe
 from omnisource.errors import UserError
@@ -147,3 +148,24 @@ def test_one_of_our_files_says_how_its_trunk_is_built_and_what_it_sees(tmp_path:
     trunk = Trunk(recipe, None)
     assert trunk.meta.mean == trunk.meta.std == (127.5,) * 3
     assert (trunk.network.options["padding"], trunk.network.consensus) == ("same", "mean")
+
+
+def test_pieces_of_one_film_are_no_copies_of_each_other(tmp_path: Path) -> None:
+    for name in ("target/train/jump/a", "target/train/wave/b", "target/test/jump/c"):
+        write_video(tmp_path / f"{name}.mp4", 4)
+    film = write_video(tmp_path / "films" / "film.mp4", 40)
+    (film.parent / "again.mp4").write_bytes(film.read_bytes())
+    pieces = ["film.mp4,jump,0,1", "film.mp4,jump,1,2", "again.mp4,jump,1,2", "again.mp4,wave,3,4", "film.mp4,wave,,"]
+    (film.parent / "list.csv").write_text("\n".join(["path,label,begin,end", *pieces]))
+    loaded = a_recipe(tmp_path, against_test=False).model_dump(mode="json", exclude_unset=True)
+    columns = {"start_s": "begin", "end_s": "end"}
+    loaded["sources"] = {
+        "target": {"role": "target", "format": "clip", "path": "target"},
+        "web": {"role": "web", "format": "clip", "path": "films/list.csv", "columns": columns},
+    }
+    recipe = Recipe.model_validate(loaded)
+    with open_workspace(tmp_path / "ws") as workspace:
+        ingest(recipe, workspace)
+        probe(recipe, workspace)
+        counts = dedupe(recipe, workspace, Engine(workers=1)).counts
+    assert counts == {"rows": 5, "dropped": 1, "reasons": {"duplicate_exact": 1}}  # the same piece of both files

@@ -8,8 +8,9 @@ import pytest
 from test_curate_probe import recipe, write_image, write_video
 
 from omnisource.curate import prepare, probe
+from omnisource.errors import UserError
 from omnisource.ingest import ingest
-from omnisource.media import decode_frames, probe_media
+from omnisource.media import Failure, IsolatedPool, Reason, decode_frames, probe_media
 from omnisource.tables import read_table
 from omnisource.workspace import StageRecord, open_workspace
 
@@ -71,3 +72,13 @@ def test_again_and_with_another_form(data: Path) -> None:
 def test_the_gop_is_the_students_stride_unless_given(data: Path) -> None:
     _, rows = run(data, gop=None)
     assert rows["a.mp4"]["gop"] == 8
+
+
+def test_a_full_disk_is_no_fault_of_a_file(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_workspace(data / "ws") as workspace:
+        ingest(recipe(data), workspace)
+        probe(recipe(data), workspace)
+        with monkeypatch.context() as full:
+            full.setattr(IsolatedPool, "map", lambda _, do, jobs: ((j, Failure(Reason.NO_SPACE, "")) for j in jobs))
+            with pytest.raises(UserError, match="is full; free some space"):
+                prepare(recipe(data), workspace)

@@ -10,11 +10,12 @@ from typing import Any
 
 import av
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from PIL import Image
 
-from omnisource.curate import probe
+from omnisource.curate import engine, probe
 from omnisource.ingest import ingest
 from omnisource.recipe import Recipe
 from omnisource.tables import read_table
@@ -195,3 +196,9 @@ def test_a_killed_stage_goes_on_where_it_stopped(data: Path, how: signal.Signals
         assert read_table(workspace.table("probe")).equals(resumed)
         assert resumed.num_rows == read_table(workspace.table("samples")).num_rows
     assert not parts.exists()
+
+
+def test_what_an_actor_gives_is_one_value_that_ray_cannot_divide() -> None:
+    rows = pa.table({"sample_id": ["a", "a", "b"], "feature": pa.array([[1.0], None, [2.0]], pa.list_(pa.float16()))})
+    given = engine._Actor(lambda: lambda table: table, ())(rows)
+    assert given.num_rows == 1 and engine._unpacked(given["table"][0].as_py()).equals(rows)

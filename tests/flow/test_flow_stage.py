@@ -12,7 +12,7 @@ from omnisource.curate import probe
 from omnisource.errors import UserError
 from omnisource.flow import compute_flow, use_flow
 from omnisource.ingest import ingest
-from omnisource.media import decode_frames
+from omnisource.media import Failure, IsolatedPool, Reason, decode_frames
 from omnisource.networks import load_checkpoint
 from omnisource.recipe import Recipe, Training
 from omnisource.recipe import Test as Views
@@ -75,23 +75,33 @@ def test_flow_of_a_folder(recipe: Recipe, tmp_path: Path) -> None:
         assert not compute_flow(recipe, workspace).fresh
 
 
+def test_a_full_disk_is_no_fault_of_a_video(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_workspace(tmp_path / "w") as workspace:
+        ingest(recipe, workspace)
+        with monkeypatch.context() as full:
+            full.setattr(IsolatedPool, "map", lambda _, do, jobs: ((j, Failure(Reason.NO_SPACE, "")) for j in jobs))
+            with pytest.raises(UserError, match="is full; free some space"):
+                compute_flow(recipe, workspace)
+        assert compute_flow(recipe, workspace).counts["dropped"] == 1
+
+
 def test_a_killed_run_goes_on_where_it_stopped(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from omnisource.flow import stage
 
     with open_workspace(tmp_path / "w") as workspace:
         ingest(recipe, workspace)
-        kept = stage.Journal.append
+        rows_of = stage._rows
         calls = 0
 
-        def killing(self: stage.Journal, rows: list[dict[str, object]]) -> None:
+        def killing(job: stage._Job, result: stage.FlowFacts | Failure) -> list[dict[str, object]]:
             nonlocal calls
             calls += 1
             if calls == 4:
                 raise KeyboardInterrupt
-            kept(self, rows)
+            return rows_of(job, result)
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(stage.Journal, "append", killing)
+            patch.setattr(stage, "_rows", killing)
             compute_flow(recipe, workspace)
         finished = [path for path in workspace.media_dir("flow").glob("[!.]*.mp4")]
         times = {path: path.stat().st_mtime_ns for path in finished}

@@ -262,6 +262,20 @@ def test_a_row_that_stands_twice(tmp_path: Path, capsys: pytest.CaptureFixture[s
         run(tmp_path, sources=sources)
 
 
+def test_one_file_under_several_names(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"v/{n}.mp4" for n in range(4)))
+    (tmp_path / "v" / "link.mp4").symlink_to("0.mp4")
+    rows = ["path,label,split", *(f"v/{n}.mp4,{'ab'[n % 2]},{'train' if n < 2 else 'test'}" for n in range(4))]
+    sources = {"t": {"role": "target", "path": "l.csv"}}
+    again = ["./v/0.mp4,a,train", f"{tmp_path}/v/0.mp4,a,train", "v/link.mp4,a,train"]
+    (tmp_path / "l.csv").write_text("\n".join([*rows, *again]))
+    assert len(run(tmp_path, sources=sources)[1]) == 4  # none counts twice
+    for name in ("./v/0.mp4", "v/link.mp4"):
+        (tmp_path / "l.csv").write_text("\n".join([*rows, f"{name},a,test"]))
+        with pytest.raises(UserError, match=r"v/0\.mp4: both trained and tested on .*sources: t"):
+            run(tmp_path, sources=sources)
+
+
 def test_official_splits(tmp_path: Path, shared: Path) -> None:
     splits = shared / "data/lists/ucf101_splits"
     assert detect_layout(splits) == "ucf101"

@@ -1,6 +1,7 @@
 """The isolated pool: what happens in a process stays in that process."""
 
 import ctypes
+import errno
 import os
 import signal
 import subprocess
@@ -35,6 +36,8 @@ def misbehave(what: str) -> str:
         os._exit(3)
     if what == "media":
         raise MediaError(Reason.TRUNCATED, "half of it is gone")
+    if what == "full":
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
     if what == "raise":
         raise KeyError("a fault")
     if what == "at once":
@@ -82,7 +85,7 @@ def test_order_of_input_or_of_completion() -> None:
 
 
 def test_a_bad_item_fails_alone() -> None:
-    items = ["a", "hang", "b", "segfault", "c", "exit", "d", "media", "raise", "at once", "bit by bit", "e"]
+    items = ["a", "hang", "b", "segfault", "c", "exit", "d", "media", "full", "raise", "at once", "bit by bit", "e"]
     before = children()
     with IsolatedPool(2, timeout_s=8.0, memory_bytes=256 * MIB) as pool:
         started = time.monotonic()
@@ -94,6 +97,7 @@ def test_a_bad_item_fails_alone() -> None:
         "segfault": Reason.CRASHED,
         "exit": Reason.CRASHED,
         "media": Reason.TRUNCATED,
+        "full": Reason.NO_SPACE,
         "raise": Reason.ERROR,
         "at once": Reason.MEMORY,
         "bit by bit": Reason.MEMORY,

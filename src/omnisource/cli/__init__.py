@@ -34,9 +34,8 @@ from omnisource.cli.select import select
 from omnisource.cli.test import test
 from omnisource.cli.train import train
 from omnisource.cli.weights import app as weights
-from omnisource.errors import UserError, UserErrors
+from omnisource.errors import NO_ROOM, UserError, UserErrors
 from omnisource.progress import say
-from omnisource.tables import NO_ROOM
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -29,6 +29,11 @@ def forget(
     say(f"removed {done.files} files ({done.bytes} bytes) and {done.urls} URLs; they are not fetched again")
     for table, rows in done.rows.items():
         say(f"  {rows} rows of {table}")
+    if done.outside:
+        say(
+            f"{done.outside[0]}: your own file stays ({len(done.outside)} in all); delete it or take it out of your "
+            "list, or the next run lists it again"
+        )
     if done.runs:
         names = ", ".join(done.runs)
         say(f"trained with them: {names}; train these again")

@@ -61,8 +61,11 @@ def canonical_url(url: str) -> str:
 
 
 def join(base: str, location: str) -> str:
-    """The canonical URL that a redirect from `base` to `location` leads to."""
-    return canonical_url(urljoin(base, location))
+    """The canonical URL that a redirect from `base` to `location` leads to. Raises `Refused`."""
+    try:
+        return canonical_url(urljoin(base, location))
+    except ValueError as error:  # half an IPv6 address
+        raise Refused("bad_url", str(error)) from None
 
 
 def host_of(url: str) -> str:

@@ -10,6 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from omnisource.collect.stage import open_state
 from omnisource.errors import UserError
 from omnisource.tables import read_table
@@ -23,14 +26,11 @@ def datasheet(workspace: Workspace, name: str) -> str:
     path = workspace.table("collected")
     if not path.exists():
         raise UserError(f"{workspace.root}: nothing was collected here; run `omnisource collect`")
-    rows = read_table(path).to_pylist()
-    state = open_state(workspace)
-    try:
+    rows = read_table(path, ["format", "query_label", "bytes", "url", "author", "licence", "retrieved_at"])
+    with open_state(workspace) as state:
         reasons, by_class = state.reasons(), state.by_source(classes=True)
-    finally:
-        state.close()
-    times = [row["retrieved_at"] for row in rows if row["retrieved_at"]]
-    period = f"{min(times):%Y-%m-%d} to {max(times):%Y-%m-%d}" if times else "unknown"
+    times = pc.min_max(rows["retrieved_at"]).as_py()
+    period = f"{times['min']:%Y-%m-%d} to {times['max']:%Y-%m-%d}" if times["min"] else "unknown"
     record = workspace.record("collect")
     settings = record.settings if record else {}
     return "\n".join(
@@ -41,18 +41,17 @@ def datasheet(workspace: Workspace, name: str) -> str:
             "",
             "## Composition",
             "",
-            f"{len(rows)} files, {sum(row['bytes'] or 0 for row in rows) / 2**20:.1f} MiB. Every file is filed under "
+            f"{rows.num_rows} files, {(pc.sum(rows['bytes']).as_py() or 0) / 2**20:.1f} MiB. Every file is filed under "
             "the class whose query found it: a guess, not a label.",
             "",
-            *_table(("format", "files"), Counter(row["format"] for row in rows).most_common()),
-            *_table(("class", "files"), sorted(Counter(row["query_label"] or "(none)" for row in rows).items())),
+            *_table(("format", "files"), _most_common(rows["format"])),
+            *_table(("class", "files"), sorted(_most_common(rows["query_label"], "(none)"))),
             "## Licences and authors",
             "",
             "As the services state them; nothing was verified.",
             "",
-            *_table(("licence", "files"), Counter(row["licence"] or "unknown" for row in rows).most_common()),
-            f"{len({row['author'] for row in rows if row['author']})} named authors; "
-            f"{sum(row['author'] is None for row in rows)} files without one.",
+            *_table(("licence", "files"), _most_common(rows["licence"], "unknown")),
+            f"{pc.count_distinct(rows['author'])} named authors; {rows['author'].null_count} files without one.",
             "",
             "## Collection",
             "",
@@ -60,7 +59,7 @@ def datasheet(workspace: Workspace, name: str) -> str:
             f"licence filter: {', '.join(settings.get('licence') or []) or 'none'}.",
             "",
             *_table(("source", "class", "found", "finished", "failed"), by_class),
-            *_table(("host", "files"), _hosts(rows)),
+            *_table(("host", "files"), _hosts(rows["url"])),
             "URLs that failed, by reason:",
             "",
             *_table(("reason", "URLs"), reasons.items()),
@@ -87,6 +86,14 @@ def _cell(value: Any) -> str:
     return "".join(f"\\{character}" if character in "|<>[]`*_\\" else character for character in text)
 
 
-def _hosts(rows: list[dict[str, Any]]) -> list[tuple[str, int]]:
-    counted = Counter(urlsplit(row["url"]).netloc for row in rows if row["url"])
+def _most_common(column: pa.ChunkedArray, absent: str = "") -> list[tuple[str, int]]:
+    """The values of a column and how many rows have each, those of most rows first."""
+    counted = Counter[str]()
+    for entry in pc.value_counts(column).to_pylist():
+        counted[entry["values"] or absent] += entry["counts"]
+    return counted.most_common()
+
+
+def _hosts(urls: pa.ChunkedArray) -> list[tuple[str, int]]:
+    counted = Counter(urlsplit(url).netloc for chunk in urls.drop_null().chunks for url in map(str, chunk) if url)
     return counted.most_common(_MOST_HOSTS)

@@ -37,10 +37,14 @@ class Taker(Protocol):
 
 
 class HostQueue:
-    """The pending URLs of one host, a batch in memory at a time, with those to be tried again later."""
+    """The pending URLs of one host, a batch in memory at a time, with those to be tried again later.
 
-    def __init__(self, state: CollectState, host: str) -> None:
-        self._state, self._host = state, host
+    Args:
+        most_s: seconds that a URL may have to wait; a longer wait is that of a clock which was set back.
+    """
+
+    def __init__(self, state: CollectState, host: str, most_s: float) -> None:
+        self._state, self._host, self._most_s = state, host, most_s
         self._ready: deque[UrlRow] = deque()
         self._later: list[tuple[float, int, UrlRow]] = []
         self._after = 0
@@ -48,7 +52,7 @@ class HostQueue:
     async def next(self) -> UrlRow | None:
         """The next URL, as soon as it may be asked; None when there is none left."""
         while True:
-            now = time.time()
+            now = time.monotonic()
             if self._later and (self._later[0][0] <= now or len(self._later) >= _MOST_DELAYED):
                 due, _, row = heapq.heappop(self._later)
                 await asyncio.sleep(max(0.0, due - now))
@@ -57,7 +61,7 @@ class HostQueue:
                 self._refill()
             if self._ready:
                 row = self._ready.popleft()
-                if row.not_before <= now:
+                if row.not_before <= time.time():
                     return row
                 self.later(row)
             elif not self._later:
@@ -67,7 +71,8 @@ class HostQueue:
 
     def later(self, row: UrlRow) -> None:
         """Puts a URL back until its `not_before`."""
-        heapq.heappush(self._later, (row.not_before, row.id, row))
+        wait_s = min(row.not_before - time.time(), self._most_s)
+        heapq.heappush(self._later, (time.monotonic() + wait_s, row.id, row))
 
     def drop(self) -> None:
         """Forgets the URLs held in memory, so that the workers end."""
@@ -125,7 +130,7 @@ class Downloader:
             await asyncio.gather(*active.values(), return_exceptions=True)
 
     async def _work(self, host: str) -> None:
-        queue = HostQueue(self._state, host)
+        queue = HostQueue(self._state, host, self._fetcher.longest_wait_s)
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self.settings.per_host):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from omnisource.collect.addresses import Resolver, canonical_url, host_of, join
+from omnisource.collect.addresses import Refused, Resolver, canonical_url, host_of, join
 from omnisource.collect.transport import ConnectFailed, PinnedTransport, tls_context
 from omnisource.recipe.collect import Collect
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # an extra: imported where it is used
 _MAX_REDIRECTS = 8
 _MAX_ROBOTS_BYTES = 512 * 1024
 _MOST_IDLE_HOSTS = 1000
+_HEAD_TIMEOUTS = 3  # for connecting, asking and the whole head of the answer; each silence may be one long
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -130,6 +131,11 @@ class Fetcher:
         doubled: float = self.settings.backoff_s * 2.0 ** (attempt - 1)
         return max(error.wait_s or 0.0, doubled)
 
+    @property
+    def longest_wait_s(self) -> float:
+        """Seconds that any URL may have to wait for its next try."""
+        return max(self.settings.max_wait_s, self.wait_before_retry(self.settings.attempts, FetchError("")))
+
     async def allowed(self, url: str) -> bool:
         """Whether the robots.txt of the host lets our user agent ask for `url`."""
         rules = await self._robots(url)
@@ -182,14 +188,21 @@ class Fetcher:
         import httpx
 
         timeout = self.settings.timeout_s
-        request = httpx.Request(
-            "GET",
-            url,
-            headers={"user-agent": self.settings.user_agent, "accept-encoding": "identity", **(headers or {})},
-            extensions={"timeout": {"connect": timeout, "read": timeout, "write": timeout, "pool": timeout}},
-        )
         try:
-            response = await transport.handle_async_request(request)
+            request = httpx.Request(
+                "GET",
+                url,
+                headers={"user-agent": self.settings.user_agent, "accept-encoding": "identity", **(headers or {})},
+                extensions={"timeout": {"connect": timeout, "read": timeout, "write": timeout, "pool": timeout}},
+            )
+        except (
+            httpx.InvalidURL,
+            UnicodeError,
+        ) as error:  # it is stricter with international names
+            raise Refused("bad_url", str(error)) from None
+        try:
+            async with asyncio.timeout(_HEAD_TIMEOUTS * timeout):  # a head can drip, too, and never end
+                response = await transport.handle_async_request(request)
             stream: Any = response.stream
             try:
                 yield response
@@ -222,11 +235,11 @@ class Fetcher:
         """Seconds from a Retry-After header: a number, or a date."""
         if not value:
             return 0.0
-        if value.strip().isdigit():
+        if value.isascii() and value.strip().isdigit():
             return float(value)
         try:
             return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-        except ValueError:
+        except (ValueError, OverflowError):
             return 0.0
 
     async def _paced(self, response: "httpx.Response") -> AsyncIterator[bytes]:
@@ -290,7 +303,10 @@ class Fetcher:
             async with host.robots_lock:
                 if host.robots is None:
                     rules = Protego.parse(await self._robots_text(f"{parts.scheme}://{parts.netloc}/robots.txt"))
-                    host.interval_s = max(host.interval_s, rules.crawl_delay(self.settings.user_agent) or 0.0)
+                    delay = rules.crawl_delay(self.settings.user_agent) or 0.0
+                    if delay > self.settings.max_wait_s:
+                        raise FetchError("crawl_delay", f"robots.txt asks for {delay:.0f} s of peace", wait_s=delay)
+                    host.interval_s = max(host.interval_s, delay)
                     host.robots = rules
             return host.robots
         finally:

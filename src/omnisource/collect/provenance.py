@@ -23,18 +23,14 @@ def provenance(workspace: Workspace, what: str) -> list[dict[str, Any]]:
     path = str(Path(what).expanduser().resolve()) if not what.startswith(("http://", "https://")) else what
     for name in _TABLES:
         if workspace.table(name).exists():
-            table = read_table(workspace.table(name))
             fits = (pc.field("sample_id") == what) | (pc.field("uri") == path) | (pc.field("url") == what)
             if len(what) == 64:
                 fits = fits | pc.match_substring(pc.field("uri"), f"/{what}.")
-            for row in table.filter(fits).to_pylist():
+            for row in read_table(workspace.table(name), filters=fits).to_pylist():
                 rows.setdefault(row["sample_id"], {name: value for name, value in row.items() if value is not None})
     if not rows:
         raise UserError(f"{what}: no sample id, path, URL or hash of this workspace ({workspace.root})")
-    state = open_state(workspace)
-    try:
+    with open_state(workspace) as state:
         for row in rows.values():
             row["finds"] = state.finds_of(Path(row["uri"]).stem)
-    finally:
-        state.close()
     return list(rows.values())

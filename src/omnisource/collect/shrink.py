@@ -4,6 +4,7 @@ A loader then decodes far less (a GOP of 8 lets it take key frames only), and a 
 The hash of the original is kept, so the same bytes are not loaded again.
 """
 
+import io
 import threading
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,8 +16,8 @@ from PIL import Image
 
 from omnisource.collect.download import hash_file
 from omnisource.collect.state import CollectState
-from omnisource.collect.store import Store
-from omnisource.media import Failure, IsolatedPool, Limits, decode_image, iter_frames, scaled_size, sniff
+from omnisource.collect.store import Store, StoreFull
+from omnisource.media import Failure, IsolatedPool, Limits, Reason, decode_image, iter_frames, scaled_size, sniff
 
 _JPEG_QUALITY = 92
 _GOP = 8
@@ -53,7 +54,9 @@ def _shrink_image(job: Job) -> str | None:
     if scale >= 1:
         return None
     small = Image.fromarray(pixels).resize((round(width * scale), round(height * scale)), Image.Resampling.LANCZOS)
-    small.save(job.target, "JPEG", quality=_JPEG_QUALITY)
+    encoded = io.BytesIO()  # Pillow does not say why it can't write a file
+    small.save(encoded, "JPEG", quality=_JPEG_QUALITY)
+    job.target.write_bytes(encoded.getbuffer())
     return "jpg"
 
 
@@ -76,10 +79,13 @@ def _shrink_video(job: Job) -> None:
         container.mux(stream.encode())
 
 
-def shrink_fetched(state: CollectState, store: Store, short_side: int, downloading: threading.Event) -> None:
+def shrink_fetched(state: CollectState, store: Store, short_side: int, downloading: threading.Event) -> str | None:
     """Makes files small as they come in, in processes that can be killed, until `downloading` is cleared.
 
     A file that cannot be decoded stays as it is: the probe says what is wrong with it.
+
+    Returns:
+        Why it stopped early, if the disk is full: what is left waits for the next run.
     """
     with IsolatedPool(timeout_s=_TIMEOUT_S) as pool:
         while True:
@@ -88,11 +94,14 @@ def shrink_fetched(state: CollectState, store: Store, short_side: int, downloadi
                 Job(store.root / path, store.scratch(f"{Path(path).stem}.small"), short_side)
                 for path in state.fetched(_BATCH)
             ]
-            for job, result in pool.map(shrink, jobs):
-                _settle(state, store, job, result)
+            try:
+                for job, result in pool.map(shrink, jobs):
+                    _settle(state, store, job, result)
+            except StoreFull as full:
+                return str(full)
             if not jobs:
                 if not more:
-                    return
+                    return None
                 threading.Event().wait(_IDLE_S)
 
 
@@ -100,6 +109,8 @@ def _settle(state: CollectState, store: Store, job: Job, result: str | Failure |
     original = job.source.stem
     if result is None or isinstance(result, Failure):
         job.target.unlink(missing_ok=True)
+        if result is not None and result.reason is Reason.NO_SPACE:
+            raise StoreFull(f"no space for small copies: {result.message}")
         relative, sha256 = str(job.source.relative_to(store.root)), original
         size = job.source.stat().st_size
     else:

@@ -6,8 +6,10 @@ from which the downloader works. Whatever stops the run, the same command goes o
 
 import asyncio
 import hashlib
+import sqlite3
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,12 +93,12 @@ def collect_order(
 ) -> StageRecord:
     """As `collect`, for an order that comes from elsewhere."""
     output = workspace.table("collected")
-    if retry_failed or refresh:
+    before = workspace.record("collect")
+    if retry_failed or refresh or (before is not None and "stopped" in before.counts):
         output.unlink(missing_ok=True)  # so that the stage does not count as done
 
     def work(_: str) -> dict[str, Any]:
-        state = open_state(workspace)
-        try:
+        with open_state(workspace) as state:
             if retry_failed:
                 state.retry_failed()
             if refresh:
@@ -105,25 +107,32 @@ def collect_order(
             table = sample_table(order, workspace, state)
             write_table(output, table)
             return _counts(state, table) | ({"stopped": stopped} if stopped else {})
-        finally:
-            state.close()
 
     settings = {**order.settings.model_dump(mode="json"), "classes": order.classes, "into": dict(order.into)}
     return workspace.run_stage("collect", settings=settings, after=[], outputs=[output], work=work)
 
 
-def open_state(workspace: Workspace) -> CollectState:
-    """The workspace's table of URLs."""
-    return CollectState(workspace.root / "collect" / "state.sqlite")
+@contextmanager
+def open_state(workspace: Workspace) -> Iterator[CollectState]:
+    """The workspace's table of URLs, until the block ends.
+
+    Raises:
+        UserError: it is damaged, or the disk is full or fails, also while it is used.
+    """
+    path = workspace.root / "collect" / "state.sqlite"
+    try:
+        with closing(CollectState(path)) as state:
+            yield state
+    except sqlite3.OperationalError as error:  # of a full disk, no permission, another process's lock
+        raise UserError(f"{path}: {error}; mend that (free some space?), the same command resumes") from error
+    except sqlite3.DatabaseError as error:
+        raise UserError(f"{path}: damaged ({error}); delete it to search again") from error
 
 
 def standing(workspace: Workspace) -> Standing:
     """How far the collection of a workspace is, by source and class; works beside the process that collects."""
-    state = open_state(workspace)
-    try:
+    with open_state(workspace) as state:
         return look(state, classes=True)
-    finally:
-        state.close()
 
 
 class _Collection:
@@ -151,27 +160,28 @@ class _Collection:
         shrinking = self._start_shrinking(loop, downloading)
         takers: dict[str, Taker] = {"yt-dlp": VideoTaker(fetcher, self._store, self._keys), "file": self._take_file}
         downloader = Downloader(fetcher, self._state, self._store, takers, self._progress.finished)
-        stopped = None
+        stopped = full = None
         try:
             await downloader.run(lambda: not all(task.done() for task in searching))
             for task in searching:
                 await task
-        except StoreFull as full:
-            stopped = str(full)
-            say(("stopped: ", "yellow"), f"{full}; what was found stays pending")
+        except StoreFull as error:
+            stopped = str(error)
         finally:
             self._stop.set()
             downloading.clear()
             self._progress.close()
             await asyncio.gather(*searching, return_exceptions=True)
             if shrinking is not None:
-                await shrinking
+                full = await shrinking
             await fetcher.aclose()
+        if stopped := stopped or full:
+            say(("stopped: ", "yellow"), f"{stopped}; what was found stays pending")
         return stopped
 
     def _start_shrinking(
         self, loop: asyncio.AbstractEventLoop, downloading: threading.Event
-    ) -> "asyncio.Future[None] | None":
+    ) -> "asyncio.Future[str | None] | None":
         if self._settings.shrink is None:
             self._state.keep_fetched()
             return None

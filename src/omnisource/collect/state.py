@@ -66,11 +66,12 @@ class UrlRow:
 
 
 @dataclass(frozen=True)
-class Removed:
-    """What forgetting took out of the state table."""
+class Matching:
+    """What is to be forgotten."""
 
-    urls: int
+    urls: list[int]  # their ids
     paths: list[str]  # of files, relative to the store
+    contents: list[str]  # SHA-256 of those files
 
 
 _ROW = "id, url, host, fetcher, format, digest, attempts, not_before, validator, etag, modified, path"
@@ -340,30 +341,29 @@ class CollectState:
         self._change("INSERT OR IGNORE INTO forgotten VALUES (?, ?)", key)
         self._forgotten.add(key)
 
-    def remove(self, kind: str, value: str) -> Removed:
-        """Takes out every row of a URL, author, host or content; tells which files nothing refers to any more.
-
-        A file that somebody else's URL led to as well goes too: it is the same content.
-        """
+    def matching(self, kind: str, value: str) -> Matching:
+        """Every URL of a URL, author, host or content, and those that led to the same files."""
         conditions = {
             "url": "url = ?",
-            "host": "(host = ? OR host LIKE ? || ':%')",
+            "host": "(host = ? OR substr(host, 1, length(?) + 1) = ? || ':')",
             "sha256": "? IN (sha256, original_sha256)",
             "author": "id IN (SELECT url_id FROM finds WHERE LOWER(TRIM(author)) = LOWER(TRIM(?)))",
         }
-        parameters = (value, value) if kind == "host" else (value,)
-        with self._transaction() as db:
-            found = db.execute(f"SELECT id, path, sha256 FROM urls WHERE {conditions[kind]}", parameters).fetchall()
+        parameters = (value,) * conditions[kind].count("?")
+        with self._lock:
+            found = self.rows(f"SELECT id, path, sha256 FROM urls WHERE {conditions[kind]}", parameters)
             ids = {row[0] for row in found}
-            for _, _, sha256 in found:
-                ids.update(row[0] for row in db.execute("SELECT id FROM urls WHERE sha256 = ?", (sha256,)))
-            for url_id in ids:
+            contents = {sha256 for _, _, sha256 in found if sha256}
+            for sha256 in contents:
+                ids.update(row[0] for row in self.rows("SELECT id FROM urls WHERE sha256 = ?", (sha256,)))
+        return Matching(sorted(ids), sorted({path for _, path, _ in found if path}), sorted(contents))
+
+    def remove(self, url_ids: Iterable[int]) -> None:
+        """Takes out every row of these URLs."""
+        with self._transaction() as db:
+            for url_id in url_ids:
                 db.execute("DELETE FROM finds WHERE url_id = ?", (url_id,))
                 db.execute("DELETE FROM urls WHERE id = ?", (url_id,))
-        contents = {sha256 for _, _, sha256 in found if sha256}
-        for sha256 in contents:
-            self.remember_forgotten("sha256", sha256)
-        return Removed(len(ids), sorted({path for _, path, _ in found if path}))
 
 
 def _storable(candidate: Candidate) -> Candidate:

@@ -7,7 +7,10 @@ import hashlib
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from omnisource.errors import NO_ROOM
 
 _CHECK_DISK_EVERY_S = 1.0
 _CHUNK = 2**20
@@ -71,15 +74,16 @@ class Store:
         if path.exists():
             return path
         partial = self.scratch(f"{sha256}.new")
-        partial.write_bytes(body)
-        self._move(partial, path)
+        with _writing():
+            partial.write_bytes(body)
+            self._move(partial, path)
         self.used += len(body)
         return path
 
     def append(self, partial: Path, body: bytes | bytearray) -> None:
         """Adds to an unfinished file. Raises `StoreFull`."""
         self.make_room(len(body))
-        with partial.open("ab") as file:
+        with _writing(), partial.open("ab") as file:
             file.write(body)
         self.used += len(body)
 
@@ -95,7 +99,8 @@ class Store:
         if path.exists():
             self.remove(partial)
         else:
-            self._move(partial, path)
+            with _writing():
+                self._move(partial, path)
         return path
 
     def remove(self, path: Path) -> None:
@@ -122,6 +127,18 @@ def file_chunks(path: Path) -> Iterator[bytes]:
 
 
 def copy_in(source: Path, target: Path) -> Path:
-    """Copies a local file; returns `target`."""
-    shutil.copyfile(source, target)
+    """Copies a local file; returns `target`. Raises `StoreFull`."""
+    with _writing():
+        shutil.copyfile(source, target)
     return target
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """A disk or a quota that turns out to be full is no fault of the URL that is being written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise StoreFull(f"the disk (or its quota) is full: {error}") from error
+        raise

@@ -1,12 +1,13 @@
 """How close web samples come to what the target is tested on: whitened trunk features of frames (paper, 3.1)."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -79,7 +80,8 @@ def compare(
     some = unrelated[:: max(1, len(unrelated) // _UNRELATED)]
     of_others, others = _look(trunk, [request for sample in some for request in frames_of(sample, settings.frames)])
     fitted = upright[:: max(1, len(upright) // _FIT_ROWS)]
-    whitening = fit_whitening(np.concatenate([fitted, others, *_drawn(folder, recipe.seed)]))
+    drawn = _drawn(folder, web["sample_id"], recipe.seed, features.shape[1])
+    whitening = fit_whitening(np.concatenate([fitted, others, drawn]))
     index = _index(features, whitening)
     measured: dict[str, Any] = {"dimensions": whitening.matrix.shape[1], "test_frames": len(upright)}
     threshold = settings.threshold
@@ -149,12 +151,33 @@ def _look(trunk: Trunk, requests: Iterable[Request]) -> tuple[list[str], F16]:
     return ids, np.concatenate(features) if features else np.empty((0, trunk.network.feature_dim), np.float16)
 
 
-def _drawn(folder: Path, seed: int) -> Iterator[F16]:
-    """Random frames of the web, so many that the whitening is well estimated."""
-    count = sum(len(ids) for ids, _ in feature_blocks(folder))
-    rng = np.random.default_rng(seed)
-    for _, features in feature_blocks(folder):
-        yield features[rng.random(len(features)) < _FIT_ROWS / max(count, 1)]
+def _drawn(folder: Path, web: pa.ChunkedArray, seed: int, dimensions: int) -> F16:
+    """Random frames of the web, (N, D), so many that the whitening is well estimated.
+
+    Which, and their order, follows from the order of the samples `web`, not from that in which their features were
+    written: on a cluster they come in any.
+    """
+    names = np.array(web.to_pylist(), np.bytes_)
+    by_name = np.argsort(names)
+    frames = np.zeros(len(names), np.int64)  # of each sample
+
+    def places(ids: Sequence[str]) -> npt.NDArray[np.intp]:
+        found: npt.NDArray[np.intp] = by_name[np.searchsorted(names, np.array(ids, np.bytes_), sorter=by_name)]
+        return found
+
+    for ids, _ in feature_blocks(folder):
+        np.add.at(frames, places(ids), 1)
+    starts = np.cumsum(frames) - frames
+    kept = np.random.default_rng(seed).random(frames.sum()) < _FIT_ROWS / max(frames.sum(), 1)
+    numbers, drawn = [np.empty(0, np.int64)], [np.empty((0, dimensions), np.float16)]
+    for ids, features in feature_blocks(folder):
+        place = places(ids)
+        begins = np.r_[True, place[1:] != place[:-1]]  # the frames of a sample stand together
+        first = np.maximum.accumulate(np.where(begins, np.arange(len(place)), 0))
+        number = starts[place] + np.arange(len(place)) - first
+        numbers.append(number[kept[number]])
+        drawn.append(features[kept[number]])
+    return np.concatenate(drawn)[np.argsort(np.concatenate(numbers))]
 
 
 def _between_crops(trunk: Trunk, requests: Sequence[Request], whitening: Whitening) -> F32:

@@ -74,8 +74,10 @@ class _Rows:
 
     def __init__(self, table: pa.Table) -> None:
         self.ids = table["sample_id"]
-        self.content = _numbered(table["sha256"])
-        """Equal numbers for equal content; -1: unknown."""
+        self.file = _numbered(table["sha256"])
+        """Equal numbers for files of equal content; -1: unknown."""
+        self.content = _numbered(table["content"])
+        """The same for samples, which may be different pieces of one file."""
         self.words = table["word"].fill_null(0).to_numpy()
         self.hashed = table["hashed"].to_numpy()
         """Whether the word, the perceptual hash, tells something."""
@@ -132,7 +134,10 @@ def _web_rows(workspace: Workspace) -> _Rows:
         view_table(db, "probe", workspace.table("probe"))
         return _Rows(
             db.sql(
-                """SELECT sample_id, nullif(sha256, '') AS sha256, format, duration_s,
+                """SELECT sample_id, nullif(sha256, '') AS sha256, format,
+                       nullif(sha256, '') || CASE WHEN s.start_s > 0 OR s.end_s IS NOT NULL
+                           THEN format(' {} {}', coalesce(s.start_s, 0), coalesce(s.end_s, -1)) ELSE '' END AS content,
+                       least(duration_s, coalesce(s.end_s, duration_s)) - coalesce(s.start_s, 0) AS duration_s,
                        TRY_CAST('0x' || phash AS UBIGINT) AS word,
                        word IS NOT NULL AND NOT coalesce(list_contains(flags, 'black'), false) AS hashed
                 FROM samples AS s JOIN probe AS p USING (sample_id)
@@ -143,7 +148,7 @@ def _web_rows(workspace: Workspace) -> _Rows:
 
 
 def _exact(rows: _Rows) -> None:
-    """Of files with the same content the first stays."""
+    """Of samples with the same content, that is the same piece of equal files, the first stays."""
     known = np.flatnonzero(rows.content >= 0)
     _, first, group = np.unique(rows.content[known], return_index=True, return_inverse=True)
     original = known[first][group]
@@ -155,6 +160,7 @@ def _near(recipe: Recipe, workspace: Workspace, rows: _Rows, distance: int, engi
     """Of samples of one format with like pictures the first stays; black ones all look alike, so they are left out.
 
     Videos must also be equally long and move alike, images of which a hash says little be alike in their details.
+    Different pieces of one file are no copies, though they have its hash.
     """
     limits = recipe.probe.limits
     bounds = Limits(**limits.model_dump(exclude={"memory_bytes"}))
@@ -165,7 +171,7 @@ def _near(recipe: Recipe, workspace: Workspace, rows: _Rows, distance: int, engi
         question = Agreement(
             DETAIL if format_ == "image" else MOTION, samples, bounds, limits.memory_bytes, engine.workers
         )
-        possible = None if format_ == "image" else partial(_of_one_length, rows.duration_s[mine])
+        possible = None if format_ == "image" else partial(_may_be_copies, rows, mine)
         words = rows.words[mine]
         twin = keep_first(words, distance, possible, question)
         copies = np.flatnonzero(twin >= 0)
@@ -184,10 +190,16 @@ def _samples_at(table: Callable[[], pa.Table], places: I64) -> list[Sample]:
     return [Sample(**row) for row in table().take(pa.array(places)).to_pylist()]
 
 
-def _of_one_length(duration_s: npt.NDArray[np.float64], a: I64, b: I64) -> Bools:
-    """Which pairs of videos are equally long: one frame alone says too little about a video."""
-    longer = np.maximum(duration_s[a], duration_s[b])
-    alike: Bools = np.abs(duration_s[a] - duration_s[b]) <= _SAME_LENGTH * longer
+def _may_be_copies(rows: _Rows, mine: I64, a: I64, b: I64) -> Bools:
+    """Which pairs of videos are equally long (one frame alone says too little about a video) and no pieces of one file.
+
+    Args:
+        mine: places of these videos, among which a and b are places.
+    """
+    first, second = mine[a], mine[b]
+    longer = np.maximum(rows.duration_s[first], rows.duration_s[second])
+    alike: Bools = np.abs(rows.duration_s[first] - rows.duration_s[second]) <= _SAME_LENGTH * longer
+    alike &= (rows.file[first] != rows.file[second]) | (rows.content[first] == rows.content[second])
     return alike
 
 

@@ -38,8 +38,9 @@ def on_ray(
 ) -> Iterator[pa.Table]:
     """Runs `make(*arguments)` in actors of a Ray cluster and feeds them the rows of `work`, in blocks.
 
-    Yields the resulting tables as they come, in any order. `make` and the arguments are pickled once and travel to
-    each actor; actors start and stop with the amount of work. When a machine is lost its blocks are done elsewhere.
+    Yields the resulting tables, one a block, as they come, in any order. `make` and the arguments are pickled once and
+    travel to each actor; actors start and stop with the amount of work. When a machine is lost its blocks are done
+    elsewhere.
 
     Raises:
         UserError: Ray is not installed, or the cluster can't be reached.
@@ -69,7 +70,8 @@ def on_ray(
         max_restarts=_RETRIES,
         max_task_retries=_RETRIES,
     )
-    yield from results.iter_batches(batch_size=None, batch_format="pyarrow")
+    for found in results.iter_batches(batch_size=None, batch_format="pyarrow"):
+        yield from map(_unpacked, found["table"].to_pylist())
 
 
 def _check_address(address: str | None) -> None:
@@ -92,4 +94,18 @@ class _Actor:
         self._run = make(*arguments)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        return self._run(rows)
+        return pa.table({"table": pa.array([_packed(self._run(rows))], pa.large_binary())})
+
+
+def _packed(table: pa.Table) -> bytes:
+    """A table as one value, which Ray does not divide: of a sample whose rows came in parts a killed stage would take
+    the first for all of them."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def _unpacked(packed: bytes) -> pa.Table:
+    with pa.ipc.open_stream(packed) as reader:
+        return reader.read_all()

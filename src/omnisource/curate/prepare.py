@@ -1,34 +1,45 @@
 """`prepare`: stores media once more in the form that training reads fastest; the originals stay where they are."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
-from omnisource.errors import UserError
-from omnisource.media import Failure, IsolatedPool, Limits, Prepared, prepare_image, prepare_video
+from omnisource.errors import no_room
+from omnisource.media import Failure, IsolatedPool, Limits, Prepared, Reason, prepare_image, prepare_video
 from omnisource.progress import track
 from omnisource.recipe import Prepare, Recipe
-from omnisource.tables import PREPARED, Journal, read_table
+from omnisource.tables import PREPARED, Journal, database, read_table, view_table
 from omnisource.workspace import StageRecord, Workspace, fingerprint
 
-_FREE_BYTES = 256 * 1024**2  # a disk with less than this left counts as full
+_ROWS = 4096  # read at a time
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One file to prepare, and how; travels to a worker process."""
+    """One content to prepare, and how; travels to a worker process."""
 
     uri: str
+    sample_ids: tuple[str, ...]  # all that have this content
     target: Path
     is_image: bool
-    short_side: int
-    gop: int
+    size: tuple[int, int]  # of the original
     settings: Prepare
+    gop: int
     limits: Limits
+
+    @property
+    def short_side(self) -> int:
+        """Nothing is enlarged."""
+        return min(self.settings.short_side, *self.size)
 
 
 def prepare(recipe: Recipe, workspace: Workspace) -> StageRecord:
@@ -48,22 +59,12 @@ def prepare(recipe: Recipe, workspace: Workspace) -> StageRecord:
     def work(mark: str) -> Mapping[str, Any]:
         limits = replace(Limits(**recipe.probe.limits.model_dump()), timeout_s=settings.timeout_s)
         journal = Journal(workspace.partial("prepare"), PREPARED, ["sample_id"], mark)
-        samples = _unprepared(workspace, journal.done())
-        jobs = [
-            _Job(
-                uri=rows[0]["uri"],
-                target=folder / sha256[:2] / f"{sha256}.{'jpg' if as_image else 'mp4'}",
-                is_image=as_image,
-                short_side=min(settings.short_side, rows[0]["width"], rows[0]["height"]),
-                gop=gop,
-                settings=settings,
-                limits=limits,
-            )
-            for (sha256, as_image), rows in samples.items()
-        ]
-        owners = {job.target: rows for job, rows in zip(jobs, samples.values(), strict=True)}
-        with IsolatedPool(timeout_s=settings.timeout_s, memory_bytes=limits.memory_bytes) as pool:
-            journal.fill(_results(pool, jobs, owners, workspace.root))
+        form_of = partial(_Job, settings=settings, gop=gop, limits=limits)
+        with (
+            IsolatedPool(timeout_s=settings.timeout_s, memory_bytes=limits.memory_bytes) as pool,
+            _unprepared(workspace, journal, folder, form_of) as (jobs, count),
+        ):
+            journal.fill(_results(track(pool.map(_prepare_file, jobs), count, "prepare")))
         journal.compact(path)
         counts = _counts(read_table(path, ["uri", "bytes", "status"]))
         for other in workspace.media_dir("prepared").glob("*"):
@@ -74,25 +75,44 @@ def prepare(recipe: Recipe, workspace: Workspace) -> StageRecord:
     return workspace.run_stage("prepare", settings=form, after=["ingest", "probe"], outputs=[path], work=work)
 
 
-def _unprepared(workspace: Workspace, done: set[Any]) -> dict[tuple[str, bool], list[dict[str, Any]]]:
-    """(sha256, whether it is to be an image) -> the samples without a row whose file has that content."""
-    probe = read_table(workspace.table("probe"), ["sample_id", "sha256", "width", "height", "status"])
-    samples = read_table(workspace.table("samples"), ["sample_id", "format", "uri"])
-    joined = probe.filter(pc.field("status") == "ok").join(samples, "sample_id", join_type="inner").sort_by("sample_id")
-    files: dict[tuple[str, bool], list[dict[str, Any]]] = {}
-    for row in joined.to_pylist():
-        if row["sample_id"] not in done:
-            files.setdefault((row["sha256"], row["format"] == "image"), []).append(row)
-    return files
+@contextmanager
+def _unprepared(
+    workspace: Workspace, journal: Journal, folder: Path, job: Callable[..., _Job]
+) -> Iterator[tuple[Iterator[_Job], int]]:
+    """A job for each content whose samples have no row yet, read as they are asked for, and their number.
+
+    A content that stands for images and for videos is prepared as both.
+    """
+    with database(workspace.root / "partial") as db:
+        view_table(db, "samples", workspace.table("samples"))
+        view_table(db, "probe", workspace.table("probe"))
+        db.register("done", pa.table({"sample_id": journal.column("sample_id")}))
+        left = """SELECT sha256, format = 'image' AS as_image, sample_id, uri, width, height
+            FROM probe AS p JOIN samples USING (sample_id)
+            WHERE p.status = 'ok' AND sample_id NOT IN (SELECT sample_id FROM done)"""
+        ((count,),) = db.execute(f"SELECT count(*) FROM (SELECT DISTINCT sha256, as_image FROM ({left}))").fetchall()
+        batches = db.sql(f"{left} ORDER BY sha256, as_image, sample_id").to_arrow_reader(_ROWS)
+        rows = (row for batch in batches for row in batch.to_pylist())
+
+        def jobs() -> Iterator[_Job]:
+            for (sha256, as_image), group in groupby(rows, itemgetter("sha256", "as_image")):
+                first, *others = group
+                yield job(
+                    uri=first["uri"],
+                    sample_ids=(first["sample_id"], *(row["sample_id"] for row in others)),
+                    target=folder / sha256[:2] / f"{sha256}.{'jpg' if as_image else 'mp4'}",
+                    is_image=as_image,
+                    size=(first["width"], first["height"]),
+                )
+
+        yield jobs(), count
 
 
-def _results(
-    pool: IsolatedPool, jobs: list[_Job], owners: dict[Path, list[dict[str, Any]]], root: Path
-) -> Iterator[list[dict[str, Any]]]:
-    for job, result in track(pool.map(_prepare_file, jobs), len(jobs), "prepare"):
+def _results(results: Iterable[tuple[_Job, Prepared | Failure]]) -> Iterator[list[dict[str, Any]]]:
+    for job, result in results:
         if isinstance(result, Failure):
-            if shutil.disk_usage(root).free < _FREE_BYTES:
-                raise UserError(f"{root}: the disk is full; free some space and run the same command again, it resumes")
+            if result.reason is Reason.NO_SPACE:
+                raise no_room(job.target)
             facts: dict[str, Any] = {
                 "status": "dropped",
                 "reason": str(result.reason),
@@ -100,7 +120,7 @@ def _results(
             }
         else:
             facts = {"uri": str(job.target), "gop": None if job.is_image else job.gop, "status": "ok", **asdict(result)}
-        yield [{"sample_id": row["sample_id"], **facts} for row in owners[job.target]]
+        yield [{"sample_id": sample_id, **facts} for sample_id in job.sample_ids]
 
 
 def _prepare_file(job: _Job) -> Prepared:

@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from omnisource.errors import UserError
+from omnisource.errors import UserError, no_room
 from omnisource.flow.compute import U8, estimator_of, flow_of_frames, to_bytes
 from omnisource.flow.store import write_flow
-from omnisource.media import Failure, IsolatedPool, Limits, iter_frames
+from omnisource.media import Failure, IsolatedPool, Limits, Reason, iter_frames
 from omnisource.progress import track
 from omnisource.recipe import Flow, Recipe
 from omnisource.tables import FLOW, Journal, read_table, write_json
@@ -73,8 +73,8 @@ def compute_flow(recipe: Recipe, workspace: Workspace) -> StageRecord:
         ]
         memory = _RAFT_BYTES if settings.method == "raft" else _BYTES
         with IsolatedPool(settings.workers, settings.timeout_s, memory) as pool:
-            for job, result in track(pool.map(compute_video, jobs), len(jobs), "flow"):
-                journal.append(_rows(job, result))
+            results = track(pool.map(compute_video, jobs), len(jobs), "flow")
+            journal.fill(_rows(job, result) for job, result in results)
         journal.compact(path)
         table = read_table(path)
         dropped = table.filter(pc.field("status") == "dropped")
@@ -196,6 +196,8 @@ def _jobs(recipe: Recipe, workspace: Workspace, weights: Path | None, mark: str)
 
 def _rows(job: _Job, result: FlowFacts | Failure) -> list[dict[str, Any]]:
     if isinstance(result, Failure):
+        if result.reason is Reason.NO_SPACE:
+            raise no_room(job.output)
         facts: dict[str, Any] = {"status": "dropped", "reason": str(result.reason), "message": result.message}
     else:
         facts = {

@@ -75,12 +75,15 @@ class Listed:
             )
 
     def _leave_out_repeated(self, name: str, first: int) -> None:
-        """Rows from the place `first` on that say again what one before them says; `write` refuses others."""
+        """Rows from the place `first` on that say of a file, however it is spelt, again what one before them says.
+
+        `write` refuses others.
+        """
         repeated = self._db.execute(
-            """INSERT INTO surplus SELECT place FROM listed WHERE place >= ? AND sample_id IN
-                (SELECT sample_id FROM listed WHERE place >= ? GROUP BY sample_id HAVING count(*) > 1)
+            """INSERT INTO surplus SELECT place FROM listed WHERE place >= ? AND uri IN
+                (SELECT uri FROM listed WHERE place >= ? GROUP BY uri HAVING count(*) > 1)
             QUALIFY row_number() OVER (
-                PARTITION BY sample_id, label, query_label, split, fold, "group" ORDER BY place) > 1
+                PARTITION BY uri, start_s, end_s, label, query_label, split, fold, "group" ORDER BY place) > 1
             RETURNING place""",
             [first, first],
         ).fetchall()
@@ -171,7 +174,7 @@ class Listed:
         """Writes the table of all rows, by source and id, with the labels that `settle` found.
 
         Raises:
-            UserError: a row that is listed twice.
+            UserError: a row that is listed twice; a file that is to be trained and tested on.
         """
         rows = self._db.sql(_SETTLED).to_arrow_reader(_ROWS)
         write_batches(path, SAMPLES, rows)
@@ -184,6 +187,16 @@ class Listed:
             raise UserError(
                 f"{repeated[0][0]}: listed {repeated[0][1]} times in one source; "
                 "choose one split of the list with `where: {fold: 1}`"
+            )
+        seen = self._db.execute(
+            """SELECT uri, string_agg(DISTINCT source, ', ' ORDER BY source)
+            FROM samples WHERE role = 'target' AND status = 'ok' GROUP BY uri, start_s, end_s
+            HAVING bool_or(split = 'train') AND bool_or(split = 'test') ORDER BY uri"""
+        ).fetchall()
+        if seen:
+            raise UserError(
+                f"{seen[0][0]}: both trained and tested on (split train and test; sources: {seen[0][1]}), and "
+                f"{len(seen) - 1} files more; take them out of one"
             )
 
     def groups(self) -> list[Group]:

@@ -25,6 +25,7 @@ class Reason(StrEnum):
     TOO_MANY_BYTES = "too_many_bytes"
     TIMEOUT = "timeout"
     MEMORY = "memory"
+    NO_SPACE = "no_space"  # what was to be written did not fit: a full disk or quota, no fault of the file
     CRASHED = "crashed"  # the process that worked on it died
     ERROR = "error"  # the function raised something that is not about media: a fault of ours
 

@@ -1,5 +1,6 @@
 """Media in training form: small, and so encoded that a clip decodes key frames only."""
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,8 +68,10 @@ def prepare_image(
 ) -> Prepared:
     """Writes an image as an upright JPEG of the given short side. The file appears whole or not at all. MediaError."""
     picture = decode_image(path, limits, short_side)
+    encoded = io.BytesIO()  # Pillow does not say why it can't write a file
+    Image.fromarray(picture).save(encoded, "JPEG", quality=quality)
     with _appearing(target) as partial:
-        Image.fromarray(picture).save(partial, "JPEG", quality=quality)
+        partial.write_bytes(encoded.getbuffer())
     return Prepared(picture.shape[1], picture.shape[0], num_frames=1, bytes=target.stat().st_size)
 
 

@@ -8,6 +8,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from omnisource.errors import NO_ROOM
 from omnisource.media.limits import MediaError, Reason
 
 GRACE_S = 5.0  # how much longer than the parent's time limit a process lets itself live
@@ -60,7 +61,8 @@ def _run(function: Callable[[Any], Any], item: Any) -> tuple[Reason | None, Any]
     except MemoryError as error:
         return Reason.MEMORY, _one_line(error)
     except Exception as error:
-        return Reason.ERROR, _one_line(error)
+        full = isinstance(error, OSError) and error.errno in NO_ROOM
+        return Reason.NO_SPACE if full else Reason.ERROR, _one_line(error)
 
 
 def _one_line(error: Exception) -> str:

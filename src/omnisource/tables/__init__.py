@@ -2,7 +2,7 @@
 
 from omnisource.tables.check import check_table
 from omnisource.tables.database import database, view_table
-from omnisource.tables.files import NO_ROOM, sync_folder, write_atomic, write_json, writing
+from omnisource.tables.files import sync_folder, write_atomic, write_json, writing
 from omnisource.tables.io import (
     digest_file,
     digest_table,
@@ -22,7 +22,6 @@ __all__ = [
     "DECISIONS",
     "DUPLICATES",
     "FLOW",
-    "NO_ROOM",
     "PREDICTIONS",
     "PREPARED",
     "PROBE",

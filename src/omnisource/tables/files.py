@@ -10,9 +10,7 @@ from typing import BinaryIO
 
 import duckdb
 
-from omnisource.errors import UserError
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from omnisource.errors import NO_ROOM, UserError, no_room
 
 
 @contextmanager
@@ -30,12 +28,11 @@ def writing(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: {what}; {cure}, the same command resumes") from error
     except OSError as error:
         if error.errno in NO_ROOM:
-            cure = "the disk (or its quota) is full; free some space, the same command resumes"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            cure = f"not writable ({error.strerror}); choose another --workspace or mend its permissions"
-        else:
-            raise
-        raise UserError(f"{path}: {cure}") from error
+            raise no_room(path) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            cure = "choose another --workspace or mend its permissions"
+            raise UserError(f"{path}: not writable ({error.strerror}); {cure}") from error
+        raise
 
 
 @contextmanager

@@ -95,9 +95,8 @@ class Journal:
         return table.take(order)
 
     def compact(self, path: Path) -> None:
-        """Writes all rows to `path`, sorted by the keys, and removes the parts. Memory does not grow with the rows."""
+        """Writes all rows to `path`, sorted by the keys. Memory does not grow with the rows; the parts stay."""
         merge([self], path, self._schema)
-        shutil.rmtree(self._folder)
 
     def parts(self) -> list[Path]:
         """The files of the rows so far, in the order in which they were written."""

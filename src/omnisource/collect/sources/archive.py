@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import quote
 
 from omnisource.collect.candidate import Candidate
+from omnisource.collect.fetch import FetchError
 from omnisource.collect.licences import normalise
 from omnisource.collect.queries import Query, Window
 from omnisource.collect.web import Web
@@ -52,7 +53,12 @@ class Archive:
 
     def _candidate(self, query: Query, item: dict[str, Any]) -> Candidate | None:
         identifier = quote(item["identifier"], safe="")
-        files = self._web.api(f"{self._endpoint}/metadata/{identifier}", {}).get("files", [])
+        try:
+            files = self._web.api(f"{self._endpoint}/metadata/{identifier}", {}).get("files", [])
+        except FetchError as error:
+            if error.reason.startswith("http_4") and not error.retry and error.wait_s is None:
+                return None  # this item is withdrawn or shut; the others are not
+            raise
         chosen = self._choose(files)
         if chosen is None:
             return None

@@ -49,9 +49,10 @@ class Commons:
                 if given < limit and page.get("imageinfo"):
                     given += 1
                     yield self._candidate(query, page["title"], page["imageinfo"][0])
-            if "continue" not in answer:
+            following = answer.get("continue", {})
+            if following.items() <= asked.items():  # no more, or the same again
                 return
-            asked |= answer["continue"]
+            asked |= following
 
     def _candidate(self, query: Query, title: str, info: dict[str, Any]) -> Candidate:
         said = {name: str(entry["value"]) for name, entry in (info.get("extmetadata") or {}).items()}

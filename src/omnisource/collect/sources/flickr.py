@@ -56,7 +56,7 @@ class Flickr:
                 if url and given < limit:
                     given += 1
                     yield self._candidate(query, photo, url)
-            if page >= photos["pages"]:
+            if page >= photos["pages"] or not photos["photo"]:  # it counts pages that it does not give
                 return
 
     def _candidate(self, query: Query, photo: dict[str, Any], url: str) -> Candidate:

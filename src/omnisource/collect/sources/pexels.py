@@ -38,7 +38,8 @@ class Pexels:
             results = answer["photos" if photos else "videos"]
             for result in results[: limit - given]:
                 given += 1
-                yield self._photo(query, result) if photos else self._video(query, result)
+                if photos or result["video_files"]:
+                    yield self._photo(query, result) if photos else self._video(query, result)
             if not answer.get("next_page") or not results:
                 return
 

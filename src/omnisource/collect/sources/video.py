@@ -98,6 +98,7 @@ class VideoTaker:
         most = settings.max_bytes(row.format)
         longest = settings.max_clip_s if row.format == "clip" else settings.max_untrimmed_s
         partial = self._store.partial(row.url)
+        self._store.make_room(0)  # yt-dlp would say of a full disk that the video failed
         with tempfile.TemporaryDirectory(dir=partial.parent) as folder:
             arguments = [
                 *_COMMON,
