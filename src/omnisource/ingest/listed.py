@@ -195,8 +195,8 @@ class Listed:
         ).fetchall()
         if seen:
             raise UserError(
-                f"{seen[0][0]}: both trained and tested on (split train and test; sources: {seen[0][1]}), and "
-                f"{len(seen) - 1} files more; take them out of one"
+                f"{seen[0][0]}: in the splits train and test (sources: {seen[0][1]}), {len(seen)} such clips in all; take "
+                "them out of one"
             )
 
     def groups(self) -> list[Group]:
