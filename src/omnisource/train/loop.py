@@ -267,6 +267,7 @@ class Trainer:
     def _validate(self) -> None:
         assert self.validation is not None
         with self._as_tested():
+            self.parallel.share_statistics()
             # The shares of a sharded network must meet in every forward pass: all processes see all clips.
             ranks = Ranks(0, 1, self.ranks.device) if self.parallel.sharded else self.ranks
             found = validate(self.network, self.validation, self.reading, ranks, self.training.workers)
