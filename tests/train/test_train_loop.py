@@ -114,7 +114,10 @@ def log_of(folder: Path, kind: str = "train") -> list[dict[str, Any]]:
         ("slowonly_r18", {"checkpointing": True, "precision": "bf16"}),
         ("slowonly_r18", {"precision": "fp16"}),
         ("slowonly_r18", {"mixup": {"kind": "within"}, "label_smoothing": 0.1, "ema": 0.5}),
-        ("slowonly_r18", {"optimiser": {"kind": "adamw", "lr": 1e-3, "decay_norms": False, "schedule": "step"}}),
+        (
+            "slowonly_r18",
+            {"optimiser": {"kind": "adamw", "decay_norms": False, "schedule": "step", "trunk_lr_scale": 0.1}},
+        ),
         ("tsn_r18", {"optimiser": {"trunk_lr_scale": 0.0}}),
         ("tsn_r18", {"snippets": {"kind": "random"}, "accumulate": True}),
         ("tsn_r18", {"snippets": {"kind": "positives-only"}, "mixup": {"kind": "cross"}}),
@@ -125,6 +128,7 @@ def test_options_train(small_tables: Small, tmp_path: Path, network: str, change
     training = training_of(network, **changes)
     result = train(training, pool_of(small_tables, training), tmp_path, 1)
     assert math.isfinite(result.loss) and result.steps == 8
+    assert log_of(tmp_path)[0]["lr"] == pytest.approx(training.optimiser.lr)  # the rate itself, not the trunk's share
     assert load_checkpoint(result.checkpoint)[1].classes == tuple(CLASSES)
 
 

@@ -250,7 +250,8 @@ class Trainer:
     def _write_line(self) -> None:
         at = self.at
         at.loss = at.tally.loss / at.tally.steps
-        epoch, lr = at.step / self.plan.steps_per_epoch, self.optimiser.param_groups[0]["lr"]
+        group = self.optimiser.param_groups[0]
+        epoch, lr = at.step / self.plan.steps_per_epoch, group["lr"] / group["scale"]  # its own rate, without the scale
         row = train_row(at, self.pool, epoch, lr, self.training.consistency is not None)
         speed = speed_row(at, self.ranks.device)
         at.tally, at.seconds, at.waited = new_tally(self.pool), 0.0, 0.0
