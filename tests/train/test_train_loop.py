@@ -102,6 +102,22 @@ def test_the_loss_is_the_sum_of_equation_1(small_tables: Small, tmp_path: Path) 
             torch.testing.assert_close(found[name], parameter.grad, rtol=1e-3, atol=1e-5)
 
 
+def test_a_mixed_label_has_the_weight_of_its_own_source(small_tables: Small, tmp_path: Path) -> None:
+    weights = {"images": 0.0, "shorts": 0.25}
+    training = training_of(mixup={"kind": "cross", "alpha": 1.0}, loss_weight=weights)
+    trainer = trainer_of(small_tables, tmp_path, training)
+    batch = batch_of(trainer)
+    found = make_inputs(batch, trainer.pool, training, False, CPU.device)
+    source = np.array(trainer.pool.sources)[trainer.pool.source[batch.unit]]
+    label = np.eye(len(CLASSES))[trainer.pool.label[batch.unit]]
+    counts = label * np.array([weights.get(name, 1.0) for name in source])[:, None]
+    share, partner = batch.slots.weight[:, None], batch.slots.partner
+    wanted = share * counts + (1 - share) * counts[partner]
+    got = found.labels * (found.sureness * found.weight)[:, None]
+    torch.testing.assert_close(got, torch.from_numpy(wanted).float())
+    assert {source[slot] for slot in partner[:4]} > {"images"} and (share < 1).all()
+
+
 def log_of(folder: Path, kind: str = "train") -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return [row for row in rows if row["kind"] == kind]

@@ -11,8 +11,9 @@ from torch import Tensor
 from omnisource.train.loader import Replacement
 from omnisource.train.pool import Pool
 
-# Columns of the sums: loss, right answers, slots; loss of strong views, slots of which the network was sure.
-SUPERVISED, CONSISTENCY = slice(0, 3), slice(3, 5)
+# Columns of the sums: loss, right answers, slots; loss of strong views, slots of which the network was sure; loss by
+# the weights of the sources.
+SUPERVISED, CONSISTENCY, WEIGHTED = slice(0, 3), slice(3, 5), 5
 
 
 @dataclass
@@ -44,7 +45,7 @@ def new_tally(pool: Pool) -> Tally:
 
 def new_sums(pool: Pool) -> Tensor:
     """Zeros for every source and column."""
-    return torch.zeros(len(pool.sources), CONSISTENCY.stop, dtype=torch.float64)
+    return torch.zeros(len(pool.sources), WEIGHTED + 1, dtype=torch.float64)
 
 
 def train_row(at: Progress, pool: Pool, epoch: float, lr: float, consistent: bool) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def train_row(at: Progress, pool: Pool, epoch: float, lr: float, consistent: boo
     tally = at.tally
     sources = dict[str, dict[str, Any]]()
     for name, role, sums in zip(pool.sources, pool.roles, tally.sums.tolist(), strict=True):
-        loss, right, slots, strong, sure = sums
+        loss, right, slots, strong, sure, _ = sums
         if slots:
             sources[name] = {"loss": loss / slots, "accuracy": right / slots, "slots": int(slots)}
             if consistent and role == "web":
