@@ -35,6 +35,12 @@ def test_frozen_norms_do_not_learn() -> None:
     assert not any(norm.training or norm.weight.requires_grad for norm in norms)
 
 
+def test_norms_of_several_cpus_are_not_synchronised() -> None:
+    assert start_network(training(norm="sync"), FIVE, 0, ALONE).training
+    with pytest.raises(UserError, match=r"network\.norm: sync needs GPUs"):
+        start_network(training(norm="sync"), FIVE, 0, Ranks(1, 2, torch.device("cpu")))
+
+
 def test_a_fixed_trunk_is_fixed_before_processes_share_the_network() -> None:
     # Whoever averages gradients waits for those of all parameters that ask for one when the network is wrapped.
     begin = training().model_copy(update={"optimiser": Optimiser(trunk_lr_scale=0)})

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from omnisource.errors import UserError
 from omnisource.networks import Network, create, freeze_norm, freeze_trunk, initialise
 from omnisource.recipe import Training
 from omnisource.train.distributed import Ranks
@@ -33,7 +34,7 @@ def start_network(training: Training, classes: Sequence[str], seed: int, ranks: 
     What `norm: frozen` and `trunk_lr_scale: 0` fix is fixed: whatever shares the network among processes must know.
 
     Raises:
-        UserError: no such network, or weights that do not fit it.
+        UserError: no such network, weights that do not fit it, or norms that several CPUs can't have.
     """
     settings, init = training.network, training.network.init
     torch.manual_seed(seed)
@@ -50,5 +51,7 @@ def start_network(training: Training, classes: Sequence[str], seed: int, ranks: 
     if settings.norm == "frozen":
         freeze_norm(network)
     elif settings.norm == "sync" and ranks.world > 1:
+        if ranks.device.type == "cpu":
+            raise UserError("network.norm: sync needs GPUs, these processes train on CPUs; set it to train or frozen")
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     return network.train()
