@@ -148,6 +148,20 @@ def test_options_train(small_tables: Small, tmp_path: Path, network: str, change
     assert load_checkpoint(result.checkpoint)[1].classes == tuple(CLASSES)
 
 
+def test_steps_that_fp16_skips_are_counted(small_tables: Small, tmp_path: Path) -> None:
+    """Their gradients are not finite: they stay out of the mean, and the log stays JSON."""
+    trainer = trainer_of(small_tables, tmp_path, training_of(precision="fp16"))
+    batch = batch_of(trainer)
+    sums, _ = trainer.take_step(batch)
+    for norms in ((math.inf, 2.0, 4.0), (math.nan,)):
+        for norm in norms:
+            trainer._account(batch, sums.clone(), norm, False, False)
+        trainer.at.seconds = 1.0
+        trainer._write_line()
+    rows = log_of(tmp_path)
+    assert [(row["gradient_norm"], row["skipped"]) for row in rows] == [(3.0, 1), (None, 1)]
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_low_precision_trains_to_about_the_same_loss(small_tables: Small, tmp_path: Path, precision: str) -> None:
     losses = []

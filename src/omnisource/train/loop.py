@@ -226,7 +226,10 @@ class Trainer:
         tally.sums += sums
         tally.steps += 1
         tally.loss += loss
-        tally.norm += norm
+        if math.isfinite(norm):
+            tally.norm += norm
+        else:  # of fp16: the scaler skips the step, and lowers its scale
+            tally.skipped += 1
         if found[-1]:
             for replacement in [one for some in self.ranks.gather(batch.replaced) for one in some]:
                 self._write(replaced_row(replacement, self.pool))
@@ -340,7 +343,7 @@ class Trainer:
                 "standard": vars(self.standard) if self.standard is not None else None,
                 "scaler": self.scaler.state_dict(),
                 "log": self.log.mark(),
-                "tally": {"sums": at.tally.sums, "steps": at.tally.steps, "loss": at.tally.loss, "norm": at.tally.norm},
+                "tally": vars(at.tally),
                 "loss": at.loss,
                 "best": at.best,
             },

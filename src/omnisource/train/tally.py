@@ -23,7 +23,8 @@ class Tally:
     sums: Tensor  # float64 (sources, columns)
     steps: int = 0
     loss: float = 0.0
-    norm: float = 0.0
+    norm: float = 0.0  # of the gradients, but for steps that were skipped
+    skipped: int = 0  # steps of fp16 whose gradients were not finite
 
 
 @dataclass
@@ -61,13 +62,15 @@ def train_row(at: Progress, pool: Pool, epoch: float, lr: float, consistent: boo
             sources[name] = {"loss": loss / slots, "accuracy": right / slots, "slots": int(slots)}
             if consistent and role == "web":
                 sources[name]["consistency"] = {"loss": strong / slots, "sure": sure / slots}
+    taken = tally.steps - tally.skipped
     return {
         "kind": "train",
         "step": at.step,
         "epoch": epoch,
         "lr": lr,
         "loss": tally.loss / tally.steps,
-        "gradient_norm": tally.norm / tally.steps,
+        "gradient_norm": tally.norm / taken if taken else None,
+        **({"skipped": tally.skipped} if tally.skipped else {}),
         "sources": sources,
     }
 
