@@ -71,7 +71,7 @@ def test_two_processes_validate_the_network_that_is_saved(small: Small) -> None:
     # Each has running statistics of its own share; the first one's are saved.
     folder = small.workspace.run_dir("world-2")
     folder.mkdir(parents=True)
-    train_by_two(small.workspace.root.parent, folder, {"epochs": 0.5, "validate_every": 0.5})
+    train_by_two(small.workspace.root.parent, folder, {"epochs": 0.25, "validate_every": 0.25})
     (found,) = (row for row in log_of(folder) if row["kind"] == "validation")
     pool = build_pool(small.recipe, small.workspace, ["clips"], False, "val")
     reading = Reading(small.recipe.student, False, None, pool.frames, pool.classes)
