@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from train_run import train_by_two
 from train_small import Small
 
 from omnisource.networks import create, load_checkpoint
@@ -64,6 +65,19 @@ def test_more_processes_than_samples_validate_all_of_them_once(small: Small) -> 
     assert (whole["samples"], whole["unread"]) == (3, 1)
     assert [(share["samples"], share["unread"]) for share in shares] == [(1, 0), (0, 1), (1, 0), (1, 0), (0, 0), (0, 0)]
     assert sum(share["loss"] for share in shares) / 3 == pytest.approx(whole["loss"], rel=1e-4)
+
+
+def test_two_processes_validate_the_network_that_is_saved(small: Small) -> None:
+    # Each has running statistics of its own share; the first one's are saved.
+    folder = small.workspace.run_dir("world-2")
+    folder.mkdir(parents=True)
+    train_by_two(small.workspace.root.parent, folder, {"epochs": 0.25, "validate_every": 0.25})
+    (found,) = (row for row in log_of(folder) if row["kind"] == "validation")
+    pool = build_pool(small.recipe, small.workspace, ["clips"], False, "val")
+    reading = Reading(small.recipe.student, False, None, pool.frames, pool.classes)
+    network, _ = load_checkpoint(folder / "last.safetensors")
+    alone = validate(network, pool, reading, Ranks(0, 1, torch.device("cpu")), 0)
+    assert found["loss"] == pytest.approx(alone["loss"], rel=1e-5)
 
 
 def log_of(folder: Path) -> list[dict[str, object]]:

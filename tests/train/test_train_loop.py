@@ -102,6 +102,22 @@ def test_the_loss_is_the_sum_of_equation_1(small_tables: Small, tmp_path: Path) 
             torch.testing.assert_close(found[name], parameter.grad, rtol=1e-3, atol=1e-5)
 
 
+def test_a_mixed_label_has_the_weight_of_its_own_source(small_tables: Small, tmp_path: Path) -> None:
+    weights = {"images": 0.0, "shorts": 0.25}
+    training = training_of(mixup={"kind": "cross", "alpha": 1.0}, loss_weight=weights)
+    trainer = trainer_of(small_tables, tmp_path, training)
+    batch = batch_of(trainer)
+    found = make_inputs(batch, trainer.pool, training, False, CPU.device)
+    source = np.array(trainer.pool.sources)[trainer.pool.source[batch.unit]]
+    label = np.eye(len(CLASSES))[trainer.pool.label[batch.unit]]
+    counts = label * np.array([weights.get(name, 1.0) for name in source])[:, None]
+    share, partner = batch.slots.weight[:, None], batch.slots.partner
+    wanted = share * counts + (1 - share) * counts[partner]
+    got = found.labels * (found.sureness * found.weight)[:, None]
+    torch.testing.assert_close(got, torch.from_numpy(wanted).float())
+    assert {source[slot] for slot in partner[:4]} > {"images"} and (share < 1).all()
+
+
 def log_of(folder: Path, kind: str = "train") -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return [row for row in rows if row["kind"] == kind]
@@ -114,7 +130,10 @@ def log_of(folder: Path, kind: str = "train") -> list[dict[str, Any]]:
         ("slowonly_r18", {"checkpointing": True, "precision": "bf16"}),
         ("slowonly_r18", {"precision": "fp16"}),
         ("slowonly_r18", {"mixup": {"kind": "within"}, "label_smoothing": 0.1, "ema": 0.5}),
-        ("slowonly_r18", {"optimiser": {"kind": "adamw", "lr": 1e-3, "decay_norms": False, "schedule": "step"}}),
+        (
+            "slowonly_r18",
+            {"optimiser": {"kind": "adamw", "decay_norms": False, "schedule": "step", "trunk_lr_scale": 0.1}},
+        ),
         ("tsn_r18", {"optimiser": {"trunk_lr_scale": 0.0}}),
         ("tsn_r18", {"snippets": {"kind": "random"}, "accumulate": True}),
         ("tsn_r18", {"snippets": {"kind": "positives-only"}, "mixup": {"kind": "cross"}}),
@@ -125,7 +144,22 @@ def test_options_train(small_tables: Small, tmp_path: Path, network: str, change
     training = training_of(network, **changes)
     result = train(training, pool_of(small_tables, training), tmp_path, 1)
     assert math.isfinite(result.loss) and result.steps == 8
+    assert log_of(tmp_path)[0]["lr"] == pytest.approx(training.optimiser.lr)  # the rate itself, not the trunk's share
     assert load_checkpoint(result.checkpoint)[1].classes == tuple(CLASSES)
+
+
+def test_steps_that_fp16_skips_are_counted(small_tables: Small, tmp_path: Path) -> None:
+    """Their gradients are not finite: they stay out of the mean, and the log stays JSON."""
+    trainer = trainer_of(small_tables, tmp_path, training_of(precision="fp16"))
+    batch = batch_of(trainer)
+    sums, _ = trainer.take_step(batch)
+    for norms in ((math.inf, 2.0, 4.0), (math.nan,)):
+        for norm in norms:
+            trainer._account(batch, sums.clone(), norm, False, False)
+        trainer.at.seconds = 1.0
+        trainer._write_line()
+    rows = log_of(tmp_path)
+    assert [(row["gradient_norm"], row["skipped"]) for row in rows] == [(3.0, 1), (None, 1)]
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

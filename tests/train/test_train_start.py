@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from omnisource.errors import UserError
-from omnisource.networks import Meta, create, save_checkpoint
-from omnisource.recipe import Training
+from omnisource.networks import Meta, create, norms, save_checkpoint
+from omnisource.recipe import Optimiser, Training
 from omnisource.train.distributed import Ranks
 from omnisource.train.start import start_network
 
@@ -33,6 +33,20 @@ def test_frozen_norms_do_not_learn() -> None:
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm3d)]
     assert network.training and norms
     assert not any(norm.training or norm.weight.requires_grad for norm in norms)
+
+
+def test_norms_of_several_cpus_are_not_synchronised() -> None:
+    assert start_network(training(norm="sync"), FIVE, 0, ALONE).training
+    with pytest.raises(UserError, match=r"network\.norm: sync needs GPUs"):
+        start_network(training(norm="sync"), FIVE, 0, Ranks(1, 2, torch.device("cpu")))
+
+
+def test_a_fixed_trunk_is_fixed_before_processes_share_the_network() -> None:
+    # Whoever averages gradients waits for those of all parameters that ask for one when the network is wrapped.
+    begin = training().model_copy(update={"optimiser": Optimiser(trunk_lr_scale=0)})
+    network = start_network(begin, FIVE, 0, ALONE)
+    assert [name for name, value in network.named_parameters() if value.requires_grad] == ["head.weight", "head.bias"]
+    assert network.training and not any(norm.training for norm in norms(network))
 
 
 def test_imagenet_weights_are_the_packages() -> None:

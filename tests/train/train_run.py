@@ -11,15 +11,23 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any
 
 import torch
+import torch.distributed as dist
 from train_small import load_small
 
+from omnisource.media import DEFAULT_LIMITS
 from omnisource.recipe import Training
 from omnisource.train import build_pool, record, train
+from omnisource.train.distributed import Ranks
+from omnisource.train.loop import Trainer
 from omnisource.workspace import Workspace
+
+_CONTEXT = multiprocessing.get_context("forkserver")  # one import of torch for all processes
+_CONTEXT.set_forkserver_preload(["torch", "omnisource.train.begin"])
 
 
 def run(root: Path, folder: Path, changes: dict[str, Any]) -> None:
@@ -86,12 +94,35 @@ def end_of(
     root: Path, folder: Path, changes: dict[str, Any], moment: str, number: int, by: int = signal.SIGKILL
 ) -> int | None:
     """How the process of a `killed_run` ended."""
-    context = multiprocessing.get_context("forkserver")  # one import of torch for all of them
-    context.set_forkserver_preload(["torch", "omnisource.train.begin"])
-    process = context.Process(target=killed_run, args=(root, folder, changes, moment, number, by))
+    process = _CONTEXT.Process(target=killed_run, args=(root, folder, changes, moment, number, by))
     process.start()
     process.join()
     return process.exitcode
+
+
+def run_as_one_of_two(root: Path, folder: Path, changes: dict[str, Any], rank: int) -> None:
+    """A training that validates, in one of two processes that meet by a file."""
+    torch.set_num_threads(1)
+    meeting = f"file://{root / 'meeting'}"
+    dist.init_process_group("gloo", meeting, timedelta(minutes=2), world_size=2, rank=rank)
+    small = load_small(root)
+    training = Training.model_validate(small.recipe.student.model_dump(mode="json") | changes)
+    pool, validation = (
+        build_pool(small.recipe, small.workspace, ["clips"], False, split) for split in ("train", "val")
+    )
+    ranks = Ranks(rank, 2, torch.device("cpu"))
+    trainer = Trainer(training, pool, folder, 5, ranks, validation=validation, camera=None, limits=DEFAULT_LIMITS)
+    trainer.run()
+    trainer.close()
+
+
+def train_by_two(root: Path, folder: Path, changes: dict[str, Any]) -> None:
+    """A training that validates, by two processes; what they wrote tells whether they came to the end."""
+    both = [_CONTEXT.Process(target=run_as_one_of_two, args=(root, folder, changes, rank)) for rank in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,14 @@
 """The networks of the paper: build them, load and save their weights, start from other weights."""
 
-from omnisource.networks.base import Network, freeze_norm, fused, norms, running_statistics_kept, use_plain_form
+from omnisource.networks.base import (
+    Network,
+    freeze_norm,
+    freeze_trunk,
+    fused,
+    norms,
+    running_statistics_kept,
+    use_plain_form,
+)
 from omnisource.networks.checkpoint import Meta, load_checkpoint, read_meta, read_options, save_checkpoint
 from omnisource.networks.cost import cost
 from omnisource.networks.create import create, is_spatial, names, options_of, takes_frames
@@ -22,6 +30,7 @@ __all__ = [
     "describe_file",
     "first_weights",
     "freeze_norm",
+    "freeze_trunk",
     "fused",
     "inflate",
     "initialise",

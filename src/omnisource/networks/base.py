@@ -182,6 +182,13 @@ def freeze_norm(network: Network) -> None:
         norm.eval().requires_grad_(False)
 
 
+def freeze_trunk(network: Network) -> None:
+    """Fixes all but the classifier, batch norms as by `freeze_norm` (recipe: `trunk_lr_scale: 0`)."""
+    freeze_norm(network)
+    network.requires_grad_(False)
+    network.head.requires_grad_(True)
+
+
 def use_plain_form(network: Network, plain: bool = True) -> None:
     """Makes a network compute by torch's own Conv3d and BatchNorm3d in the default memory format, or undoes that.
 

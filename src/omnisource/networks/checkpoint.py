@@ -5,7 +5,7 @@ import math
 import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -66,6 +66,7 @@ def save_checkpoint(path: Path, network: Network, meta: Meta) -> None:
     try:
         save_file(state, partial, header)
         with partial.open("rb+") as file:
+            _sort_header(file)
             os.fsync(file.fileno())
         partial.replace(path)
     except (SafetensorError, OSError) as error:
@@ -74,6 +75,19 @@ def save_checkpoint(path: Path, network: Network, meta: Meta) -> None:
         ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _sort_header(file: BinaryIO) -> None:
+    """Sorts the metadata of an open safetensors file.
+
+    The library writes it in another order every time; but the same network is to be the same file, for recipes know
+    the weights that they start from by their content.
+    """
+    size = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(size))
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    file.seek(8)
+    file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size))
 
 
 def load_checkpoint(path: Path) -> tuple[Network, Meta]:

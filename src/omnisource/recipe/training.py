@@ -41,7 +41,7 @@ class Network(Section):
     name: str
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None  # null: the network's own
     init: Init = Init()
-    # Batch norms. frozen: they stay as they start; sync: under torchrun the statistics are those of all processes.
+    # Batch norms. frozen: they stay as they start; sync: under torchrun the statistics are those of all GPUs.
     norm: Literal["train", "frozen", "sync"] = "train"
     options: dict[str, OptionValue] = {}  # such as base_width, consensus, padding
 

@@ -97,6 +97,12 @@ class Parallel:
             cast(FSDPModule, self.network).set_requires_gradient_sync(now)
         yield
 
+    def share_statistics(self) -> None:
+        """Gives every process the first one's norm statistics: those that are saved. All processes must call it."""
+        if isinstance(self.module, DistributedDataParallel):
+            for buffer in self.network.buffers():
+                dist.broadcast(buffer, 0)
+
     def weights(self) -> dict[str, Tensor]:
         """The whole state of the network; of a sharded one only in the first process. All processes must ask."""
         if self.sharded:

@@ -13,6 +13,8 @@ from omnisource.train.decode import FLIP
 from omnisource.train.loader import Batch, Group
 from omnisource.train.pool import Pool
 
+_TINY = 1e-30
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -22,6 +24,7 @@ class Inputs:
     rows: list[Tensor]  # int (n,): which rows of the arrays below they are
     labels: Tensor  # float (N, classes), mixed and smoothed
     sureness: Tensor  # float (N,): how much each row's loss counts, 1 but for unsure pseudo-labels
+    weight: Tensor  # float (N,): how much it counts beyond that, by its source (recipe: loss_weight)
     truth: Tensor  # int (N,): the class of each row itself
     source: Tensor  # int (N,): position in the pool's sources
     slot_keys: keys.U64  # (N,)
@@ -46,23 +49,28 @@ def make_inputs(batch: Batch, pool: Pool, training: Training, spatial: bool, dev
     sureness = labels.amax(1) if training.confidence_weighted else torch.ones(len(labels), device=device)
     labels = smooth(labels, training.label_smoothing)
     source = torch.from_numpy(pool.source[batch.unit]).long().to(device)
+    weight = torch.tensor([training.loss_weight.get(name, 1.0) for name in pool.sources], device=device)[source]
     if mixes:
         # One shape: put the rows in their order, and mix by position.
         whole = clips[0][torch.argsort(rows[0]).to(device)]
         place = {int(slot): row for row, slot in enumerate(batch.slot)}
         mine = batch.slot[: batch.own]
         partner = torch.tensor([place[int(batch.slots.partner[slot])] for slot in mine], device=device)
-        weight = torch.from_numpy(batch.slots.weight[mine]).float().to(device)
+        share = torch.from_numpy(batch.slots.weight[mine]).float().to(device)
         # Rows that are only partners stay as they are.
         others = torch.arange(batch.own, len(batch.slot), device=device)
         partner = torch.cat([partner, others])
-        weight = torch.cat([weight, torch.ones(len(others), device=device)])
-        clips = [mix(whole, partner, weight)[: batch.own]]
-        labels, sureness = mix(labels, partner, weight), mix(sureness, partner, weight)
+        share = torch.cat([share, torch.ones(len(others), device=device)])
+        clips = [mix(whole, partner, share)[: batch.own]]
+        # Each of two labels counts as much as it would alone: one that weighs nothing does not come in by a partner.
+        counts = sureness * weight
+        both, sureness = mix(counts, partner, share), mix(sureness, partner, share)
+        labels = mix(labels * counts[:, None], partner, share) / both.clamp(min=_TINY)[:, None]
+        weight = both / sureness.clamp(min=_TINY)
         rows = [torch.arange(batch.own)]
     own = slice(batch.own)
     rows, slot_keys = [row.to(device) for row in rows], batch.slots.key[batch.slot[own]]
-    return Inputs(clips, rows, labels[own], sureness[own], truth[own], source[own], slot_keys)
+    return Inputs(clips, rows, labels[own], sureness[own], weight[own], truth[own], source[own], slot_keys)
 
 
 def _augmented(group: Group, batch: Batch, training: Training, length: int | None, device: torch.device) -> Tensor:

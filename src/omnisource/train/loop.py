@@ -226,7 +226,10 @@ class Trainer:
         tally.sums += sums
         tally.steps += 1
         tally.loss += loss
-        tally.norm += norm
+        if math.isfinite(norm):
+            tally.norm += norm
+        else:  # of fp16: the scaler skips the step, and lowers its scale
+            tally.skipped += 1
         if found[-1]:
             for replacement in [one for some in self.ranks.gather(batch.replaced) for one in some]:
                 self._write(replaced_row(replacement, self.pool))
@@ -250,7 +253,8 @@ class Trainer:
     def _write_line(self) -> None:
         at = self.at
         at.loss = at.tally.loss / at.tally.steps
-        epoch, lr = at.step / self.plan.steps_per_epoch, self.optimiser.param_groups[0]["lr"]
+        group = self.optimiser.param_groups[0]
+        epoch, lr = at.step / self.plan.steps_per_epoch, group["lr"] / group["scale"]  # its own rate, without the scale
         row = train_row(at, self.pool, epoch, lr, self.training.consistency is not None)
         speed = speed_row(at, self.ranks.device)
         at.tally, at.seconds, at.waited = new_tally(self.pool), 0.0, 0.0
@@ -267,6 +271,7 @@ class Trainer:
     def _validate(self) -> None:
         assert self.validation is not None
         with self._as_tested():
+            self.parallel.share_statistics()
             # The shares of a sharded network must meet in every forward pass: all processes see all clips.
             ranks = Ranks(0, 1, self.ranks.device) if self.parallel.sharded else self.ranks
             found = validate(self.network, self.validation, self.reading, ranks, self.training.workers)
@@ -338,7 +343,7 @@ class Trainer:
                 "standard": vars(self.standard) if self.standard is not None else None,
                 "scaler": self.scaler.state_dict(),
                 "log": self.log.mark(),
-                "tally": {"sums": at.tally.sums, "steps": at.tally.steps, "loss": at.tally.loss, "norm": at.tally.norm},
+                "tally": vars(at.tally),
                 "loss": at.loss,
                 "best": at.best,
             },

@@ -2,6 +2,7 @@
 
     L = ( sum over B_T of CE  +  sum over sources s of w_s sum over B_s of CE ) / |B_T|
 
+With mixup each of a clip's two labels has the weight of its own source.
 Dividing by the target's batch size keeps the learning rate's meaning: without web sources L is the mean cross-entropy.
 Consistency (ours, off by default) adds to it: consistency.py.
 """
@@ -22,7 +23,7 @@ from omnisource.train.distributed import Parallel, Ranks
 from omnisource.train.inputs import Inputs
 from omnisource.train.plan import Plan
 from omnisource.train.precision import autocast
-from omnisource.train.tally import CONSISTENCY, SUPERVISED, new_sums
+from omnisource.train.tally import CONSISTENCY, SUPERVISED, WEIGHTED, new_sums
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,13 @@ class Objective:
         if training.trunk_views:
             module = nn.Sequential(network.dropout, network.head)
         self._forward = cast(nn.Module, torch.compile(module)) if training.compile else module
-        weights = [training.loss_weight.get(name, 1.0) for name in self.pool.sources]
-        self._weights = torch.tensor(weights, device=ranks.device)
         self._web = torch.tensor([role == "web" for role in self.pool.roles], device=ranks.device)
         self._target_size, self._web_size = plan.target_size, sum(plan.sizes) - plan.target_size
         self._consistency = training.consistency if self._web_size else None
 
     def value(self, sums: Tensor) -> float:
         """L of a step from the sums of all processes, float64 (sources, columns) as in a tally."""
-        loss = float((sums[:, 0] * self._weights.cpu().double()).sum()) / self._target_size
+        loss = float(sums[:, WEIGHTED].sum()) / self._target_size
         if self._consistency is not None:
             loss += self._consistency.weight * float(sums[:, CONSISTENCY][:, 0].sum()) / self._web_size
         return loss
@@ -131,13 +130,14 @@ class Objective:
     def _supervised(self, logits: Tensor, inputs: Inputs, rows: Tensor, sums: Tensor) -> Tensor:
         """This process's part of Eq. 1; adds to `sums`."""
         each = -(inputs.labels[rows] * logits.log_softmax(1)).sum(1) * inputs.sureness[rows]
-        source = inputs.source[rows]
+        source, weight = inputs.source[rows], inputs.weight[rows]
         with torch.no_grad():
             right = logits.argmax(1) == inputs.truth[rows]
             found = torch.stack([each.double(), right.double(), torch.ones_like(each).double()], 1)
             sums[:, SUPERVISED].index_add_(0, source, found)
+            sums[:, WEIGHTED].index_add_(0, source, each.double() * weight.double())
         # DDP averages over processes, Eq. 1 sums.
-        return (each * self._weights[source]).sum() * (self.ranks.world / self._target_size)
+        return (each * weight).sum() * (self.ranks.world / self._target_size)
 
     def _consistent(self, strong: Tensor, weak: Tensor, inputs: Inputs, rows: Tensor, sums: Tensor) -> Tensor:
         """This process's part of the loss of strong views; adds to `sums`."""

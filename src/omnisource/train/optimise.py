@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from omnisource.networks import Network, freeze_norm
+from omnisource.networks import Network
 from omnisource.recipe import Optimiser
 
 _STEP_FACTOR = 0.1
@@ -30,15 +30,8 @@ def _scheduled(settings: Optimiser, epoch: float, epochs: float) -> float:
 
 
 def build_optimiser(network: Network, settings: Optimiser) -> torch.optim.Optimizer:
-    """The optimiser over the parameters that train; each group's `scale` is its rate relative to the schedule's.
-
-    With `trunk_lr_scale` 0 the trunk is fixed, its batch-norm statistics too.
-    """
+    """The optimiser over the parameters that train; each group's `scale` is its rate relative to the schedule's."""
     head = {id(parameter) for parameter in network.head.parameters()}
-    if settings.trunk_lr_scale == 0:
-        freeze_norm(network)
-        for parameter in network.parameters():
-            parameter.requires_grad_(id(parameter) in head)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in network.parameters():
         if parameter.requires_grad:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from omnisource.networks import Network, create, freeze_norm, initialise
+from omnisource.errors import UserError
+from omnisource.networks import Network, create, freeze_norm, freeze_trunk, initialise
 from omnisource.recipe import Training
 from omnisource.train.distributed import Ranks
 from omnisource.workspace import content_of
@@ -30,8 +31,10 @@ def settings_of(training: Training) -> dict[str, Any]:
 def start_network(training: Training, classes: Sequence[str], seed: int, ranks: Ranks) -> Network:
     """The training's network in training mode on its device, its weights drawn from `seed` or as `init` says.
 
+    What `norm: frozen` and `trunk_lr_scale: 0` fix is fixed: whatever shares the network among processes must know.
+
     Raises:
-        UserError: no such network, or weights that do not fit it.
+        UserError: no such network, weights that do not fit it, or norms that several CPUs can't have.
     """
     settings, init = training.network, training.network.init
     torch.manual_seed(seed)
@@ -43,8 +46,12 @@ def start_network(training: Training, classes: Sequence[str], seed: int, ranks: 
         initialise(network, "checkpoint", Path(init.checkpoint), classes)
     network.recompute = training.checkpointing
     network.to(ranks.device)
+    if training.optimiser.trunk_lr_scale == 0:
+        freeze_trunk(network)
     if settings.norm == "frozen":
         freeze_norm(network)
     elif settings.norm == "sync" and ranks.world > 1:
+        if ranks.device.type == "cpu":
+            raise UserError("network.norm: sync needs GPUs, these processes train on CPUs; set it to train or frozen")
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     return network.train()

@@ -11,8 +11,9 @@ from torch import Tensor
 from omnisource.train.loader import Replacement
 from omnisource.train.pool import Pool
 
-# Columns of the sums: loss, right answers, slots; loss of strong views, slots of which the network was sure.
-SUPERVISED, CONSISTENCY = slice(0, 3), slice(3, 5)
+# Columns of the sums: loss, right answers, slots; loss of strong views, slots of which the network was sure; loss by
+# the weights of the sources.
+SUPERVISED, CONSISTENCY, WEIGHTED = slice(0, 3), slice(3, 5), 5
 
 
 @dataclass
@@ -22,7 +23,8 @@ class Tally:
     sums: Tensor  # float64 (sources, columns)
     steps: int = 0
     loss: float = 0.0
-    norm: float = 0.0
+    norm: float = 0.0  # of the gradients, but for steps that were skipped
+    skipped: int = 0  # steps of fp16 whose gradients were not finite
 
 
 @dataclass
@@ -44,7 +46,7 @@ def new_tally(pool: Pool) -> Tally:
 
 def new_sums(pool: Pool) -> Tensor:
     """Zeros for every source and column."""
-    return torch.zeros(len(pool.sources), CONSISTENCY.stop, dtype=torch.float64)
+    return torch.zeros(len(pool.sources), WEIGHTED + 1, dtype=torch.float64)
 
 
 def train_row(at: Progress, pool: Pool, epoch: float, lr: float, consistent: bool) -> dict[str, Any]:
@@ -55,18 +57,20 @@ def train_row(at: Progress, pool: Pool, epoch: float, lr: float, consistent: boo
     tally = at.tally
     sources = dict[str, dict[str, Any]]()
     for name, role, sums in zip(pool.sources, pool.roles, tally.sums.tolist(), strict=True):
-        loss, right, slots, strong, sure = sums
+        loss, right, slots, strong, sure, _ = sums
         if slots:
             sources[name] = {"loss": loss / slots, "accuracy": right / slots, "slots": int(slots)}
             if consistent and role == "web":
                 sources[name]["consistency"] = {"loss": strong / slots, "sure": sure / slots}
+    taken = tally.steps - tally.skipped
     return {
         "kind": "train",
         "step": at.step,
         "epoch": epoch,
         "lr": lr,
         "loss": tally.loss / tally.steps,
-        "gradient_norm": tally.norm / tally.steps,
+        "gradient_norm": tally.norm / taken if taken else None,
+        **({"skipped": tally.skipped} if tally.skipped else {}),
         "sources": sources,
     }
 
