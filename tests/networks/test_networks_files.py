@@ -92,6 +92,26 @@ def test_foreign_files_are_unwrapped(tmp_path: Path, wrapper: str) -> None:
     assert torch.equal(read_weights(tmp_path / "x.pth")["conv1.weight"], torch.ones(2))
 
 
+@pytest.mark.parametrize("prefix", ["module.", "model.", "module._orig_mod."])
+def test_prefixes_and_averages_are_taken_off(tmp_path: Path, prefix: str) -> None:
+    last, mean = torch.zeros(2), torch.ones(2)
+    averaged = {"n_averaged": torch.tensor(5), f"{prefix}conv1.weight": mean}
+    torch.save({"model": {"conv1.weight": last}, "model_ema": averaged}, tmp_path / "torchvision.pth")
+    torch.save({"state_dict": {"conv1.weight": last}, "state_dict_ema": averaged}, tmp_path / "timm.pth")
+    torch.save(averaged, tmp_path / "alone.pth")
+    for name in ("torchvision.pth", "timm.pth", "alone.pth"):
+        found = read_weights(tmp_path / name)
+        assert found.keys() == {"conv1.weight"} and torch.equal(found["conv1.weight"], mean)
+
+
+def test_mmaction_keeps_the_average_under_state_dict(tmp_path: Path) -> None:
+    swapped = {"steps": torch.tensor(3), "module.backbone.conv1.conv.weight": torch.zeros(2)}  # those of the last step
+    torch.save(
+        {"state_dict": {"backbone.conv1.conv.weight": torch.ones(2)}, "ema_state_dict": swapped}, tmp_path / "m.pth"
+    )
+    assert torch.equal(read_weights(tmp_path / "m.pth")["backbone.conv1.conv.weight"], torch.ones(2))
+
+
 class _Bomb:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.mkdir, ("ran",)
@@ -119,7 +139,13 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
         archive.writestr("x/data.pkl", b"\0" * 10_000_000)
     with pytest.raises(UserError, match="would unpack"):
         read_weights(path)
-    for content, says in (([1, 2], "holds no weights"), ({"a": 3}, "is a int"), ({}, "holds no weights")):
+    for content, says in (
+        ([1, 2], "holds no weights"),
+        ({"a": 3}, "is a int"),
+        ({}, "holds no weights"),
+        ({"a": torch.eye(2).to_sparse()}, "'a' is sparse or has no numbers"),
+        ({"a": torch.zeros(2, device="meta")}, "'a' is sparse or has no numbers"),
+    ):
         torch.save(content, path)
         with pytest.raises(UserError, match=says):
             read_weights(path)
@@ -210,6 +236,18 @@ def test_a_conversion_that_fails_writes_nothing(tmp_path: Path, arguments: list[
     done = CliRunner().invoke(app, ["weights", "convert", str(source), str(target), *arguments])
     assert isinstance(done.exception, UserError) and says in str(done.exception)
     assert "\n" not in str(done.exception) and not target.exists()
+
+
+def test_a_conversion_writes_only_where_it_may(tmp_path: Path) -> None:
+    source, file = tmp_path / "flow.safetensors", tmp_path / "file"
+    save_file({"a": torch.zeros(1)}, source)
+    file.touch()
+    for target, says in ((source, "is the file to convert"), (tmp_path / "out.pth", "name it out.safetensors")):
+        with pytest.raises(UserError, match=says):
+            networks.convert_file(source, target, "tsn_r18")
+    with pytest.raises(UserError, match="can't be written"):
+        networks.save_checkpoint(file / "x.safetensors", networks.create("tsn_r18", 2, base_width=8), networks.Meta())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "flow.safetensors"]
 
 
 def test_flow_weights_keep_their_two_channels(tmp_path: Path) -> None:

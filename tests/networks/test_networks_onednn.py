@@ -56,6 +56,24 @@ def test_depthwise_of_any_size(n: int, c: int, t: int, size: int, stride: int) -
         torch.testing.assert_close(layer(x), _plain(layer, x, None))
 
 
+def test_training_without_gradients_takes_the_statistics_of_all_snippets(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr(base, "_CACHED", 1)
+    network, plain = (create("tsn_r18", 3, dropout=0.0, base_width=8).double() for _ in range(2))
+    plain.load_state_dict(network.state_dict())
+    use_plain_form(plain)
+    clips = torch.randn(2, 3, 3, 48, 48, dtype=torch.double)
+    with torch.no_grad():
+        torch.testing.assert_close(network(clips), plain(clips))
+    torch.testing.assert_close(dict(network.named_buffers()), dict(plain.named_buffers()))
+
+
+@pytest.mark.parametrize("name", ["tsn_r18", "slowonly_r18"])
+def test_no_clips_give_no_logits(name: str) -> None:
+    with torch.no_grad():
+        assert create(name, 3, base_width=8).eval()(torch.zeros(0, 3, 4, 32, 32)).shape == (0, 3)
+
+
 @pytest.mark.parametrize("name", ["tsn_efficientnet_lite0", "tsn_efficientnet_b0", "tsn_r18"])
 def test_a_2d_network_run_in_parts_equals_its_plain_form(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)

@@ -82,6 +82,18 @@ def test_the_reference_wrapper_and_its_extras() -> None:
     }
 
 
+def test_the_trunk_of_a_network_for_images_and_clips_comes_without_its_two_classifiers() -> None:
+    trunk = {f"backbone.{key}": value for key, value in foreign.torchvision_resnet(18).items() if key[:2] != "fc"}
+    heads = {f"cls_head.fc{kind}d.4.weight": torch.zeros(9, 512) for kind in (2, 3)}
+    with torch.device("meta"):
+        network = networks.create("tsn_r18", 5)
+    found = translate(trunk | heads, network, new_head=True)
+    assert found.layout == "torchvision-resnet" and found.dropped.keys() == heads.keys()
+    assert torch.equal(found.state["stem.conv.weight"][:, :, 0], trunk["backbone.conv1.weight"])
+    with pytest.raises(UserError, match="no classifier; ask for a new head"):
+        translate(trunk | heads, network)
+
+
 def test_a_converted_network_trains_a_step_and_predicts() -> None:
     network = networks.create("tsn_r18", 10)
     network.load_state_dict(networks.convert(foreign.torchvision_resnet(18, 10), network))

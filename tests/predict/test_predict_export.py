@@ -91,6 +91,8 @@ def test_refusals(tmp_path: Path) -> None:
         export(checkpoint, tmp_path / "n.trt")
     with pytest.raises(UserError, match=r"at least .* pixels"):
         export(checkpoint, tmp_path / "n.onnx", size=8)
+    with pytest.raises(UserError, match="can't be written"):
+        export(checkpoint, checkpoint / "n.pt2")
     with pytest.raises(UserError, match=r"n.pt2: torch.export files are for your own runtime"):
         omnisource.load(tmp_path / "n.pt2")
     (tmp_path / "x.onnx").write_bytes(b"\x08\x01nothing")

@@ -182,6 +182,7 @@ def test_inputs_that_are_refused(folder: Path, server: str, tmp_path: Path) -> N
         (f"simplecache::{server}/image.jpg", Limits(), "inside another URL"),
         (str(tmp_path), Limits(), "no files in this folder"),
         (str(tmp_path / "x"), Limits(), "no such file or folder"),
+        ("", Limits(), "an empty name"),
     ):
         with pytest.raises(UserError, match=message), gathered([given], limits, allow_private=True):
             pass

@@ -64,7 +64,7 @@ def predict(
             with shared_pool(None, DEFAULT_LIMITS.timeout_s) as pool:
                 for task, result in pool.map(draw, tasks):
                     wrote = result if isinstance(result, Path) else f"{task.out}: not written: {result.message}"
-                    say(str(wrote))
+                    say(_in_line(str(wrote)))
     if all(prediction.reason for prediction in said):
         raise typer.Exit(1)
 

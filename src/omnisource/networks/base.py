@@ -99,7 +99,7 @@ class Network(nn.Module):
                 f"{self.name} takes clips of at least {self.min_frames} frames and {self.min_size} pixels a "
                 f"side, got {x.shape[2]} frames of {x.shape[4]} x {x.shape[3]}"
             )
-        if self.spatial and free_form() and (x.shape[2] == 1 or not torch.is_grad_enabled()):
+        if self.spatial and free_form() and len(x) and (x.shape[2] == 1 or not torch.is_grad_enabled()):
             # All frames as the snippets of one clip: with T = 1 the layout in memory is ambiguous, and PyTorch then
             # takes slower kernels (1.7 times on a CPU); and `run` may cut where it likes.
             count, frames = len(x), x.shape[2]
@@ -148,9 +148,11 @@ class Network(nn.Module):
         """Runs blocks in order. With `recompute` set, training keeps only the blocks' inputs and computes
         the rest again in the backward pass: less memory for one more forward pass (R101, CSN).
 
-        Where no gradient is asked for, a CPU runs a 2D network's blocks over as many snippets at once as its caches
-        hold: few large ones at first, later many small ones, which use every weight that was read."""
-        if self.spatial and not self.plain and x.device.type == "cpu" and free_form() and not torch.is_grad_enabled():
+        Outside training, where no gradient is asked for, a CPU runs a 2D network's blocks over as many snippets at once
+        as its caches hold: few large ones at first, later many small ones, which use every weight that was read. (Norms
+        in training want the statistics of all of them.)"""
+        alone = (self.norm_frozen or not self.training) and not torch.is_grad_enabled()
+        if alone and self.spatial and not self.plain and x.device.type == "cpu" and free_form():
             each = max(1, _CACHED // (x.shape[1] * x.shape[3] * x.shape[4]))
             if x.shape[2] > each:
                 blocks = list(blocks)

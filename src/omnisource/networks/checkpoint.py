@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -61,9 +62,9 @@ def save_checkpoint(path: Path, network: Network, meta: Meta) -> None:
         "options": json.dumps(network.options),
         "meta": json.dumps(asdict(meta)),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file(state, partial, header)
         with partial.open("rb+") as file:
             _sort_header(file)
@@ -74,7 +75,8 @@ def save_checkpoint(path: Path, network: Network, meta: Meta) -> None:
             f"{path}: can't be written ({_short(error)}); free some space or mend its permissions"
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that can't be made, or is a file, holds nothing to remove
+            partial.unlink()
 
 
 def _sort_header(file: BinaryIO) -> None:

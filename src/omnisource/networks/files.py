@@ -27,8 +27,12 @@ from omnisource.networks.create import create, names, options_of, usual_input
 from omnisource.networks.layouts import Layout
 from omnisource.networks.weights import Conversion, rename, translate
 
-_WRAPPERS = ("state_dict", "model_state", "model")
+_AVERAGED = ("state_dict_ema", "model_ema")  # timm, torchvision: kept beside the last step's, and what they test
+_WRAPPERS = (*_AVERAGED, "state_dict", "model_state", "model")
 """Keys under which training tools keep the weights beside the optimiser and the rest."""
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+"""Put before every key by data-parallel training and averaging, by torch.compile, and by Lightning."""
+_COUNTS = ("n_averaged", "steps")  # of an average of weights, beside the prefixed ones
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -67,10 +71,17 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     for key, value in content.items():
         if not isinstance(value, Tensor):
             raise UserError(f"{path}: {key!r} is a {type(value).__name__}, not a tensor; save the state_dict alone")
-    state: dict[str, Tensor] = content
-    if all(key.startswith("module.") for key in state):  # written by a data-parallel training
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    return state
+        if value.is_meta or value.layout != torch.strided:
+            raise UserError(f"{path}: {key!r} is sparse or has no numbers; save a state_dict of plain tensors")
+    return _unprefixed(content)
+
+
+def _unprefixed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without what was put before every key, and then without the count of an average."""
+    bare, found = {key: value for key, value in state.items() if key not in _COUNTS}, False
+    while bare and (prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in bare)), None)):
+        bare, found = {key.removeprefix(prefix): value for key, value in bare.items()}, True
+    return bare if found else state
 
 
 def _refuse_compressed(path: Path) -> None:
@@ -123,6 +134,10 @@ def convert_file(
     """
     if (mean is None) != (std is None) or (mean is None and white != 255):
         raise UserError("the normalisation is mean, std and the value of white together; give --mean and --std both")
+    if target.suffix != ".safetensors":
+        raise UserError(f"{target}: ours are safetensors; name it {target.with_suffix('.safetensors').name}")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise UserError(f"{target}: is the file to convert, which is never overwritten; give another name to write to")
     state, own = read_weights(source), read_meta(source)
     options = {key: value for key, value in read_options(source).items() if key in options_of(name)} | options
     try:

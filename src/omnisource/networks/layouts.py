@@ -88,6 +88,7 @@ def _csn_conv2(rest: str) -> Name:
 
 _MM = r"(?:backbone\.)?"
 _MM_BLOCK = _MM + r"layer(\d)\.(\d+)\."
+_MM_INPUT = (r"data_preprocessor\.(mean|std)", "the input's normalisation, which the checkpoint's metadata holds")
 MMACTION = Layout(
     "mmaction",
     (
@@ -101,19 +102,23 @@ MMACTION = Layout(
         (_MM_BLOCK + rf"downsample\.bn\.{_N}", _in_stage(r"shortcut.norm.\3")),
         (rf"cls_head\.fc_cls\.{_P}", r"head.\1"),
     ),
-    ((r"data_preprocessor\.(mean|std)", "the input's normalisation, which the checkpoint's metadata holds"),),
+    (_MM_INPUT,),
 )
 
 TORCHVISION_RESNET = Layout(
-    "torchvision-resnet",  # timm's resnets have the same keys
+    "torchvision-resnet",  # timm's resnets have the same keys, and so has mmaction2's OmniResNet behind `backbone.`
     (
-        (rf"conv1\.{_C}", r"stem.conv.\1"),
-        (rf"bn1\.{_N}", r"stem.norm.\1"),
-        (rf"layer(\d)\.(\d+)\.(conv\d)\.{_C}", _in_stage(r"\3.conv.\4")),
-        (rf"layer(\d)\.(\d+)\.bn(\d)\.{_N}", _in_stage(r"conv\3.norm.\4")),
-        (rf"layer(\d)\.(\d+)\.downsample\.0\.{_C}", _in_stage(r"shortcut.conv.\3")),
-        (rf"layer(\d)\.(\d+)\.downsample\.1\.{_N}", _in_stage(r"shortcut.norm.\3")),
-        (rf"fc\.{_P}", r"head.\1"),
+        (_MM + rf"conv1\.{_C}", r"stem.conv.\1"),
+        (_MM + rf"bn1\.{_N}", r"stem.norm.\1"),
+        (_MM_BLOCK + rf"(conv\d)\.{_C}", _in_stage(r"\3.conv.\4")),
+        (_MM_BLOCK + rf"bn(\d)\.{_N}", _in_stage(r"conv\3.norm.\4")),
+        (_MM_BLOCK + rf"downsample\.0\.{_C}", _in_stage(r"shortcut.conv.\3")),
+        (_MM_BLOCK + rf"downsample\.1\.{_N}", _in_stage(r"shortcut.norm.\3")),
+        (rf"(?:fc|cls_head\.fc_cls)\.{_P}", r"head.\1"),
+    ),
+    (
+        _MM_INPUT,
+        (r"cls_head\.fc[23]d\..+", "a classifier with norms, of images or of clips, which ours has no place for"),
     ),
 )
 

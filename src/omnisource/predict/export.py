@@ -34,7 +34,8 @@ def export(checkpoint: Path, out: Path, *, frames: int | None = None, size: int 
         The largest difference of a logit.
 
     Raises:
-        UserError: another suffix, a missing extra, or outputs that differ by more than 1e-4; then nothing is written.
+        UserError: another suffix, a missing extra, a file that can't be written, or outputs that differ by more than
+            1e-4; then nothing is written.
     """
     writers: dict[str, Callable[[Network, Meta, Tensor, Path], Callable[[Tensor], Tensor]]] = {
         ".onnx": _write_onnx,
@@ -52,9 +53,9 @@ def export(checkpoint: Path, out: Path, *, frames: int | None = None, size: int 
     clips = [torch.randn((n, network.in_channels, t, side, side), generator=random) for n, t in shapes]
     with torch.inference_mode():
         expected = [network(clip) for clip in clips]
-    out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.stem}.part{out.suffix}")
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         with _quiet():
             run = writers[out.suffix](network, meta, clips[0], partial)
         with torch.inference_mode():
@@ -66,8 +67,10 @@ def export(checkpoint: Path, out: Path, *, frames: int | None = None, size: int 
                 f"(limit {TOLERANCE:g}); nothing was written"
             )
         partial.replace(out)
+    except OSError as error:
+        raise UserError(f"{out}: can't be written ({error.strerror}); name another file or mend its folder") from error
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             partial.unlink()
     return worst
 

@@ -35,6 +35,8 @@ def gathered(inputs: Sequence[str], limits: Limits, allow_private: bool = False)
                 raise UserError(f"{given}: a web address inside another URL is not fetched; give the address itself")
             elif "://" in given:
                 found[given] = given  # an fsspec URL: read where it lies
+            elif not given:  # would be the current folder
+                raise UserError("an input is an empty name; give files, folders or web addresses")
             else:
                 found |= {str(path): str(path) for path in _files(Path(given))}
         yield found
