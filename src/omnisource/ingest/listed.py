@@ -174,7 +174,7 @@ class Listed:
         """Writes the table of all rows, by source and id, with the labels that `settle` found.
 
         Raises:
-            UserError: a row that is listed twice; a file that is to be trained and tested on.
+            UserError: a row that is listed twice.
         """
         rows = self._db.sql(_SETTLED).to_arrow_reader(_ROWS)
         write_batches(path, SAMPLES, rows)
@@ -187,16 +187,6 @@ class Listed:
             raise UserError(
                 f"{repeated[0][0]}: listed {repeated[0][1]} times in one source; "
                 "choose one split of the list with `where: {fold: 1}`"
-            )
-        seen = self._db.execute(
-            """SELECT uri, string_agg(DISTINCT source, ', ' ORDER BY source)
-            FROM samples WHERE role = 'target' AND status = 'ok' GROUP BY uri, start_s, end_s
-            HAVING bool_or(split = 'train') AND bool_or(split = 'test') ORDER BY uri"""
-        ).fetchall()
-        if seen:
-            raise UserError(
-                f"{seen[0][0]}: in the splits train and test (sources: {seen[0][1]}), {len(seen)} such clips in all; take "
-                "them out of one"
             )
 
     def groups(self) -> list[Group]:
