@@ -9,7 +9,7 @@ from omnisource.errors import UserError
 from omnisource.ingest import ingest
 from omnisource.media.write import write_video
 from omnisource.recipe import load_recipe
-from omnisource.starter import write_starter
+from omnisource.starter import classes_in, write_starter
 from omnisource.workspace import open_workspace
 
 
@@ -30,6 +30,7 @@ def test_plain_folders(tmp_path: Path) -> None:
     assert list(recipe.planned_runs()) == ["target-only", "+images", "+untrimmed", "all"]
     with open_workspace(tmp_path / "ws") as workspace:
         assert ingest(recipe, workspace).counts["classes"] == ["jump", "run: fast"]
+    assert classes_in(tmp_path / 'my "clips"') == ["jump", "run: fast"]
     with pytest.raises(UserError, match="already there"):
         write_starter(tmp_path / "new project", target=tmp_path / 'my "clips"')
 

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from omnisource.errors import UserError
-from omnisource.ingest.listings import detect_layout, folders_in, is_by_split, read_files
+from omnisource.ingest.listings import detect_layout, folders_in, is_by_split, read_files, read_folders
 from omnisource.media import DEFAULT_LIMITS, Failure, IsolatedPool, probe_media
 from omnisource.tables import write_atomic
 
@@ -129,6 +129,11 @@ def write_starter(
         ).encode(),
     )
     return path
+
+
+def classes_in(target: Path) -> list[str]:
+    """The names of the classes of a target in plain folders."""
+    return sorted({entry.label or "" for entry in read_folders(target)})
 
 
 def default_network() -> str:

@@ -246,6 +246,11 @@ def _check_classes(recipe: Recipe, classes: list[str]) -> None:
                 f"recipe {recipe.name}: two classes look like '{name}' but are written in different bytes "
                 f"({other!a} and {name!a}); rename one, or map it with `labels`"
             )
+    if not classes:
+        raise UserError(
+            f"recipe {recipe.name}: no target sample has a label; say which column has the labels with "
+            f"sources.{recipe.target_sources[0]}.columns: {{label: NAME}}"
+        )
     if len(classes) < 2:
         raise UserError(
             f"recipe {recipe.name}: {len(classes)} class found ({', '.join(classes)}); a recogniser needs two"
@@ -263,6 +268,8 @@ def _check_target(recipe: Recipe, groups: Sequence[Group], classes: list[str]) -
                 f"give sources.{recipe.target_sources[0]} a `test:` condition or a test_share"
             )
         absent = [name for name in classes if name not in have]
+        if split == "test" and absent:
+            say(f"note: no test clips of {', '.join(absent)}: how well they are recognised is not measured")
         if split == "train" and absent and recipe.unlabelled_classes == "refuse":
             raise UserError(
                 f"recipe {recipe.name}: class '{absent[0]}' has no training clips in target ({names})"
