@@ -57,6 +57,8 @@ def test_wrong_folders(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"unknown network 'tsn_r51': did you mean tsn_r"):
         write_starter(tmp_path / "p", target=tmp_path / "t", network="tsn_r51")
     assert not (tmp_path / "p").exists()
+    with pytest.raises(UserError, match=r"lies in .*t \(--target\), so it would be taken for data"):
+        write_starter(tmp_path / "t" / "project", target=tmp_path / "t")
 
 
 def test_target_folders_with_splits_keep_them(tmp_path: Path) -> None:

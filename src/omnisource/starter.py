@@ -95,16 +95,19 @@ def write_starter(
         Path of the recipe.
 
     Raises:
-        UserError: a folder is missing or has no class folders, no network has that name, or a recipe is already there.
+        UserError: a folder is missing, has no class folders or would hold the recipe's, no network has that name, or a
+            recipe is already there.
     """
     path = folder / "recipe.yaml"
     if path.exists():
         raise UserError(f"{path}: already there; delete it or choose another folder")
     given = {"images": (images, "image"), "clips": (clips, "clip"), "untrimmed": (untrimmed, "untrimmed")}
     lines = [_target_line(target)]
+    _need_apart(folder, target, "--target")
     for name, (place, form) in given.items():
         if place is not None:
             _need_classes(place, f"--{name}")
+            _need_apart(folder, place, f"--{name}")
             lines.append(f"  {name}: {{role: web, format: {form}, path: {_quoted(place)}}}")
     if network is not None:
         _need_network(network)
@@ -182,6 +185,13 @@ def _need_classes(folder: Path, option: str) -> None:
         raise UserError(f"{folder}: no such folder ({option})")
     if not any(any(child.iterdir()) for child in folders_in(folder)):
         raise UserError(f"{folder}: no class folders with files in them ({option}); expected <class>/<file>")
+
+
+def _need_apart(folder: Path, place: Path, option: str) -> None:
+    if place.resolve() in folder.resolve().parents:
+        raise UserError(
+            f"{folder}: lies in {place} ({option}), so it would be taken for data; choose a folder elsewhere"
+        )
 
 
 def _need_network(name: str) -> None:

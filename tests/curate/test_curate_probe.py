@@ -104,6 +104,8 @@ def test_target_files_on_two_sides_or_of_no_use_are_named(tmp_path: Path, capsys
     for copy in ("test/jump/3.mp4", "test/wave/1.mp4"):
         (target / copy).parent.mkdir(exist_ok=True)
         (target / copy).write_bytes(one.read_bytes())
+    write_video(target / "test/wave/5.mp4", 7)
+    (target / "train/wave/2.mp4").unlink()
     for number in range(6):
         (target / f"train/wave/page{number}.mp4").write_text("<html>")
     sources = {"target": {"role": "target", "path": "target"}}
@@ -116,7 +118,7 @@ def test_target_files_on_two_sides_or_of_no_use_are_named(tmp_path: Path, capsys
     assert f"2 test or val samples are files that are also trained on, first {target}/test/jump/3.mp4 and {one}" in said
     assert f"1 target samples are files that have another label, too, first {target}/test/wave/1.mp4 and" in said
     assert f"left out (not_media): {target}/train/wave/page4.mp4" in said and "page5" not in said
-    assert "left out: 6 target samples in all" in said
+    assert "left out: 6 target samples in all" in said and "no training file of wave is of use" in said
 
 
 def test_every_sample_has_a_row_with_a_status(data: Path) -> None:

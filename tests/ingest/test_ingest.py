@@ -67,6 +67,13 @@ def test_what_makes_no_sample_is_said(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "note: no test clips of b:" in said
 
 
+def test_a_workspace_among_the_data_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4")
+    with pytest.raises(UserError, match=r"ws: lies in sources\.target"):
+        run(tmp_path, sources={"target": {"role": "target", "path": ".", "test_share": 0.5}})
+    assert not (tmp_path / "ws").exists()
+
+
 def test_again_is_current_until_a_file_changes(tmp_path: Path) -> None:
     tree(tmp_path)
     assert run(tmp_path, sources=FOLDERS)[0].fresh

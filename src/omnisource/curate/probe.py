@@ -175,6 +175,10 @@ def _target_faults(workspace: Workspace) -> dict[str, int]:
         say(f"left out ({row['reason']}): {row['uri']}")
     if len(useless) > _MOST_SAID:
         say(f"left out: {len(useless)} target samples in all; the probe table says which")
+    lost = {row["label"] for row in rows if row["split"] == "train"}
+    lost -= {row["label"] for row in rows if row["split"] == "train" and row["status"] == "ok"}
+    if lost:
+        say(f"note: no training file of {', '.join(sorted(lost))} is of use")
     same: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         if row["status"] == "ok":
