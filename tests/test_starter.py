@@ -9,7 +9,7 @@ from omnisource.errors import UserError
 from omnisource.ingest import ingest
 from omnisource.media.write import write_video
 from omnisource.recipe import load_recipe
-from omnisource.starter import write_starter
+from omnisource.starter import classes_in, write_starter
 from omnisource.tables import read_table
 from omnisource.workspace import open_workspace
 
@@ -31,6 +31,7 @@ def test_plain_folders(tmp_path: Path) -> None:
     assert list(recipe.planned_runs()) == ["target-only", "+images", "+untrimmed", "all"]
     with open_workspace(tmp_path / "ws") as workspace:
         assert ingest(recipe, workspace).counts["classes"] == ["jump", "run: fast"]
+    assert classes_in(tmp_path / 'my "clips"') == ["jump", "run: fast"]
     with pytest.raises(UserError, match="already there"):
         write_starter(tmp_path / "new project", target=tmp_path / 'my "clips"')
 
@@ -80,6 +81,8 @@ def test_wrong_folders(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"unknown network 'tsn_r51': did you mean tsn_r"):
         write_starter(tmp_path / "p", target=tmp_path / "t", network="tsn_r51")
     assert not (tmp_path / "p").exists()
+    with pytest.raises(UserError, match=r"lies in .*t \(--target\), so it would be taken for data"):
+        write_starter(tmp_path / "t" / "project", target=tmp_path / "t")
 
 
 def test_target_folders_with_splits_keep_them(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from omnisource.errors import UserError
-from omnisource.ingest.listings import detect_layout, folders_in, is_by_split, read_files
+from omnisource.ingest.listings import detect_layout, folders_in, is_by_split, read_files, read_folders
 from omnisource.media import DEFAULT_LIMITS, Failure, IsolatedPool, probe_media
 from omnisource.tables import write_atomic
 
@@ -108,17 +108,19 @@ def write_starter(
         Path of the recipe.
 
     Raises:
-        UserError: a folder is missing or empty, the target has no class folders, no network has that name, or a recipe
-            is already there.
+        UserError: a folder is missing or empty or would hold the recipe's, the target has no class folders, no network
+            has that name, or a recipe is already there.
     """
     path = folder / "recipe.yaml"
     if path.exists():
         raise UserError(f"{path}: already there; delete it or choose another folder")
     given = {"images": (images, "image"), "clips": (clips, "clip"), "untrimmed": (untrimmed, "untrimmed")}
     lines, searched = [_target_line(target)], True
+    _need_apart(folder, target, "--target")
     for name, (place, form) in given.items():
         if place is not None:
             by_query = _by_query(place, f"--{name}")
+            _need_apart(folder, place, f"--{name}")
             searched &= by_query
             layout = "" if by_query else ", layout: files"
             lines.append(f"  {name}: {{role: web, format: {form}, path: {_quoted(place)}{layout}}}")
@@ -148,6 +150,11 @@ def write_starter(
         ).encode(),
     )
     return path
+
+
+def classes_in(target: Path) -> list[str]:
+    """The names of the classes of a target in plain folders."""
+    return sorted({entry.label or "" for entry in read_folders(target)})
 
 
 def default_network() -> str:
@@ -204,6 +211,13 @@ def _by_query(folder: Path, option: str) -> bool:
         return False
     _need_classes(folder, option)
     return True
+
+
+def _need_apart(folder: Path, place: Path, option: str) -> None:
+    if place.resolve() in folder.resolve().parents:
+        raise UserError(
+            f"{folder}: lies in {place} ({option}), so it would be taken for data; choose a folder elsewhere"
+        )
 
 
 def _need_network(name: str) -> None:

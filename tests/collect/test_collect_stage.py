@@ -421,6 +421,8 @@ def test_command_line(site: Site, tmp_path: Path) -> None:
         result = runner.invoke(app, [*verb, *work])
         assert result.exit_code == 0, result.output
     assert (tmp_path / "work/datasheet.md").read_text().startswith("# work")
+    with pytest.raises(UserError, match=r"recipe\.yaml: would be overwritten"):
+        runner.invoke(app, ["datasheet", "recipe.yaml", *work], catch_exceptions=False)
     with pytest.raises(UserError, match="exactly one"):
         runner.invoke(app, ["forget", *work], catch_exceptions=False)
     with pytest.raises(UserError, match="--classes FILE"):

@@ -56,6 +56,24 @@ def test_folders(tmp_path: Path) -> None:
     assert len({row["sample_id"] for row in rows}) == len(rows) == 19
 
 
+def test_what_makes_no_sample_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    touch(tmp_path, "t/train/a/1.mp4", "t/train/b/1.mp4", "t/test/a/2.mp4", "t/train/loose.mp4", "t/train/names.txt")
+    (tmp_path / "t/test/b").mkdir()
+    _, rows = run(tmp_path, sources={"target": {"role": "target", "path": "t"}})
+    assert len(rows) == 3
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 't/test/b'}: no files in this class folder" in said
+    assert f"left out (in no class folder): 1 media files, first {tmp_path / 't/train/loose.mp4'}" in said
+    assert "note: no test clips of b:" in said
+
+
+def test_a_workspace_among_the_data_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4")
+    with pytest.raises(UserError, match=r"ws: lies in sources\.target"):
+        run(tmp_path, sources={"target": {"role": "target", "path": ".", "test_share": 0.5}})
+    assert not (tmp_path / "ws").exists()
+
+
 def test_again_is_current_until_a_file_changes(tmp_path: Path) -> None:
     tree(tmp_path)
     assert run(tmp_path, sources=FOLDERS)[0].fresh
@@ -258,7 +276,10 @@ def test_a_row_that_stands_twice(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert len(found) == 4
     assert re.search(r"left out \(listed before\): 3 rows of sources\.t, first .*v/0\.mp4", capsys.readouterr().err)
     (tmp_path / "l.csv").write_text("\n".join([*rows, "v/0.mp4,b,train"]))
-    with pytest.raises(UserError, match=r"v/0\.mp4: listed 2 times"):
+    with pytest.raises(UserError, match=r"v/0\.mp4: listed 2 times in one source, as a and as b; mend the list"):
+        run(tmp_path, sources=sources)
+    (tmp_path / "l.csv").write_text("\n".join([*rows, "v/0.mp4,a,test"]))
+    with pytest.raises(UserError, match=r"v/0\.mp4: listed 2 times in one source, with other splits"):
         run(tmp_path, sources=sources)
 
 
@@ -359,6 +380,8 @@ def test_what_a_query_means(tmp_path: Path) -> None:
         ),
         ({"target": {"role": "target", "path": "target", "test": {"fold": 1}}}, "no column 'fold' to compare"),
         ({"target": {"role": "target", "path": "one", "test_share": 0.5}}, "1 class found"),
+        ({"target": {"role": "target", "path": "one", "layout": "files", "test_share": 0.5}}, "which column has"),
+        ({"target": {"role": "target", "path": "mixed"}}, "mixed/plots: beside folders called as splits"),
         ({"target": {"role": "target", "path": "target", "layout": "json"}}, "which needs a list file"),
         ({**FOLDERS, "web": {"role": "web", "path": "gone.txt", "missing": "drop"}}, "2 of 2 listed files are missing"),
         ({**FOLDERS, "web": {"role": "web", "layout": "collected"}}, "collected.parquet: no such table"),
@@ -368,6 +391,7 @@ def test_mistakes(tmp_path: Path, sources: dict[str, Any], expected: str) -> Non
     tree(tmp_path)
     (tmp_path / "empty").mkdir()
     touch(tmp_path, "odd/jmup/1.jpg", "one/only/1.mp4", "one/only/2.mp4")
+    touch(tmp_path, "mixed/train/a/1.mp4", "mixed/test/a/2.mp4", "mixed/plots/1.png")
     (tmp_path / "gone.csv").write_text("path,label\ntarget/jump/1.mp4,jump\ntarget/jump/99.mp4,jump\n")
     (tmp_path / "gone.txt").write_text("none/1.mp4 jump\nnone/2.mp4 jump\n")
     with pytest.raises(UserError) as caught:

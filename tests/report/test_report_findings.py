@@ -9,7 +9,7 @@ def test_every_kind_of_finding_is_told() -> None:
     found = findings(
         {
             "temperatures": {"video": {"window": matched}, "image": {"image": fitted}},
-            "query_trust": {"images (image)": 0.713},
+            "query_trust": {"images (image)": 0.713, "clips (clip)": 0.99},
             "class_weights": {"films (window)": {"walk": 0.5, "sit": 2.0}},
             "kept": 3,
         }
@@ -20,6 +20,8 @@ def test_every_kind_of_finding_is_told() -> None:
         "image, images: temperature 2.50 fits 60 held-out target samples best (negative log-likelihood 1.31 before, "
         "1.10 after)",
         "queries of images (image): right for 71%, by how they and the teacher agree",
+        "queries of clips (clip): right for 99%, by how they and the teacher agree; so much, the most there is, is "
+        "also found where the teacher is too unsure to contradict",
         "films (window): classes weighted towards their shares in the target: sit x 2.00, walk x 0.50",
     ]
     assert findings({"kept": 3}) == []

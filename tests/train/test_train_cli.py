@@ -74,6 +74,7 @@ def test_plan_writes_the_slots_of_the_steps(small: Small) -> None:
         assert all(len(row["frames"]) == (1 if row["kind"] == "image" else 4) for row in rows)
     omnisource(small, "plan", recipe, "--run", "image", "--steps", "0:1", "--out", str(out))
     assert set(read_table(out)["source"].to_pylist()) == {"clips"}
+    assert "80 slots" in omnisource(small, "plan", recipe, "--out", str(out))  # all eight steps
     for words, message in (
         (["--steps", "5:2"], "write it as A:B with A < B"),
         (["--steps", "5"], "write it as A:B with A < B"),

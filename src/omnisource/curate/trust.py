@@ -17,7 +17,7 @@ import numpy as np
 
 _BINS = 2000  # of the probability of the query's class
 _ROUNDS = 200
-_LEAST, _MOST = 1e-3, 0.99  # what may come out
+_LEAST, MOST_TRUST = 1e-3, 0.99  # what may come out
 
 Trust = dict[tuple[str, str], float]
 """(source, unit) -> r."""
@@ -40,7 +40,9 @@ def _converged(bins: "np.ndarray[tuple[int, int], np.dtype[np.float64]]", classe
     for _ in range(_ROUNDS):
         right = prob * trust
         wrong = (1 - prob) * (1 - trust) / max(classes - 1, 1)
-        trust = float(np.clip((count * right / np.maximum(right + wrong, 1e-12)).sum() / count.sum(), _LEAST, _MOST))
+        trust = float(
+            np.clip((count * right / np.maximum(right + wrong, 1e-12)).sum() / count.sum(), _LEAST, MOST_TRUST)
+        )
     return trust
 
 

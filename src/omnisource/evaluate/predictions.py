@@ -151,7 +151,10 @@ def _column_names(path: Path) -> list[str]:
     try:
         return list(pq.read_schema(path).names)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such predictions table; `omnisource test` writes one") from None
+        raise UserError(
+            f"{path}: no such predictions table; `omnisource test` writes tables/predictions-RUN-SEED.parquet in the "
+            "workspace"
+        ) from None
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path}: not a Parquet table ({' '.join(str(error).split())})") from None
 

@@ -162,7 +162,10 @@ class Listed:
             [names, limited],
         ).fetchall()[0]
         if label is None:
-            return UserError(f"{uri}: no label (sources.{source}); map it with columns: {{label: NAME}}")
+            return UserError(
+                f"{uri}: no label (sources.{source}); give it one, leave such rows out with `exclude`, or say which "
+                "column has the labels with columns: {label: NAME}"
+            )
         close = difflib.get_close_matches(label, classes, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"classes are: {', '.join(classes[:12])}"
         return UserError(
@@ -180,13 +183,17 @@ class Listed:
         write_batches(path, SAMPLES, rows)
         self._db.read_parquet(str(path), file_row_number=True).create_view("samples")
         repeated = self._db.execute(
-            """SELECT min(uri), count(*) FROM samples GROUP BY sample_id HAVING count(*) > 1
-            ORDER BY min(source), sample_id LIMIT 1"""
+            """SELECT min(uri), count(*), list_sort(list_distinct(list(coalesce(label, query_label)))) FROM samples
+            GROUP BY sample_id HAVING count(*) > 1 ORDER BY min(source), sample_id LIMIT 1"""
         ).fetchall()
-        if repeated:
+        for uri, times, labels in repeated:
             raise UserError(
-                f"{repeated[0][0]}: listed {repeated[0][1]} times in one source; "
-                "choose one split of the list with `where: {fold: 1}`"
+                f"{uri}: listed {times} times in one source, "
+                + (
+                    f"as {' and as '.join(labels)}; mend the list"
+                    if len(labels) > 1
+                    else "with other splits, folds or groups; choose one split of the list with `where: {fold: 1}`"
+                )
             )
 
     def groups(self) -> list[Group]:

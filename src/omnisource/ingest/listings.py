@@ -17,12 +17,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, ParamSpec
 
 from omnisource.errors import UserError
 from omnisource.ingest.rows import csv_rows, lines_of, numbered, parquet_rows
-from omnisource.ingest.values import SPLITS, check_text, number_of, piece_of, shown, text_of, whole_of
+from omnisource.ingest.values import NOT_UTF8, SPLITS, check_text, number_of, piece_of, shown, text_of, whole_of
 from omnisource.progress import say
 
 P = ParamSpec("P")
@@ -87,20 +88,50 @@ def folders_in(path: Path) -> list[Path]:
 
 
 def is_by_split(path: Path) -> bool:
-    """Whether the folders in a folder are called train, val and test."""
+    """Whether the folders in a folder are called train, val and test.
+
+    Raises:
+        UserError: two of them are, and others are not: that would make classes of all.
+    """
     folders = folders_in(path)
-    return bool(folders) and all(child.name.lower() in SPLITS for child in folders)
+    others = [child.name for child in folders if child.name.lower() not in SPLITS]
+    if others and len({SPLITS[child.name.lower()] for child in folders if child.name.lower() in SPLITS}) > 1:
+        raise UserError(
+            f"{path / others[0]}: beside folders called as splits, so these can't be told from classes; move it "
+            "elsewhere, or what belongs to a split into that one's class folders"
+        )
+    return bool(folders) and not others
 
 
 def read_folders(path: Path) -> Iterator[Entry]:
-    """Every media file below `path`; the last folder but the file's own splits is its class."""
+    """Every file in the class folders of `path`, or of its folders train, val and test.
+
+    Says which class folders are empty, and of which media it makes nothing because they lie in none.
+
+    Raises:
+        UserError: folders beside train, val and test.
+    """
     by_split = is_by_split(path)
     for top in folders_in(path) if by_split else [path]:
         for folder in folders_in(top):
             split = SPLITS[top.name.lower()] if by_split else None
             # Any file in a class folder is a claim to be media: what it really is, `probe` finds out.
-            for name in _files(folder, f"{folder.relative_to(path)}/"):
+            names = _files(folder, f"{folder.relative_to(path)}/")
+            first = next(names, None)
+            if first is None:
+                say(f"{folder}: no files in this class folder")
+                continue
+            for name in chain([first], names):
                 yield Entry(name, folder.name, split, columns={"label": folder.name})
+    _tell_loose([path, *folders_in(path)] if by_split else [path])
+
+
+def _tell_loose(folders: Iterable[Path]) -> None:
+    """Says of which media files in these folders no sample is made."""
+    found = [file for folder in folders for file in sorted(folder.glob("[!.]*")) if file.is_file()]
+    loose = [file for file in found if file.suffix.lower() in MEDIA_SUFFIXES]
+    if loose:
+        say(f"left out (in no class folder): {len(loose)} media files, first {loose[0]}")
 
 
 def read_files(path: Path) -> Iterator[Entry]:
@@ -284,6 +315,8 @@ def read_json(path: Path, root: Path, columns: dict[str, str]) -> Iterator[Entry
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: {NOT_UTF8}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error})") from None
     if isinstance(content, dict) and isinstance(content.get("database"), dict):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from omnisource.errors import UserError
-from omnisource.ingest.values import is_text
+from omnisource.ingest.values import NOT_UTF8, is_text
 from omnisource.tables import read_batches, read_schema
 
 _MAX_LINE = 2**20  # characters
@@ -104,7 +104,7 @@ def lines_of(path: Path) -> Iterator[str]:
             first = True
             while line := file.readline(_MAX_LINE):
                 if first and not is_text(line):
-                    raise UserError(f"{path}: not a text list (it is not UTF-8)")
+                    raise UserError(f"{path}: not a text list, or {NOT_UTF8}")
                 if len(line) == _MAX_LINE and not line.endswith(("\r", "\n")):
                     raise UserError(f"{path}: a line of more than {_MAX_LINE:,} characters; is this a list?")
                 yield line

@@ -35,10 +35,13 @@ def ingest(recipe: Recipe, workspace: Workspace) -> StageRecord:
     disk meanwhile, so memory does not grow with the number of rows.
 
     Raises:
-        UserError: a missing or empty source, one of which most rows are wrong (of a few, each is dropped and named), an
-            unknown label, a class without training clips, no test split.
+        UserError: a missing or empty source, one in which the workspace lies, one of which most rows are wrong (of a
+            few, each is dropped and named), an unknown label, a class without training clips, no test split.
     """
     path = workspace.table("samples")
+    for name, source in recipe.sources.items():
+        if source.layout != "collected":
+            _check_apart(recipe, name, workspace)
     with listing(workspace.root / "partial", recipe.sources) as listed:
         for name, source in recipe.sources.items():
             listed.add(name, _source_rows(recipe, workspace, name, source))
@@ -87,6 +90,19 @@ def _source_rows(recipe: Recipe, workspace: Workspace, name: str, source: Source
             f"set sources.{name}.root to where they are"
             + ("" if absent == count else f", or sources.{name}.missing: drop")
         )
+
+
+def _check_apart(recipe: Recipe, name: str, workspace: Workspace) -> None:
+    """Raises UserError where the workspace lies in a folder all files of which are a source's; a hidden one may."""
+    path, layout = source_place(recipe, name)
+    inside = path.resolve()
+    if layout in ("folders", "files") and workspace.root.is_relative_to(inside):
+        below = workspace.root.relative_to(inside).parts
+        if not any(part.startswith(".") for part in below):
+            raise UserError(
+                f"{workspace.root}: lies in sources.{name} ({path}), so what is written there would be taken for data; "
+                "choose another --workspace"
+            )
 
 
 def _used(entries: Iterable[Entry], source: Source, name: str, path: Path) -> Iterator[Entry]:
@@ -246,6 +262,11 @@ def _check_classes(recipe: Recipe, classes: list[str]) -> None:
                 f"recipe {recipe.name}: two classes look like '{name}' but are written in different bytes "
                 f"({other!a} and {name!a}); rename one, or map it with `labels`"
             )
+    if not classes:
+        raise UserError(
+            f"recipe {recipe.name}: no target sample has a label; say which column has the labels with "
+            f"sources.{recipe.target_sources[0]}.columns: {{label: NAME}}"
+        )
     if len(classes) < 2:
         raise UserError(
             f"recipe {recipe.name}: {len(classes)} class found ({', '.join(classes)}); a recogniser needs two"
@@ -263,6 +284,8 @@ def _check_target(recipe: Recipe, groups: Sequence[Group], classes: list[str]) -
                 f"give sources.{recipe.target_sources[0]} a `test:` condition or a test_share"
             )
         absent = [name for name in classes if name not in have]
+        if split == "test" and absent:
+            say(f"note: no test clips of {', '.join(absent)}: how well they are recognised is not measured")
         if split == "train" and absent and recipe.unlabelled_classes == "refuse":
             raise UserError(
                 f"recipe {recipe.name}: class '{absent[0]}' has no training clips in target ({names})"

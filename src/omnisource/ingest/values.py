@@ -7,6 +7,7 @@ from omnisource.errors import UserError
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "validate": "val", "valid": "val"}
 SPLITS |= {"test": "test", "testing": "test"}
+NOT_UTF8 = "not UTF-8 text; save it as UTF-8"
 _MOST_SHOWN = 80  # characters of a value in a message
 _MOST_S = 1e7  # no video is a hundred days long: a larger number is no time in seconds
 _MOST_WHOLE = 2**31  # of a table's whole numbers
@@ -31,7 +32,7 @@ def text_of(value: object, where: str, name: str) -> str | None:
 def check_text(value: object, where: str, name: str) -> None:
     """Raises UserError for a text with halves of characters, as bytes that are no UTF-8, or JSON, can make them."""
     if isinstance(value, str) and not is_text(value):
-        raise UserError(f"{where}: {name} {shown(value)} is not UTF-8 text")
+        raise UserError(f"{where}: {name} {shown(value)} is {NOT_UTF8}")
 
 
 def is_text(value: str) -> bool:

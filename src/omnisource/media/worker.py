@@ -32,7 +32,10 @@ def serve(connection: Connection) -> None:
         if what == "function":
             function = value
             _limit_memory(limit)
-            connection.send(("ready", None))
+            try:
+                connection.send(("ready", None))
+            except BrokenPipeError:
+                return  # the parent is gone
         elif function is not None and not _answer(connection, function, value, limit):
             return
 

@@ -121,13 +121,15 @@ def load_checkpoint(path: Path) -> tuple[Network, Meta]:
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """The metadata and the tensors of a safetensors file; raises UserError when it is none."""
+    if path.is_dir():
+        raise UserError(f"{path}: a folder; give the file, of a training its last.safetensors")
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: not a whole safetensors file ({_short(error)}); use another copy") from error
+        raise UserError(f"{path}: not a whole safetensors file ({_short(error)}); use another file or copy") from error
 
 
 def read_header(path: Path) -> dict[str, str]:

@@ -91,9 +91,10 @@ def confusion(classes: Sequence[str], matrix: Sequence[Sequence[int]], title: st
             hovertemplate="%{y} seen as %{x}: %{text}<extra></extra>",
         )
     )
-    figure.update_layout(**_LAYOUT, height=max(340, 26 * min(len(classes), 40)), title=title)
-    figure.update_yaxes(autorange="reversed", title="shown", type="category")
-    figure.update_xaxes(title="recognised as", type="category")
+    figure.update_layout(**_LAYOUT, height=max(340, 160 + 22 * min(len(classes), 40)), title=title)
+    every = {"dtick": 1} if few else {}  # else names would be left out as soon as they are close
+    figure.update_yaxes(autorange="reversed", title="shown", type="category", **every)
+    figure.update_xaxes(title="recognised as", type="category", **every)
     return _html(figure)
 
 

@@ -4,6 +4,7 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -153,7 +154,7 @@ def _example(story: Story, row: Row, unit: Row | None, image: str, twin: str) ->
         good = None if shown is None else (unit["label"] in shown) if unit["keep"] else query not in shown
         lines = [f"found for: {query}{where}", _verdict(unit)]
     else:
-        lines = [f"found for: {query}", _reason(story, row["sample_id"])]
+        lines = [f"found for: {query}", _reason(story, row["sample_id"]), Path(row["uri"]).name]
     return Example(image, (unit or {}).get("label") or query, lines, good, twin)
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from omnisource.curate.trust import MOST_TRUST
+
 
 def findings(counts: Mapping[str, Any]) -> list[str]:
     """Sentences about the temperatures, trust in queries and class weights in the record of a selection."""
@@ -28,7 +30,11 @@ def _temperatures(counts: Mapping[str, Any]) -> Iterator[str]:
 
 def _trust(counts: Mapping[str, Any]) -> Iterator[str]:
     for source, share in counts.get("query_trust", {}).items():
-        yield f"queries of {source}: right for {share:.0%}, by how they and the teacher agree"
+        sure = share >= MOST_TRUST
+        most = (
+            "; so much, the most there is, is also found where the teacher is too unsure to contradict" if sure else ""
+        )
+        yield f"queries of {source}: right for {share:.0%}, by how they and the teacher agree{most}"
 
 
 def _weights(counts: Mapping[str, Any]) -> Iterator[str]:

@@ -88,6 +88,7 @@ def render(
         funnels=story.funnels() if story else [],
         findings=_findings(recipe, workspace) if story else [],
         filters=filters,
+        query_evidence=recipe.select.query_evidence,
         galleries=galleries(story, _EXAMPLES) if story else [],
         formats={name: source.format for name, source in recipe.sources.items()},
         records=[{**vars(record), "summary": _short(record.counts)} for record in records],

@@ -414,4 +414,7 @@ def _check(pool: Pool, recipe: Recipe, split: str) -> None:
     absent = [name for name, count in zip(pool.classes, seen, strict=True) if count == 0]
     if absent and recipe.unlabelled_classes == "refuse":
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
-        raise UserError(f"class '{absent[0]}'{more} has no sample in any source of the run; remove it from `classes`")
+        raise UserError(
+            f"class '{absent[0]}'{more} has no sample in any source of the run that is of use; `probe` names target "
+            "files of none; add some, or leave it out with the source's `exclude`"
+        )

@@ -15,6 +15,8 @@ from omnisource.train.plan import Plan
 from omnisource.train.stages import fitted_camera
 from omnisource.workspace import Workspace
 
+_FIRST = 100  # steps, where nobody says which
+
 PLAN = pa.schema(
     [
         pa.field("step", pa.int64(), nullable=False),
@@ -35,8 +37,12 @@ PLAN = pa.schema(
 )
 
 
-def write_plan(recipe: Recipe, workspace: Workspace, run: str, seed: int | None, steps: range, path: Path) -> int:
+def write_plan(
+    recipe: Recipe, workspace: Workspace, run: str, seed: int | None, steps: range | None, path: Path
+) -> int:
     """Writes the slots of `steps` of a teacher's or student's training to a Parquet file (schema PLAN).
+
+    Without `steps`: those of the first hundred that there are.
 
     Returns the number of rows. Raises UserError for an unknown run or steps beyond its end.
     """
@@ -48,6 +54,8 @@ def write_plan(recipe: Recipe, workspace: Workspace, run: str, seed: int | None,
         recipe, workspace, sources, takes_frames(training), flow=given.modality == "flow", prepared=given.prepared
     )
     plan = Plan(pool, training, seed)
+    if steps is None:
+        steps = range(min(plan.steps, _FIRST))
     if steps.stop > plan.steps:
         raise UserError(f"--steps {steps.start}:{steps.stop}: the training '{run}' has {plan.steps} steps")
     camera = fitted_camera(recipe, workspace, training, sources)
