@@ -64,7 +64,7 @@ def test_version_and_help(tmp_path: Path) -> None:
         (["score", "recipe.yaml"], "run `omnisource"),
         (["report", "recipe.yaml"], "nothing tested yet"),
         (["init", "other", "--target", "nowhere"], "nowhere: no such folder (--target)"),
-        (["export", "small.safetensors", "recipe.yaml/n.onnx"], "recipe.yaml: File exists; choose another place"),
+        (["export", "small.safetensors", "recipe.yaml/n.onnx"], "recipe.yaml/n.onnx: can't be written (File exists)"),
     ],
 )
 def test_one_line_and_status_2(project: Path, words: list[str], expected: str) -> None:

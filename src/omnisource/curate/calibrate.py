@@ -66,16 +66,12 @@ def calibrate(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> S
         return range(len(parts)) if parts and name in recipe.teachers else [None]
 
     def work(mark: str) -> Mapping[str, Any]:
-        if not recipe.select.calibrate.held_out:
-            raise UserError(
-                "select.calibrate asks for nothing that is found in held-out target samples, such as "
-                "`temperature: matched`; `omnisource select` has all it needs"
-            )
         samples = list(Samples(workspace, "target", splits=["train" if split == "cross" else split]))
         if not samples:
+            need = "" if recipe.select.calibrate.held_out else "`omnisource select` needs none as select is set; else "
             raise UserError(
-                f"select.calibrate needs held-out target samples, but none is in the split '{split}'; "
-                "give a target source `split` or `val` conditions, or set select.calibrate.split: cross"
+                f"select.calibrate needs held-out target samples, but none is in the split '{split}'; {need}"
+                "give a target source `split` or `val` conditions"
             )
         journals = []
         for name, kinds in wanted.items():
