@@ -71,7 +71,7 @@ def calibrate(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> S
             need = "" if recipe.select.calibrate.held_out else "`omnisource select` needs none as select is set; else "
             raise UserError(
                 f"select.calibrate needs held-out target samples, but none is in the split '{split}'; {need}"
-                "give a target source `split` or `val` conditions"
+                "give a target source `split` or `val` conditions, or set select.calibrate.split: cross"
             )
         journals = []
         for name, kinds in wanted.items():
