@@ -283,6 +283,18 @@ def test_a_row_that_stands_twice(tmp_path: Path, capsys: pytest.CaptureFixture[s
         run(tmp_path, sources=sources)
 
 
+def test_classes_that_differ_in_spelling_alone_are_pointed_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    touch(tmp_path, *(f"v/{label}/{n}.mp4" for label in ("Hand_wave", "hand wave", "jump") for n in range(4)))
+    sources = {"t": {"role": "target", "path": "v", "test_share": 0.5}}
+    run(tmp_path, sources=sources)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "note: the classes 'Hand_wave' and 'hand wave' differ only in case, spaces, _ or -" in said
+    merged, _ = run(tmp_path, sources={"t": sources["t"] | {"labels": {"hand wave": "Hand_wave"}}})
+    assert merged.counts["classes"] == ["Hand_wave", "jump"] and "differ only" not in capsys.readouterr().err
+
+
 def test_one_file_under_several_names(tmp_path: Path) -> None:
     touch(tmp_path, *(f"v/{n}.mp4" for n in range(4)))
     (tmp_path / "v" / "link.mp4").symlink_to("0.mp4")

@@ -1,8 +1,6 @@
 """The listed rows of all sources, on disk from the first to the last: what needs a look at all of them is a query."""
 
 import difflib
-import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ import pyarrow as pa
 
 from omnisource.errors import UserError
 from omnisource.ingest.facts import BAD_ROW, batched
+from omnisource.ingest.values import by_plain_name, plain_name
 from omnisource.progress import say
 from omnisource.recipe import Source
 from omnisource.scratch import scratch
@@ -133,16 +132,14 @@ class Listed:
         Raises:
             UserError: a label that is no class, a target row without one.
         """
-        plain: dict[str, list[str]] = {}
-        for name in classes:
-            plain.setdefault(_plain(name), []).append(name)
+        plain = by_plain_name(classes)
         meant, unknown, listed = dict[str, str](), list[tuple[bool, str | None]](), set(classes)
         found = self._db.execute(f"SELECT DISTINCT role = 'target', {_LABEL} FROM kept WHERE {_KNOWN}").fetchall()
         for target, label in found:
             if (label is None and not target) or label in listed:
                 continue
-            if label is not None and len(plain.get(_plain(label), ())) == 1:
-                (meant[label],) = plain[_plain(label)]
+            if label is not None and len(plain.get(plain_name(label), ())) == 1:
+                (meant[label],) = plain[plain_name(label)]
             else:
                 unknown.append((target, label))
         if unknown:
@@ -231,10 +228,6 @@ def _table(name: str, rows: Sequence[dict[str, Any]], first: int) -> pa.Table:
 
 def _pairs(values: Mapping[str, Any], names: tuple[str, str], kind: pa.DataType) -> pa.Table:
     return pa.table([pa.array(list(values), pa.string()), pa.array(list(values.values()), kind)], list(names))
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_\-]+", " ", unicodedata.normalize("NFC", name)).strip().lower()
 
 
 _ROLE_LABEL = (pa.bool_(), pa.string())

@@ -15,7 +15,7 @@ from omnisource.ingest.conditions import matches, wanted
 from omnisource.ingest.facts import BAD_ROW, look
 from omnisource.ingest.listed import Group, listing
 from omnisource.ingest.listings import Entry
-from omnisource.ingest.values import split_of
+from omnisource.ingest.values import by_plain_name, split_of
 from omnisource.progress import meter, say
 from omnisource.recipe import Recipe, Source
 from omnisource.tables import SAMPLES, check_table, digest_file, digest_table, read_batches, read_table, sync_folder
@@ -267,6 +267,12 @@ def _check_classes(recipe: Recipe, classes: list[str]) -> None:
             f"recipe {recipe.name}: no target sample has a label; say which column has the labels with "
             f"sources.{recipe.target_sources[0]}.columns: {{label: NAME}}"
         )
+    for alike in by_plain_name(classes).values():
+        if len(alike) > 1:
+            say(
+                f"note: the classes {' and '.join(map(repr, alike))} differ only in case, spaces, _ or -; are they one? "
+                f"Then map them: labels: {{{alike[1]}: {alike[0]}}}"
+            )
     if len(classes) < 2:
         raise UserError(
             f"recipe {recipe.name}: {len(classes)} class found ({', '.join(classes)}); a recogniser needs two"

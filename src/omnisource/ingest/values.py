@@ -1,6 +1,9 @@
 """What a list says of one sample, checked: texts, numbers, splits, seconds. `where` is the file and the place in it."""
 
 import math
+import re
+import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 from omnisource.errors import UserError
@@ -92,3 +95,16 @@ def shown(value: Any) -> str:
     except ValueError:  # a number of thousands of digits
         return "of thousands of digits"
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+
+
+def plain_name(name: str) -> str:
+    """A class name without what spelling forgives: case, spaces, underscores and dashes."""
+    return re.sub(r"[\s_\-]+", " ", unicodedata.normalize("NFC", name)).strip().lower()
+
+
+def by_plain_name(classes: Sequence[str]) -> dict[str, list[str]]:
+    """The classes by their `plain_name`; several under one differ in nothing else."""
+    found: dict[str, list[str]] = {}
+    for name in classes:
+        found.setdefault(plain_name(name), []).append(name)
+    return found
