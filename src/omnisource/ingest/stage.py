@@ -270,8 +270,8 @@ def _check_classes(recipe: Recipe, classes: list[str]) -> None:
     for alike in by_plain_name(classes).values():
         if len(alike) > 1:
             say(
-                f"note: the classes {' and '.join(map(repr, alike))} differ only in case, spaces, _ or -; are they one? "
-                f"Then map them: labels: {{{alike[1]}: {alike[0]}}}"
+                f"note: the classes {' and '.join(map(repr, alike))} differ only in case, spaces, _ or -; if they are "
+                f"one, map them: labels: {{{alike[1]}: {alike[0]}}}"
             )
     if len(classes) < 2:
         raise UserError(
