@@ -168,8 +168,10 @@ def _target_faults(workspace: Workspace) -> dict[str, int]:
     """
     columns = ["sample_id", "uri", "label", "split", "start_s", "end_s"]
     samples = read_table(workspace.table("samples"), columns, pc.field("role") == "target")
-    probed = read_table(workspace.table("probe"), ["sample_id", "sha256", "status", "reason"])
-    rows = samples.join(probed, "sample_id", join_type="inner").sort_by("uri").to_pylist()
+    mine = pc.field("sample_id").isin(samples["sample_id"].combine_chunks())  # there may be far more of the web
+    probed = read_table(workspace.table("probe"), ["sample_id", "sha256", "status", "reason"], mine)
+    order = [("uri", "ascending"), ("sample_id", "ascending")]
+    rows = samples.join(probed, "sample_id", join_type="inner").sort_by(order).to_pylist()
     useless = [row for row in rows if row["status"] != "ok"]
     for row in useless[:_MOST_SAID]:
         say(f"left out ({row['reason']}): {row['uri']}")

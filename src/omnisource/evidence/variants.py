@@ -24,12 +24,11 @@ _INFLATION = {  # camera mode -> what the paper found (SlowOnly, ImageNet, + Goo
     "homography": "74.5",
     "homography-per-class": "74.4",
 }
-_FULL = "all"
 _PUBLISHED = {  # start of the student -> target alone, gains of a format (images: both sources), and of everything
-    "2D": {"": "70.6", "image": "+1.4", "clip": "+1.4", "untrimmed": "+1.1", _FULL: "+3.0"},
-    "3D, scratch": {"": "72.9", "image": "+1.9", "clip": "+2.9", "untrimmed": "+1.9", _FULL: "+3.9"},
-    "3D, ImageNet": {"": "73.8", "image": "+1.4", "clip": "+1.4", "untrimmed": "+0.7", _FULL: "+2.8"},
-    "3D, IG-65M": {"": "82.6", _FULL: "+1.0"},
+    "2D": {TARGET_ONLY: "70.6", "image": "+1.4", "clip": "+1.4", "untrimmed": "+1.1", ALL: "+3.0"},
+    "3D, scratch": {TARGET_ONLY: "72.9", "image": "+1.9", "clip": "+2.9", "untrimmed": "+1.9", ALL: "+3.9"},
+    "3D, ImageNet": {TARGET_ONLY: "73.8", "image": "+1.4", "clip": "+1.4", "untrimmed": "+0.7", ALL: "+2.8"},
+    "3D, IG-65M": {TARGET_ONLY: "82.6", ALL: "+1.0"},
 }
 
 
@@ -70,14 +69,14 @@ def variants_of(recipe: Recipe, few: bool = False, inflated: tuple[str, Path] | 
     helps, filters = "does each source help, do several help more?", "what does filtering contribute?"
     rule, least, label, evidence = "select.rule", "select.threshold", "select.label", "select.query_evidence"
     found = [
-        Variant(TARGET_ONLY, helps, (), paper=_published(start_of, "")),
+        Variant(TARGET_ONLY, helps, (), paper=_published(start_of, TARGET_ONLY)),
         Variant("target-only, 2x epochs", helps, (), {"student.epochs": 2 * epochs}),
         *(
             Variant(f"+{name}", helps, (name,), paper=_published(start_of, recipe.sources[name].format))
             for name in web
             if len(web) > 1
         ),
-        Variant(ALL, helps, web, paper=_published(start_of, _FULL)),
+        Variant(ALL, helps, web, paper=_published(start_of, ALL)),
         Variant("unfiltered", filters, web, {rule: "all"}, ALL, "unfiltered web images hurt"),
     ]
     if inflated and not spatial:
@@ -86,8 +85,8 @@ def variants_of(recipe: Recipe, few: bool = False, inflated: tuple[str, Path] | 
         start["student.epochs"] = epochs / 4  # from scratch it takes four times the demo's
         if meta := read_meta(file):  # else the weights are of a foreign layout, and see pixels as recipes do
             start |= {"student.input.mean": list(meta.mean), "student.input.std": list(meta.std)}
-        alone, paper = f"{TARGET_ONLY}, {INFLATED}", _published("3D, ImageNet", _FULL)
-        found.append(Variant(alone, helps, (), start, paper=_published("3D, ImageNet", "")))
+        alone, paper = f"{TARGET_ONLY}, {INFLATED}", _published("3D, ImageNet", ALL)
+        found.append(Variant(alone, helps, (), start, paper=_published("3D, ImageNet", TARGET_ONLY)))
         found.append(Variant(f"{ALL}, {INFLATED}", helps, web, start, alone, paper))
     if few:
         return found
