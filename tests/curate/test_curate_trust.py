@@ -58,6 +58,15 @@ def test_the_queries_reliability_is_found_and_both_together_know_more(tmp_path: 
     assert accuracy[True]["useless"] == pytest.approx(accuracy[False]["useless"], abs=0.02)
 
 
+@pytest.mark.parametrize(("count", "sharp", "expected"), [(6, 0.7, 0.6), (40, 200, 0.5), (1500, 2, 0.9)])
+def test_few_samples_of_which_the_teacher_says_little_do_not_decide(
+    tmp_path: Path, count: int, sharp: float, expected: float
+) -> None:
+    world(tmp_path, {"web": 0.9}, count=count, sharp=sharp)
+    with units(tmp_path / "scores.parquet", tmp_path / "samples.parquet", CLASSES, query_evidence=True) as db:
+        assert db.execute("SELECT trust FROM trust").fetchall() == [(pytest.approx(expected, abs=0.1),)]
+
+
 def test_probabilities_are_those_of_bayes_rule(tmp_path: Path) -> None:
     world(tmp_path, {"web": 0.8}, count=300)
     with units(tmp_path / "scores.parquet", tmp_path / "samples.parquet", CLASSES, True) as db:
