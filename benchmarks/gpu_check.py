@@ -2,9 +2,10 @@
 
     python benchmarks/gpu_check.py
 
-Correctness: every kind of network in fp32 (no TF32) on the GPU and on the CPU, from the same weights and input; logits
-must agree to 1e-3 of their spread. Then the networks' and the training benchmark. Everything is cut off after
-`BUDGET_S`. Results: benchmarks/results/gpu-check.json, networks-gpu*.json, training-*.json.
+Correctness: every kind of network in fp32 (no TF32) on the GPU, called plainly and in `networks.fused`, and on the CPU,
+from the same weights and input; logits must agree to 1e-3 of their spread. Then the networks' and the training
+benchmark. Everything is cut off after `BUDGET_S`. Results: benchmarks/results/gpu-check.json, networks-gpu*.json,
+training-*.json.
 """
 
 import json
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from omnisource.networks import create
+from omnisource.networks import create, fused
 from omnisource.workspace import versions
 
 BUDGET_S = 530.0
@@ -68,8 +69,10 @@ def _error(name: str) -> float:
     clip = torch.randn(2, 3, 16 if name.startswith("i3d") else 8, 112, 112)
     with torch.inference_mode():
         wanted = network(clip)
-        found = network.cuda()(clip.cuda()).cpu()
-    return float((found - wanted).abs().max() / wanted.std())
+        found = [network.cuda()(clip.cuda()).cpu()]
+        with fused(network):
+            found.append(network(clip.cuda()).cpu())
+    return max(float((logits - wanted).abs().max() / wanted.std()) for logits in found)
 
 
 if __name__ == "__main__":

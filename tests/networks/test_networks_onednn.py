@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from routes import ROUTES
 from torch import Tensor, nn
 
-from omnisource.networks import base, create, fused, kernels, layers, use_plain_form
+from omnisource.networks import base, create, freeze_norm, fused, kernels, layers, use_plain_form
 
 
 def _layer(width: int, kernel: kernels.Triple, stride: kernels.Triple, groups: int, act: nn.Module | None) -> nn.Module:
@@ -16,7 +16,8 @@ def _layer(width: int, kernel: kernels.Triple, stride: kernels.Triple, groups: i
     nn.init.uniform_(norm.weight, 0.5, 1.5)
     nn.init.normal_(norm.bias)
     norm.running_mean, norm.running_var = torch.randn(width), torch.rand(width) + 0.5
-    return layer.to(memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
+    norm.eval()  # frozen, in a layer that trains
+    return layer.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 
 def _plain(layer: nn.Module, x: Tensor, shortcut: Tensor | None) -> Tensor:
@@ -41,10 +42,12 @@ def test_every_layer_equals_its_plain_form(
             wanted = _plain(layer, x, shortcut)
             for like in (x, x.contiguous(memory_format=torch.channels_last_3d)):
                 torch.testing.assert_close(layer(like, None if shortcut is None else shortcut.clone()), wanted)
+                layer.eval()
                 with fused(layer):  # twice: the second time with the kernel that was kept
                     for _ in range(2):
                         other = None if shortcut is None else shortcut.clone()
                         torch.testing.assert_close(layer(like, other), wanted)
+                layer.train().norm.eval()
 
 
 @settings(max_examples=25, deadline=None)
@@ -92,6 +95,24 @@ def test_a_2d_network_run_in_parts_equals_its_plain_form(name: str, monkeypatch:
                 assert torch.equal(network.features(clip), found)
 
 
+@pytest.mark.parametrize(
+    ("name", "frames", "clips"), [("ircsn_r50", 9, 1), ("i3d_r50", 19, 2), ("slowonly_r50", 7, 2), ("tsn_r18", 3, 2)]
+)
+def test_a_stem_run_in_parts_gives_the_same_bits(
+    name: str, frames: int, clips: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    network = create(name, 5, base_width=8).eval()
+    x = torch.randn(clips, 3, frames, 34, 38)
+    found = []
+    with torch.no_grad(), fused(network):
+        for frames_at_once in (1, 2, 5, 100):
+            monkeypatch.setattr(layers, "_CACHED", frames_at_once * clips * 8 * 17 * 19)
+            found.append(network.features(x))
+        assert all(torch.equal(one, found[-1]) for one in found)
+    torch.testing.assert_close(found[0], network.features(x))
+
+
 @pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no bfloat16 on this CPU")
 @pytest.mark.parametrize("name", ["ircsn_r50", "slowonly_r50", "i3d_inception", "tsn_efficientnet_b0"])
 def test_bfloat16_is_near(name: str) -> None:
@@ -106,7 +127,7 @@ def test_bfloat16_is_near(name: str) -> None:
     assert (found - wanted).norm() < 0.03 * wanted.norm()
 
 
-def test_gradients_still_flow_in_evaluation() -> None:
+def test_gradients_flow_through_frozen_norms() -> None:
     layer = _layer(4, (1, 1, 1), (1, 1, 1), 1, nn.ReLU(inplace=True))
     x = torch.randn(1, 4, 2, 5, 5, requires_grad=True)
     layer(x).sum().backward()
@@ -116,7 +137,9 @@ def test_gradients_still_flow_in_evaluation() -> None:
 @pytest.mark.filterwarnings("ignore:TF32")
 def test_without_onednn_the_network_computes_the_same() -> None:
     torch.manual_seed(0)
-    network = create("ircsn_r50", 3, base_width=8).eval()
+    network = create("ircsn_r50", 3, base_width=8)
+    freeze_norm(network)
+    network.train().dropout.eval()
     x = torch.randn(1, 3, 4, 32, 32)
     with torch.no_grad():
         wanted = network(x)

@@ -192,10 +192,10 @@ def freeze_trunk(network: Network) -> None:
 
 
 def use_plain_form(network: Network, plain: bool = True) -> None:
-    """Makes a network compute by torch's own Conv3d and BatchNorm3d in the default memory format, or undoes that.
+    """Makes a network compute by torch's own Conv3d and BatchNorm3d in the default memory format in training, too, and
+    in `fused`; or undoes that.
 
-    The plain form is slower and the same function: it is what the fast form is tested against, what speed is
-    measured against, and what to export.
+    The plain form is slower and the same function: what the fast form is tested against, and speed is measured against.
     """
     for module in network.modules():
         if isinstance(module, ConvNorm | Network):
@@ -206,10 +206,10 @@ def use_plain_form(network: Network, plain: bool = True) -> None:
 
 @contextmanager
 def fused(network: nn.Module) -> Iterator[None]:
-    """Inside of it evaluation multiplies the norms into the kernels, and brings these into the order of memory that
-    the CPU's library wants, once and not in every forward pass.
+    """Inside of it evaluation takes the fast form, as scoring, testing and validation do: norms are multiplied into the
+    kernels, and these are brought into the order of memory that the CPU's library wants, once.
 
-    The results are the same. Weights, statistics and device must not change meanwhile.
+    The results are the same to rounding. Weights, statistics and device must not change meanwhile.
     """
     layers = [module for module in network.modules() if isinstance(module, ConvNorm)]
     with torch.no_grad():

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from omnisource.networks.base import use_plain_form
 from omnisource.networks.create import create
+from omnisource.networks.layers import ConvNorm
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,13 @@ def cost(name: str, num_classes: int, frames: int, size: int, in_channels: int =
 
     def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal macs
-        weight = layer.get_parameter("weight")
+        weight = layer.conv.weight if isinstance(layer, ConvNorm) else layer.get_parameter("weight")
         macs += output.numel() * weight[0].numel()
 
     with torch.device("meta"):
         network = create(name, num_classes, in_channels, **options).eval()
-        use_plain_form(network)  # its convolutions are modules, which hooks can see
         for module in network.modules():
-            if isinstance(module, nn.Conv3d | nn.Linear):
+            if isinstance(module, ConvNorm | nn.Conv3d | nn.Linear):
                 module.register_forward_hook(count)
         network(torch.zeros(1, in_channels, frames, size, size))
     return Cost(sum(p.numel() for p in network.parameters()), macs)

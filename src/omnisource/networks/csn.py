@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from omnisource.errors import UserError
 from omnisource.networks.base import Network
-from omnisource.networks.layers import ConvNorm, max_pool
+from omnisource.networks.layers import ConvNorm, pooled
 from omnisource.networks.resnet import BLOCKS
 
 
@@ -87,7 +87,7 @@ class CSN(Network):
         self.finish(channels)
 
     def trunk(self, x: Tensor) -> Tensor:
-        x = max_pool(self.stem(x), (1, 3, 3), (1, 2, 2), (0, 1, 1))
+        x = pooled(self.stem, x)
         for stage in self.stages:
             assert isinstance(stage, nn.ModuleList)
             x = self.run(stage, x)

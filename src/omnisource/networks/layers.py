@@ -13,6 +13,8 @@ from omnisource.networks import expand, kernels, onednn
 from omnisource.networks.depthwise import depthwise
 from omnisource.networks.kernels import Triple, fold_frames, plane, unfold_frames
 
+_CACHED = 4 * 64 * 112 * 112  # values that a stem writes at once on a CPU (benchmarks/networks.py)
+
 
 def free_form() -> bool:
     """Whether to compute by faster routes: tracers and exporters are shown the vendor's operators, never ours."""
@@ -49,10 +51,10 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple, pad
 class ConvNorm(nn.Module):
     """Convolution without bias, batch norm and, unless `act` is None, an activation.
 
-    In training the norm uses the batch's statistics. Otherwise (evaluation, or frozen norms) it is an affine map,
-    and is multiplied into the kernel: one pass over memory less, and gradients still reach kernel, scale and
-    shift. On a CPU, where no gradient is asked for, the whole layer is one operator. With `plain` set the layer is
-    torch's own Conv3d and BatchNorm3d, one after the other.
+    In training the norm uses the batch's statistics. Where it is frozen, or in evaluation inside `networks.fused`, it
+    is an affine map, and is multiplied into the kernel: one pass over memory less, and gradients still reach kernel,
+    scale and shift. On a CPU, where no gradient is asked for, the whole layer is one operator. In evaluation elsewhere,
+    and with `plain` set, the layer is torch's own Conv3d and BatchNorm3d, one after the other, and rounds as they do.
 
     Padding keeps the size for a stride of one (odd kernels); `same=True` pads as TensorFlow does: as much as the
     stride needs, the odd pixel on the far side.
@@ -90,9 +92,13 @@ class ConvNorm(nn.Module):
         """(N, I, T, H, W) -> (N, O, T', H', W'). A `shortcut` of the output's shape is added before the activation;
         where no gradient is asked for, the result may take its memory."""
         y: Tensor
-        if self.plain:
+        if self.plain or (free_form() and not self.training and self.fused is None):
             x = pad_same(x, self.conv.weight.shape[2:], self.stride) if self.same else x
-            y = self.norm(self.conv(x))
+            # Every other order of memory has kernels that round otherwise, which depth amplifies. (What `contiguous`
+            # returns may have it for kernels of one tap or one channel.)
+            order = torch.contiguous_format
+            x, weight = x.to(memory_format=order), self.conv.weight.to(memory_format=order)
+            y = self.norm(F.conv3d(x, weight, None, self.stride, self.padding, groups=self.groups))
         elif self.norm.training:
             if free_form() and expand.pays(x, self.conv, self.norm):
                 relu = type(self.act) is nn.ReLU
@@ -157,3 +163,27 @@ def max_pool(x: Tensor, kernel: Triple, stride: Triple, padding: Triple) -> Tens
         x = x[:, :, :: stride[0]]
         return unfold_frames(F.max_pool2d(fold_frames(x), kernel[1:], stride[1:], padding[1:]), x.shape[2])
     return F.max_pool3d(x, kernel, stride, padding)
+
+
+def pooled(layer: ConvNorm, x: Tensor, stride_t: int = 1) -> Tensor:
+    """A stem: the layer, then a max pool 1x3x3 of stride (stride_t, 2, 2).
+
+    Inside `networks.fused` a CPU takes a few frames at a time, so that its caches still hold what is pooled.
+    """
+
+    def pool(y: Tensor) -> Tensor:
+        return max_pool(y, (1, 3, 3), (stride_t, 2, 2), (0, 1, 1))
+
+    kernel, ours = layer.fused, free_form() and not layer.plain and onednn.usable(x, layer.act)
+    if kernel is None or layer.training or not ours:
+        return pool(layer(x))
+    taps, step, pad = layer.conv.kernel_size[0], layer.stride[0], layer.padding[0]
+    x = F.pad(x, (0, 0, 0, 0, pad, pad)) if pad else x
+    frames = (x.shape[2] - taps) // step + 1
+    each = _CACHED // max(1, len(x) * layer.conv.out_channels * (x.shape[3] // 2) * (x.shape[4] // 2))
+    each = max(1, each // stride_t) * stride_t
+    parts = [x[:, :, i * step : (min(i + each, frames) - 1) * step + taps] for i in range(0, frames, each)]
+    padding = (0, *layer.padding[1:])
+    return torch.cat(
+        [pool(onednn.convolve(y, kernel, layer.stride, padding, layer.groups, None, layer.act)) for y in parts], 2
+    )

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from omnisource.errors import UserError
 from omnisource.networks.base import Consensus, Network
 from omnisource.networks.kernels import Triple
-from omnisource.networks.layers import ConvNorm, max_pool
+from omnisource.networks.layers import ConvNorm, max_pool, pooled
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
@@ -112,7 +112,7 @@ class ResNet(Network):
         self.finish(channels, consensus)
 
     def trunk(self, x: Tensor) -> Tensor:
-        x = max_pool(self.stem(x), (1, 3, 3), (self.stem_stride_t, 2, 2), (0, 1, 1))
+        x = pooled(self.stem, x, self.stem_stride_t)
         for i, stage in enumerate(self.stages):
             assert isinstance(stage, nn.ModuleList)
             x = self.run(stage, x)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from omnisource.errors import UserError
-from omnisource.networks import Meta, Network, load_checkpoint
+from omnisource.networks import Meta, Network, fused, load_checkpoint
 
 TOLERANCE = 1e-4  # of a logit
 _HEADER = "omnisource"
@@ -51,7 +51,7 @@ def export(checkpoint: Path, out: Path, *, frames: int | None = None, size: int 
         shapes = [(2, max(2, length)), (3, length + 1), (1, 1)]
     random = torch.Generator().manual_seed(0)
     clips = [torch.randn((n, network.in_channels, t, side, side), generator=random) for n, t in shapes]
-    with torch.inference_mode():
+    with torch.inference_mode(), fused(network):
         expected = [network(clip) for clip in clips]
     partial = out.with_name(f".{out.stem}.part{out.suffix}")
     try:

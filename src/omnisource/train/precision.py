@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from omnisource.errors import UserError
-from omnisource.networks import Network
+from omnisource.networks import Network, norms
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _CLIPS, _ALIKE = 4, 0.9  # clips that are checked; the least mean cosine of gradients that passes
@@ -35,7 +35,9 @@ def check_precision(network: Network, clips: Tensor, labels: Tensor, precision: 
     """
     clips, labels = clips[:_CLIPS], labels[:_CLIPS]
     found = []
-    network.eval()  # the statistics of a small batch would blow up every rounding
+    network.dropout.eval()
+    for norm in norms(network):
+        norm.eval()  # the statistics of a small batch would blow up every rounding
     for kind in ("fp32", precision):
         network.zero_grad()
         with autocast(clips.device, kind):
