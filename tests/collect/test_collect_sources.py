@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import services
-from conftest import QUICK
+from collecting import QUICK
 from loopback_site import Site, answer, file, jpeg, sends
 
 from omnisource.collect.candidate import Candidate, Source
