@@ -19,7 +19,7 @@ from omnisource.flow import use_flow
 from omnisource.progress import say
 from omnisource.recipe import Recipe
 from omnisource.scratch import scratch
-from omnisource.tables import database, read_table, view_table, writing
+from omnisource.tables import database, missing, read_table, view_table, writing
 from omnisource.train.columns import Columns, Index, mapped, positions, read_columns, read_rows
 from omnisource.train.pool import (
     FACTS,
@@ -111,8 +111,7 @@ def _declare(
         if path.exists():
             view_table(tables, name, path, numbered=True)
         elif name in ("samples", "probe") or any(recipe.sources[source].role == "web" for source in names):
-            stage = "select" if name == "decisions" else "dedupe" if name == "duplicates" else name
-            raise UserError(f"{path}: no such table; run `omnisource {stage.replace('samples', 'ingest')}` first")
+            raise missing(path)
 
 
 def _turn_to_flow(
@@ -249,7 +248,7 @@ def _prepared(
     """The prepared files, and for each sample the row of its own, or -1."""
     path = workspace.table("prepared")
     if not path.exists():
-        raise UserError(f"{path}: no such table; run `omnisource prepare` first")
+        raise missing(path)
     view_table(tables, "prepared", path, numbered=True)
     query = "SELECT sample_id, uri, hash(sample_id) AS hash FROM prepared WHERE status = 'ok'"
     found, files = read_rows(tables, "prepared", query, _FILES, spill)
