@@ -15,8 +15,15 @@ from omnisource.tables.schemas import misfit
 _ROWS = 2048  # in one piece
 # table -> the verb that writes it
 _WRITERS = {
-    "collected": "collect", "samples": "ingest", "probe": "probe", "flow": "flow", "prepared": "prepare",
-    "duplicates": "dedupe", "scores": "score", "calibration": "calibrate", "decisions": "select",
+    "collected": "collect",
+    "samples": "ingest",
+    "probe": "probe",
+    "flow": "flow",
+    "prepared": "prepare",
+    "duplicates": "dedupe",
+    "scores": "score",
+    "calibration": "calibrate",
+    "decisions": "select",
     "predictions": "test",
 }
 _UNREADABLE = "{path}: not a readable Parquet table ({error}); delete it to have it made again"
