@@ -16,7 +16,7 @@ from omnisource.workspace import open_workspace
 
 ROOT = Path(__file__).parents[1]
 SPECIAL = {"__init__", "__main__", "__pycache__"}  # of no level
-RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))  # test_recipes.py loads the published ones
 
 
 def test_the_recipe_reference_is_up_to_date() -> None:
@@ -26,7 +26,7 @@ def test_the_recipe_reference_is_up_to_date() -> None:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_recipe_loads(path: Path) -> None:
+def test_a_recipe_of_ours_loads(path: Path) -> None:
     recipe = load_recipe(path)
     for run in recipe.planned_runs():
         recipe.student_of(run)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from collecting import QUICK
 from loopback_site import Site
 
 from omnisource.collect.download import Downloader
@@ -13,8 +14,6 @@ from omnisource.collect.sources import Candidate
 from omnisource.collect.state import CollectState
 from omnisource.collect.store import Store
 from omnisource.recipe import Collect
-
-QUICK = {"allow_private": True, "rate_per_host": 0, "backoff_s": 0.01, "timeout_s": 1.0, "min_free_bytes": 0}
 
 
 @pytest.fixture

@@ -85,7 +85,6 @@ def test_stems_are_words(word: str, base: str) -> None:
 def test_tags_of_anything_are_plain_words(name: str) -> None:
     for tag in tags(name):
         assert tag and not any(character.isspace() for character in tag)
-    assert tags(name) == tags(name)
     assert all(word == word.lower() for word in words(name))
 
 

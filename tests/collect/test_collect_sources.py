@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import services
-from conftest import QUICK
+from collecting import QUICK
 from loopback_site import Site, answer, file, jpeg, sends
 
 from omnisource.collect.candidate import Candidate, Source
@@ -213,6 +213,7 @@ def test_folders_are_told_by_content(tmp_path: Path, video: bytes) -> None:
     (tmp_path / "media/serve/a.mp4").write_bytes(video)
     (tmp_path / "media/serve/b.mp4").write_bytes(jpeg())
     (tmp_path / "media/serve/notes.jpg").write_text("not a picture")
+    (tmp_path / "media/serve/empty.jpg").touch()
     (tmp_path / "media/.cache").mkdir()
     (tmp_path / "media/.cache/c.jpg").write_bytes(jpeg())
     Path(os.fsdecode(os.fsencode(tmp_path / "media") + b"/bad \xff.jpg")).write_bytes(jpeg())  # no table can name it

@@ -76,6 +76,10 @@ def test_a_wrong_override_names_itself(tmp_path: Path) -> None:
         load_recipe(write(tmp_path, GOOD), ["student.epoch=3"])
     with pytest.raises(UserError, match="key=value"):
         load_recipe(write(tmp_path, GOOD), ["student.epochs"])
+    with pytest.raises(UserError, match="temperature': input should be less than or equal to 50"):
+        load_recipe(write(tmp_path, GOOD), ["select.calibrate.temperature=60"])
+    with pytest.raises(UserError, match="threshold': input should be 'auto'"):
+        load_recipe(write(tmp_path, GOOD), ["dedupe.threshold=high"])
 
 
 def test_a_missing_or_binary_recipe(tmp_path: Path) -> None:

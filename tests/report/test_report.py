@@ -196,6 +196,18 @@ def test_the_page_stands_on_its_own(tmp_path: Path) -> None:
     assert "<b>&.jpg" not in page
 
 
+def test_what_is_trained_before_the_web_is_curated_has_a_report(tmp_path: Path) -> None:
+    with open_workspace(tmp_path / "ws") as workspace:
+        recipe = curated(tmp_path, workspace)
+        put_to_test(workspace, recipe)
+        workspace.table("decisions-default").unlink()
+        for stage in ("dedupe", "score", "select"):
+            (workspace.root / "stages" / f"{stage}.json").unlink()
+        write_report(recipe, workspace)
+        page = workspace.report_path.read_text()
+    assert "Does the web help?" in page and "From the web to the training" not in page
+
+
 def test_results_of_another_recipe_are_left_out_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("omnisource.report.stage.galleries", lambda story, each: [])
 

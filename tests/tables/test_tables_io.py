@@ -57,7 +57,7 @@ def test_unknown_columns_are_refused() -> None:
 
 
 def test_missing_and_foreign_files(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="run the stage that writes it"):
+    with pytest.raises(UserError, match="run `omnisource score` first"):
         read_table(tmp_path / "scores.parquet")
     (tmp_path / "bad.parquet").write_text("hello")
     with pytest.raises(UserError, match="not a readable Parquet table"):
@@ -140,7 +140,7 @@ def test_damage_behind_the_first_rows_is_named_too(tmp_path: Path, query: str) -
 def test_a_damaged_table_is_named_to_whoever_queries_it(tmp_path: Path) -> None:
     path = tmp_path / "scores.parquet"
     with duckdb.connect() as db:
-        with pytest.raises(UserError, match=r"scores\.parquet: no such table; run the stage that writes it \(scores\)"):
+        with pytest.raises(UserError, match=r"scores\.parquet: no such table; run `omnisource score` first"):
             view_table(db, "scores", path)
         path.write_bytes(b"PAR1 and then nothing")
         with pytest.raises(UserError, match=r"scores\.parquet: not a readable Parquet table .*delete it"):

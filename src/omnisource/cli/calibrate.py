@@ -1,6 +1,6 @@
 """`omnisource calibrate`."""
 
-from omnisource.cli.common import Overrides, RecipePath, RunName, WorkspaceDir, opened, seen_by, tell
+from omnisource.cli.common import Overrides, RecipePath, RunName, WorkspaceDir, opened, tell
 from omnisource.cli.engine import Workers
 
 
@@ -15,6 +15,5 @@ def calibrate(
     from omnisource.curate import Engine
     from omnisource.curate import calibrate as stage
 
-    with opened(recipe, workspace, overrides) as (loaded, place):
-        loaded = seen_by(loaded, run)
+    with opened(recipe, workspace, overrides, run=run) as (loaded, place):
         tell(stage(loaded, place, Engine(workers=workers)))

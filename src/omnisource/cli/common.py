@@ -34,18 +34,18 @@ RunName = Annotated[
 
 @contextmanager
 def opened(
-    path: Path, workspace: Path | None, overrides: list[str] | None, *, begin: bool = False
+    path: Path, workspace: Path | None, overrides: list[str] | None, *, run: str | None = None, begin: bool = False
 ) -> Iterator[tuple[Recipe, Workspace]]:
-    """Loads the recipe and opens (locks) its workspace, which only verbs that `begin` one make if it is not there."""
+    """Loads the recipe, as `run` sees it, and opens (locks) its workspace.
+
+    Only verbs that `begin` a workspace make it if it is not there.
+    """
     recipe = load_recipe(path, overrides or [])
     with open_workspace(workspace or default_workspace(recipe), begin=begin) as opened_workspace:
-        yield recipe, opened_workspace
+        yield (recipe if run is None else _seen_by(recipe, run)), opened_workspace
 
 
-def seen_by(recipe: Recipe, run: str | None) -> Recipe:
-    """The recipe as a run sees it; as it stands where none is given."""
-    if run is None:
-        return recipe
+def _seen_by(recipe: Recipe, run: str) -> Recipe:
     if run not in recipe.planned_runs():
         raise UserError(f"recipe {recipe.name}: no run '{run}'; runs are: {', '.join(recipe.planned_runs())}")
     return recipe.seen_by(run)

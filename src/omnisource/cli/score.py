@@ -1,6 +1,6 @@
 """`omnisource score`."""
 
-from omnisource.cli.common import Overrides, RecipePath, RunName, WorkspaceDir, opened, seen_by, tell
+from omnisource.cli.common import Overrides, RecipePath, RunName, WorkspaceDir, opened, tell
 from omnisource.cli.engine import Address, EngineKind, Gpus, Workers
 
 
@@ -18,6 +18,5 @@ def score(
     from omnisource.curate import Engine
     from omnisource.curate import score as stage
 
-    with opened(recipe, workspace, overrides) as (loaded, place):
-        loaded = seen_by(loaded, run)
+    with opened(recipe, workspace, overrides, run=run) as (loaded, place):
         tell(stage(loaded, place, Engine(engine, address, workers, gpus=gpus)))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.table import Table
 
-from omnisource.cli.common import Overrides, RecipePath, RunName, WorkspaceDir, opened, seen_by, tell
+from omnisource.cli.common import Overrides, RecipePath, RunName, WorkspaceDir, opened, tell
 from omnisource.progress import console
 
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ def select(
     from omnisource.curate import select as stage
     from omnisource.curate import what_if as grid
 
-    with opened(recipe, workspace, overrides) as (loaded, place):
-        loaded = seen_by(loaded, run)
+    with opened(recipe, workspace, overrides, run=run) as (loaded, place):
         if not what_if:
             tell(stage(loaded, place))
             return

@@ -26,7 +26,7 @@ def fit_camera_stage(recipe: Recipe, workspace: Workspace) -> StageRecord:
     Raises:
         UserError: too few pairs gave a homography, or `camera.fitted` is not a camera.
     """
-    wanted, limits = recipe.student.camera, recipe.probe.limits
+    wanted = recipe.student.camera
     stride, fps = recipe.student.input.stride, recipe.student.input.fps
     given = recipe.resolve(wanted.fitted) if wanted.fitted else None
     named = load_camera(given, stride, fps) if given else None
@@ -44,14 +44,9 @@ def fit_camera_stage(recipe: Recipe, workspace: Workspace) -> StageRecord:
         if named is not None:
             camera = named
         else:
-            camera, measured = fit_camera(
-                target_footage(workspace),
-                wanted.pairs,
-                stride,
-                recipe.seed,
-                fps=fps,
-                limits=Limits(**limits.model_dump(exclude={"memory_bytes"})),
-            )
+            footage = target_footage(workspace)
+            bounds = Limits.of(recipe.probe.limits)
+            camera, measured = fit_camera(footage, wanted.pairs, stride, recipe.seed, fps=fps, limits=bounds)
         save_camera(path, camera, measured)
         return {"pairs": camera.overall.pairs, "classes": len(camera.classes), "measured": measured}
 

@@ -128,8 +128,7 @@ def _second_look(
     tests = {sample.sample_id: sample for sample in held_out}
     shown = [(Sample(**row), tests[twin]) for row, (twin, _, _) in zip(rows, pairs, strict=True)]
     limits = recipe.probe.limits
-    bounds = Limits(**limits.model_dump(exclude={"memory_bytes"}))
-    verdicts = dict(track(verify(shown, bounds, limits.memory_bytes, engine), len(pairs), "second look"))
+    verdicts = dict(track(verify(shown, Limits.of(limits), limits.memory_bytes, engine), len(pairs), "second look"))
     copies: dict[str, tuple[str, float]] = {}
     for place, (twin, name, similarity) in enumerate(pairs):
         copy = verdicts[place]

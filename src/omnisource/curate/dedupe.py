@@ -163,14 +163,12 @@ def _near(recipe: Recipe, workspace: Workspace, rows: _Rows, distance: int, engi
     Different pieces of one file are no copies, though they have its hash.
     """
     limits = recipe.probe.limits
-    bounds = Limits(**limits.model_dump(exclude={"memory_bytes"}))
     hashed = rows.kept & rows.hashed
     for format_ in ("image", "clip", "untrimmed"):
         mine = np.flatnonzero(hashed & pc.equal(rows.format, format_).to_numpy())
         samples = partial(_samples_at, cache(partial(_in_order, workspace, format_, rows.ids.take(pa.array(mine)))))
-        question = Agreement(
-            DETAIL if format_ == "image" else MOTION, samples, bounds, limits.memory_bytes, engine.workers
-        )
+        glance = DETAIL if format_ == "image" else MOTION
+        question = Agreement(glance, samples, Limits.of(limits), limits.memory_bytes, engine.workers)
         possible = None if format_ == "image" else partial(_may_be_copies, rows, mine)
         words = rows.words[mine]
         twin = keep_first(words, distance, possible, question)

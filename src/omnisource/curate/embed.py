@@ -65,7 +65,7 @@ class Trunk:
             batch=32,
             workers=self._workers,
             features=True,
-            limits=Limits(**self._limits.model_dump(exclude={"memory_bytes"})),
+            limits=Limits.of(self._limits),
             memory_bytes=self._limits.memory_bytes,
         ):
             features = None if result.features is None else result.features.astype(np.float16)

@@ -57,11 +57,12 @@ def prepare(recipe: Recipe, workspace: Workspace) -> StageRecord:
     folder = workspace.media_dir("prepared") / fingerprint({k: v for k, v in form.items() if k != "timeout_s"})
 
     def work(mark: str) -> Mapping[str, Any]:
-        limits = replace(Limits(**recipe.probe.limits.model_dump()), timeout_s=settings.timeout_s)
+        stated = recipe.probe.limits
+        limits = replace(Limits.of(stated), timeout_s=settings.timeout_s)
         journal = Journal(workspace.partial("prepare"), PREPARED, ["sample_id"], mark)
         form_of = partial(_Job, settings=settings, gop=gop, limits=limits)
         with (
-            IsolatedPool(timeout_s=settings.timeout_s, memory_bytes=limits.memory_bytes) as pool,
+            IsolatedPool(timeout_s=settings.timeout_s, memory_bytes=stated.memory_bytes) as pool,
             _unprepared(workspace, journal, folder, form_of) as (jobs, count),
         ):
             journal.fill(_results(track(pool.map(_prepare_file, jobs), count, "prepare")))

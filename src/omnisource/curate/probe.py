@@ -67,7 +67,7 @@ def _pool(settings: Probe, workers: int | None) -> IsolatedPool:
 
 
 def _examine(settings: Probe) -> Callable[[str], MediaFacts]:
-    return partial(probe_media, limits=Limits(**settings.limits.model_dump()), thorough=settings.thorough)
+    return partial(probe_media, limits=Limits.of(settings.limits), thorough=settings.thorough)
 
 
 class _BlockProber:

@@ -153,7 +153,7 @@ def score_samples(
         precision=teacher.precision,
         threads=teacher.threads,
         features=recipe.score.features,
-        limits=Limits(**limits.model_dump(exclude={"memory_bytes"})),
+        limits=Limits.of(limits),
         memory_bytes=limits.memory_bytes,
     )
     rows: list[Row] = []

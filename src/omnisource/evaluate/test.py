@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,8 @@ def _test(
     stage = basis.stage
     path = workspace.table(predictions_name(name, settings.split))
     flow = training.input.modality == "flow"
-    limits = Limits(**recipe.probe.limits.model_dump())
+    stated = recipe.probe.limits
+    limits = replace(Limits.of(stated), memory_bytes=stated.memory_bytes)  # all views of a video are decoded at once
 
     def work(mark: str) -> Mapping[str, Any]:
         classes = workspace.classes()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol, Self
 
 _MIB = 1024**2
 
@@ -42,6 +43,15 @@ class MediaError(Exception):
         return f"{self.reason}: {self.message}"
 
 
+class Stated(Protocol):
+    """The limits of a recipe (`probe.limits`)."""
+
+    max_pixels: int
+    max_duration_s: float
+    max_bytes: int
+    timeout_s: float
+
+
 @dataclass(frozen=True)
 class Limits:
     """The most that one media file may cost. A file beyond a limit raises MediaError before it is decoded."""
@@ -51,6 +61,11 @@ class Limits:
     max_bytes: int = 8 * 1024 * _MIB  # file size
     timeout_s: float = 60.0  # wall time of one call; checked between packets
     memory_bytes: int = 1024 * _MIB  # decoded pixels that one call may return
+
+    @classmethod
+    def of(cls, stated: Stated) -> Self:
+        """What a recipe states. Its `memory_bytes` is another: how much the process that decodes may grow."""
+        return cls(stated.max_pixels, stated.max_duration_s, stated.max_bytes, stated.timeout_s)
 
     def check_pixels(self, width: int, height: int) -> None:
         """Raises MediaError when a picture of `width` x `height` is over the limit."""

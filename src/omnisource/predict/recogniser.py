@@ -69,7 +69,7 @@ class Prediction:
 class Recogniser:
     """A network with what it needs to look at files. Made by `load`.
 
-    >>> recognise = omnisource.load("runs/all-0/last.safetensors")
+    >>> recognise = omnisource.load("workspaces/project/runs/all-0/last.safetensors")
     >>> recognise("video.mp4").top[0]
     Guess(label='serve', prob=0.93)
     """

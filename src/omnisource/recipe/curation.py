@@ -28,7 +28,7 @@ class Limits(Section):
     max_duration_s: Seconds = 4 * 3600.0
     max_bytes: Count = 8 * 2**30
     timeout_s: Seconds = 60.0
-    memory_bytes: Count = 3 * 2**30  # by which the process that works on it may grow
+    memory_bytes: Count = 3 * 2**30  # by which the process that works on it may grow; in training and testing: 2 GiB
 
 
 class Probe(Section):

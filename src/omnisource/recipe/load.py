@@ -80,13 +80,15 @@ def check(model: type[M], values: dict[str, Any], lines: dict[Location, str], wh
         return model.model_validate(values)
     except ValidationError as error:
         problems = error.errors()
-        # A failed union reports each of its members; unknown keys are the most telling, then the deepest place, and
-        # that a number is no yes or no the least.
+        # A failed union reports each of its members; unknown keys are the most telling, then the deepest place, then
+        # that a number is too large or too small, then which words there are, and that one is no yes or no the least.
         first = min(
             problems,
             key=lambda problem: (
                 problem["type"] != "extra_forbidden",
                 -len(problem["loc"]),
+                not problem["type"].startswith(("less_than", "greater_than")),
+                problem["type"] != "literal_error",
                 problem["type"].startswith("bool"),
             ),
         )

@@ -59,11 +59,16 @@ def write_report(recipe: Recipe, workspace: Workspace) -> StageRecord:
 def render(
     recipe: Recipe, workspace: Workspace, summaries: Sequence[RunSummary], others: Mapping[str, str] | None = None
 ) -> str:
-    """The page as HTML; `others`: trainings that are left out, each with the reason."""
-    story = Story(recipe, workspace) if recipe.web_sources else None
+    """The page as HTML; `others`: trainings that are left out, each with the reason.
+
+    Of web data that are not selected yet it tells nothing.
+    """
+    story = Story(recipe, workspace) if recipe.web_sources and workspace.record(recipe.select.stage) else None
     filters = story.filter_scores() if story else []
     for names in (names for teacher, names in recipe.rounds().items() if teacher is not None):
-        filters += Story(recipe.seen_by(names[0]), workspace).selection_scores()
+        seen = recipe.seen_by(names[0])
+        if workspace.record(seen.select.stage):
+            filters += Story(seen, workspace).selection_scores()
     records = [record for record in workspace.records() if record.stage != "report"]
     page = Environment(autoescape=True).from_string(
         resources.files("omnisource.report").joinpath("page.html").read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
 """Tables in, tables out: schemas, atomic Parquet files, the journal."""
 
-from omnisource.tables.check import check_table
+from omnisource.tables.check import check_table, missing
 from omnisource.tables.database import database, view_table
 from omnisource.tables.files import sync_folder, write_atomic, write_json, writing
 from omnisource.tables.io import (
@@ -33,6 +33,7 @@ __all__ = [
     "digest_file",
     "digest_table",
     "merge",
+    "missing",
     "read_batches",
     "read_parquet",
     "read_schema",

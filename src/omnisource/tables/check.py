@@ -13,7 +13,19 @@ from omnisource.errors import UserError
 from omnisource.tables.schemas import misfit
 
 _ROWS = 2048  # in one piece
-_MISSING = "{path}: no such table; run the stage that writes it ({stage}) first"
+# table -> the verb that writes it
+_WRITERS = {
+    "collected": "collect",
+    "samples": "ingest",
+    "probe": "probe",
+    "flow": "flow",
+    "prepared": "prepare",
+    "duplicates": "dedupe",
+    "scores": "score",
+    "calibration": "calibrate",
+    "decisions": "select",
+    "predictions": "test",
+}
 _UNREADABLE = "{path}: not a readable Parquet table ({error}); delete it to have it made again"
 
 
@@ -55,9 +67,15 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise UserError(_MISSING.format(path=path, stage=path.stem)) from None
+        raise missing(path) from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise unreadable(path, str(error).splitlines()[0]) from error
+
+
+def missing(path: Path) -> UserError:
+    """The error of a table that is not there, with the verb that writes it if it is one of a workspace."""
+    verb = _WRITERS.get(path.stem.split("-")[0])
+    return UserError(f"{path}: no such table" + (f"; run `omnisource {verb}` first" if verb else ""))
 
 
 def unreadable(path: Path, error: str) -> UserError:

@@ -134,7 +134,7 @@ def _stage(
             seed,
             validation=validation if validation is not None and len(validation) else None,
             camera=fitted_camera(recipe, workspace, training, sources),
-            limits=Limits(**recipe.probe.limits.model_dump(exclude={"memory_bytes"})),
+            limits=Limits.of(recipe.probe.limits),
             changed=changed,
         )
         return {key: value for key, value in asdict(result).items() if key != "checkpoint"} | {"list": pool.digest}

@@ -9,7 +9,7 @@ from omnisource.collect.candidate import Candidate
 from omnisource.collect.licences import normalise
 from omnisource.collect.queries import Query, Window
 from omnisource.errors import UserError
-from omnisource.media import sniff
+from omnisource.media import MediaError, sniff
 from omnisource.progress import say
 from omnisource.recipe.collect import CollectSource, Format
 from omnisource.tables import read_batches, read_schema
@@ -106,7 +106,11 @@ class Folder:
             if str(path) != str(path).encode(errors="replace").decode():
                 say(f"{path}: left out, as its name is not UTF-8; rename it")
                 continue
-            family = sniff(path).family
+            try:
+                family = sniff(path).family
+            except MediaError as error:
+                say(f"left out: {error.message}")
+                continue
             if family not in ("image", "video"):
                 continue
             label = path.relative_to(self._path).parts[0] if path.parent != self._path else None
