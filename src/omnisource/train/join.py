@@ -5,15 +5,12 @@ themselves as 64-bit hashes, and whatever is wide (ids, paths, soft labels) goes
 are mapped into memory.
 """
 
-import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -23,6 +20,7 @@ from omnisource.progress import say
 from omnisource.recipe import Recipe
 from omnisource.scratch import scratch
 from omnisource.tables import database, read_table, view_table, writing
+from omnisource.train.columns import Columns, Index, columns_and_rows, columns_of, mapped, positions_of
 from omnisource.train.pool import (
     FACTS,
     I32,
@@ -37,12 +35,8 @@ from omnisource.train.pool import (
 )
 from omnisource.workspace import Workspace, fingerprint
 
-U64 = npt.NDArray[np.uint64]
-Columns = dict[str, npt.NDArray[Any]]
-
 _FILES = pa.schema([("sample_id", pa.string()), ("uri", pa.string())])
 _SOFT = pa.schema([("probs", pa.list_(pa.float32()))])
-_ROWS = 65_536  # in one piece of a mapped file
 _MEMORY = 500_000_000  # what reading the tables may use
 
 
@@ -180,12 +174,12 @@ def _join(
     if leave_out:
         tables.register("left_out", pa.table({"sample_id": pa.array(sorted(leave_out), pa.string())}))
         wanted += " AND sample_id NOT IN (FROM left_out)"
-    samples, listed = _read(tables, "samples", wanted, _FILES, spill)
-    index = _Index(samples.pop("hash"))
+    samples, listed = columns_and_rows(tables, "samples", wanted, _FILES, spill)
+    index = Index(samples.pop("hash"))
     file, files = np.arange(len(samples["place"]), dtype=np.int32), listed
     if prepared:
         file, files = _prepared(tables, workspace, index, len(file), spill)
-    probe = _columns(tables, "probe", _PROBE)
+    probe = columns_of(tables, "probe", _PROBE)
     at = index.find(probe.pop("hash"))
     hit = at >= 0
     at = at[hit]
@@ -205,9 +199,9 @@ def _join(
     frames, soft_labels = None, Rows([])
     if "web" in roles:
         good &= ~samples.pop("target")
-        dropped = index.find(_columns(tables, "duplicates", _DROPPED)["hash"])
+        dropped = index.find(columns_of(tables, "duplicates", _DROPPED)["hash"])
         good[dropped[dropped >= 0]] = False
-        judged = _columns(tables, "decisions", _DECISIONS.format(or_frame="OR unit = 'frame'" if by_frame else ""))
+        judged = columns_of(tables, "decisions", _DECISIONS.format(or_frame="OR unit = 'frame'" if by_frame else ""))
         at = index.find(judged.pop("hash"))
         fits = at >= 0
         fits[fits] = good[at[fits]] & (samples["kind"][at[fits]] == judged["kind"][fits])
@@ -215,8 +209,8 @@ def _join(
             mine = fits & (judged["kind"] == piece)
             frames = _frames(samples["place"][at[mine]], {name: judged[name][mine] for name in judged})
         kept = np.flatnonzero(fits & judged["keep"])
-        numbers, soft_labels = _read(tables, "decisions", _PROBS, _SOFT, spill)
-        judged["soft"] = _positions(numbers["row"], judged["row"])
+        numbers, soft_labels = columns_and_rows(tables, "decisions", _PROBS, _SOFT, spill)
+        judged["soft"] = positions_of(numbers["row"], judged["row"])
         sample = np.concatenate([sample, at[kept]])
         for name in own:
             own[name] = np.concatenate([own[name], judged.pop(name)[kept]])
@@ -230,9 +224,9 @@ def _join(
         first = sample[unknown[0]]
         raise _unknown_label(tables, files[int(file[first])]["sample_id"], roles[samples["source"][first]] == "web")
     facts = Facts(
-        file=_mapped(file[sample], spill),
-        **{name: _mapped(own.pop(name)[order], spill) for name in list(own)},
-        **{name: _mapped(samples.pop(name)[sample], spill) for name in ("place", "fps", "num_frames", "side", "sound")},
+        file=mapped(file[sample], spill),
+        **{name: mapped(own.pop(name)[order], spill) for name in list(own)},
+        **{name: mapped(samples.pop(name)[sample], spill) for name in ("place", "fps", "num_frames", "side", "sound")},
     )
     source = samples["source"][sample]
     return Pool(
@@ -250,7 +244,7 @@ def _join(
 
 
 def _prepared(
-    tables: duckdb.DuckDBPyConnection, workspace: Workspace, index: "_Index", count: int, spill: Path
+    tables: duckdb.DuckDBPyConnection, workspace: Workspace, index: Index, count: int, spill: Path
 ) -> tuple[I32, Rows]:
     """The prepared files, and for each sample the row of its own, or -1."""
     path = workspace.table("prepared")
@@ -258,7 +252,7 @@ def _prepared(
         raise UserError(f"{path}: no such table; run `omnisource prepare` first")
     view_table(tables, "prepared", path, numbered=True)
     query = "SELECT sample_id, uri, hash(sample_id) AS hash FROM prepared WHERE status = 'ok'"
-    found, files = _read(tables, "prepared", query, _FILES, spill)
+    found, files = columns_and_rows(tables, "prepared", query, _FILES, spill)
     at = index.find(found["hash"])
     file = np.full(count, -1, np.int32)
     file[at[at >= 0]] = np.flatnonzero(at >= 0)
@@ -277,108 +271,6 @@ def _frames(place: I32, judged: Columns) -> Frames:
         side=side[order],
         label=judged["label"][order],
     )
-
-
-class _Index:
-    """Finds rows by 64-bit keys that are spread evenly: a table of buckets by the keys' first bits.
-
-    Ten million ids hold two of one key with a probability of 1 in 400,000; such a table is refused.
-    """
-
-    def __init__(self, keys: U64) -> None:
-        bits = max(len(keys).bit_length(), 2)
-        self._shift = np.uint64(64 - bits)
-        # Numbers sort much faster than they are argsorted, so each row's number takes the last bits of its key.
-        low = np.uint64((1 << bits) - 1)
-        packed = (keys & ~low) | np.arange(len(keys), dtype=np.uint64)
-        packed.sort()
-        self._rows = (packed & low).astype(np.int32)
-        del packed
-        self._keys = keys[self._rows]
-        counts = np.bincount((self._keys >> self._shift).view(np.int64), minlength=1 << bits)
-        self._first = np.cumsum(counts, dtype=np.int32)
-        self._first -= counts
-        if (self._keys[1:] == self._keys[:-1]).any():
-            raise UserError("the samples table lists a sample twice; run `omnisource ingest` again")
-
-    def find(self, keys: U64) -> I32:
-        """The row of each key, or -1."""
-        found = np.full(len(keys), -1, np.int32)
-        if len(self._keys):
-            for start in range(0, len(keys), _ROWS):  # what a piece needs stays in the processor's cache
-                self._find(keys[start : start + _ROWS], found[start : start + _ROWS])
-        return found
-
-    def _find(self, keys: U64, found: I32) -> None:
-        last = len(self._keys) - 1
-        bucket = keys >> self._shift
-        at = np.minimum(self._first[bucket], last)
-        here = self._keys[at]
-        hit = here == keys
-        np.copyto(found, self._rows[at], where=hit)
-        left = np.flatnonzero(~hit & (here >> self._shift == bucket) & (at < last))
-        while len(left):
-            at[left] += 1
-            here = self._keys[at[left]]
-            hit = here == keys[left]
-            found[left[hit]] = self._rows[at[left[hit]]]
-            left = left[~hit & (here >> self._shift == bucket[left]) & (at[left] < last)]
-
-
-def _positions(ascending: I32, wanted: I32) -> I32:
-    """The position of each wanted number among ascending ones, or -1."""
-    if not len(ascending):
-        return np.full(len(wanted), -1, np.int32)
-    at = np.minimum(np.searchsorted(ascending, wanted), len(ascending) - 1)
-    return np.where(ascending[at] == wanted, at, -1).astype(np.int32)
-
-
-def _columns(tables: duckdb.DuckDBPyConnection, table: str, query: str) -> Columns:
-    """The columns of a query over a table, in the order of its rows."""
-    return _gather(tables, table, query, (), lambda batch: None)
-
-
-def _read(
-    tables: duckdb.DuckDBPyConnection, table: str, query: str, wide: pa.Schema, spill: Path
-) -> tuple[Columns, Rows]:
-    """Like `_columns`, but the columns of `wide` become the rows of a nameless file that is mapped into memory."""
-    with tempfile.NamedTemporaryFile(dir=spill, suffix=".arrow") as file:
-        with pa.OSFile(file.name, "wb") as sink, pa.ipc.new_file(sink, wide) as writer:
-            columns = _gather(
-                tables, table, query, wide.names, lambda batch: writer.write_batch(batch.select(wide.names).cast(wide))
-            )
-        with pa.memory_map(file.name) as mapped:
-            pieces = pa.ipc.open_file(mapped)
-            return columns, Rows([pieces.get_batch(number) for number in range(pieces.num_record_batches)])
-
-
-def _gather(
-    tables: duckdb.DuckDBPyConnection,
-    table: str,
-    query: str,
-    without: Sequence[str],
-    each: Callable[[pa.RecordBatch], None],
-) -> Columns:
-    most = tables.sql(f"SELECT count(*) FROM {table}").fetchall()[0][0]
-    reader = tables.sql(query).to_arrow_reader(_ROWS)
-    fields = [field for field in reader.schema if field.name not in without]
-    columns = {field.name: np.empty(most, field.type.to_pandas_dtype()) for field in fields}
-    done = 0
-    for batch in reader:
-        each(batch)
-        for name, column in columns.items():
-            column[done : done + len(batch)] = batch[name].to_numpy(zero_copy_only=False)
-        done += len(batch)
-    return {name: column[:done] for name, column in columns.items()}
-
-
-def _mapped(values: npt.NDArray[Any], spill: Path) -> npt.NDArray[Any]:
-    """The same array in a nameless file that is mapped into memory."""
-    if not len(values):
-        return values
-    with tempfile.TemporaryFile(dir=spill) as file:
-        values.tofile(file)
-        return np.memmap(file, values.dtype, "r", shape=values.shape)
 
 
 def _unknown_label(tables: duckdb.DuckDBPyConnection, sample_id: str, web: bool) -> UserError:
