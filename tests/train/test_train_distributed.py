@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from train_small import Small
 
 from omnisource.errors import UserError
 from omnisource.networks import create, load_checkpoint
-from omnisource.train import build_pool
+from omnisource.train import build_pool, distributed
 from omnisource.train.decode import Reading
 from omnisource.train.distributed import Ranks, joined
 from omnisource.train.validate import validate
@@ -83,10 +84,29 @@ def test_two_processes_validate_the_network_that_is_saved(small: Small, parallel
     assert found["loss"] == pytest.approx(alone["loss"], rel=1e-5)
 
 
-def test_a_process_whose_companion_is_gone_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def join_alone(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Lets `joined` believe in a second process; the stores that it meets at."""
+    place, met = torch.distributed.HashStore(), list[Any]()
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for name in ("init_process_group", "destroy_process_group"):
-        monkeypatch.setattr(torch.distributed, name, lambda *_: None)
+    monkeypatch.setattr(distributed, "_meeting_point", lambda: place)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, store, **__: met.append(store))
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    return met
+
+
+def test_each_training_of_a_process_meets_at_a_place_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a process finds where another one was in the training before, and waits there."""
+    met = join_alone(monkeypatch)
+    for _ in range(2):
+        with joined("cpu"):
+            pass
+    first, second = met
+    first.set("address", "of before")
+    assert first.check(["address"]) and not second.check(["address"])
+
+
+def test_a_process_whose_companion_is_gone_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    join_alone(monkeypatch)
     gone = "[/build/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:14757. Check the logs"
     with pytest.raises(UserError, match="process 0 of 2: another process of this training has ended"), joined("cpu"):
         raise RuntimeError(gone)

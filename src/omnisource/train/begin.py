@@ -21,12 +21,9 @@ from omnisource.train.loop import Trainer, TrainResult
 from omnisource.train.memory import freed_memory_kept
 from omnisource.train.pool import Pool
 from omnisource.train.record import clear, differences, has_state, load_state, read_run, set_aside, write_run
-from omnisource.train.start import settings_of
+from omnisource.train.start import essential_settings_of
 
 Changed = Literal["anew", "refuse", "continue"]
-
-# Settings that do not change what a training computes.
-_FREE = ("workers", "cache_bytes", "checkpoint_every", "checkpoint_seconds")
 
 
 def train(
@@ -131,7 +128,7 @@ def _run(
 
 def identity_of(training: Training, pool: Pool, seed: int, camera: Camera | None = None) -> dict[str, Any]:
     """Everything that a training's result depends on."""
-    settings = {key: value for key, value in settings_of(training).items() if key not in _FREE}
+    settings = essential_settings_of(training)
     settings["camera"].pop("fitted")  # what it holds stands below
     return {
         "training": settings,

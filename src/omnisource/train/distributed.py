@@ -5,6 +5,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
+from itertools import count
 from typing import Any, Literal, TypeVar, cast
 
 import torch
@@ -19,6 +21,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from omnisource.errors import UserError
@@ -153,6 +156,16 @@ _GLOO = "gloo/transport"  # stands in what gloo says when the others do not answ
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
+_trainings = count()  # of this process, as of the others
+
+
+@cache
+def _meeting_point() -> Any:
+    """The store in which torchrun's processes tell one another how they are reached."""
+    store, _, _ = next(rendezvous("env://"))
+    return store
+
+
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
     """Joins the other processes that torchrun started, if any.
@@ -179,7 +192,10 @@ def joined(device: str) -> Iterator[Ranks]:
     if world == 1:
         yield Ranks(0, 1, chosen)
         return
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    # In one place for all trainings of this process, a process would find where another was in the training before.
+    place = dist.PrefixStore(f"training {next(_trainings)}", _meeting_point())  # type: ignore[attr-defined]
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=place, rank=rank, world_size=world)
     try:
         yield Ranks(rank, world, chosen)
     except RuntimeError as error:

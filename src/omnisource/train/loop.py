@@ -37,7 +37,7 @@ from omnisource.train.plan import Plan
 from omnisource.train.pool import Pool
 from omnisource.train.precision import check_precision
 from omnisource.train.record import Log, State, save_state
-from omnisource.train.start import settings_of, start_network
+from omnisource.train.start import essential_settings_of, start_network
 from omnisource.train.stop import stop_signals
 from omnisource.train.tally import Progress, Tally, new_tally, replaced_row, speed_row, train_row
 from omnisource.train.validate import validate
@@ -83,7 +83,7 @@ class Trainer:
         self.plan = Plan(pool, training, seed)
         if self.plan.sizes and sum(self.plan.sizes) < ranks.world:
             raise UserError(f"{ranks.world} processes can't share a batch of {sum(self.plan.sizes)}; start fewer")
-        self.recipe_hash = fingerprint(settings_of(training))
+        self.recipe_hash = fingerprint(essential_settings_of(training))
         self.reading = Reading(training, self.spatial, camera, pool.frames, pool.classes, limits)
         self.network = start_network(training, pool.classes, _torch_seed(seed, _WEIGHTS), ranks)
         self.parallel = Parallel(self.network, ranks, training.parallel)
