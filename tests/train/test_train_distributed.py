@@ -6,16 +6,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from train_run import train_by_two
 from train_small import Small
 
+from omnisource.errors import UserError
 from omnisource.networks import create, load_checkpoint
-from omnisource.train import build_pool
+from omnisource.train import build_pool, distributed
 from omnisource.train.decode import Reading
-from omnisource.train.distributed import Ranks
+from omnisource.train.distributed import Ranks, joined
 from omnisource.train.validate import validate
 
 SCRIPT = Path(__file__).with_name("train_run.py")
@@ -67,17 +69,49 @@ def test_more_processes_than_samples_validate_all_of_them_once(small: Small) -> 
     assert sum(share["loss"] for share in shares) / 3 == pytest.approx(whole["loss"], rel=1e-4)
 
 
-def test_two_processes_validate_the_network_that_is_saved(small: Small) -> None:
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_validate_the_network_that_is_saved(small: Small, parallel: str) -> None:
     # Each has running statistics of its own share; the first one's are saved.
     folder = small.workspace.run_dir("world-2")
     folder.mkdir(parents=True)
-    train_by_two(small.workspace.root.parent, folder, {"epochs": 0.25, "validate_every": 0.25})
+    changes = {"epochs": 0.25, "validate_every": 0.25, "parallel": parallel}
+    train_by_two(small.workspace.root.parent, folder, changes)
     (found,) = (row for row in log_of(folder) if row["kind"] == "validation")
     pool = build_pool(small.recipe, small.workspace, ["clips"], False, "val")
     reading = Reading(small.recipe.student, False, None, pool.frames, pool.classes)
     network, _ = load_checkpoint(folder / "last.safetensors")
     alone = validate(network, pool, reading, Ranks(0, 1, torch.device("cpu")), 0)
     assert found["loss"] == pytest.approx(alone["loss"], rel=1e-5)
+
+
+def join_alone(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Lets `joined` believe in a second process; the stores that it meets at."""
+    place, met = torch.distributed.HashStore(), list[Any]()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "_meeting_point", lambda: place)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, store, **__: met.append(store))
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    return met
+
+
+def test_each_training_of_a_process_meets_at_a_place_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a process finds where another one was in the training before, and waits there."""
+    met = join_alone(monkeypatch)
+    for _ in range(2):
+        with joined("cpu"):
+            pass
+    first, second = met
+    first.set("address", "of before")
+    assert first.check(["address"]) and not second.check(["address"])
+
+
+def test_a_process_whose_companion_is_gone_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    join_alone(monkeypatch)
+    gone = "[/build/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:14757. Check the logs"
+    with pytest.raises(UserError, match="process 0 of 2: another process of this training has ended"), joined("cpu"):
+        raise RuntimeError(gone)
+    with pytest.raises(RuntimeError, match="a bug"), joined("cpu"):
+        raise RuntimeError("a bug")
 
 
 def log_of(folder: Path) -> list[dict[str, object]]:

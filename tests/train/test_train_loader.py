@@ -21,7 +21,7 @@ from omnisource.recipe import Training
 from omnisource.tables import read_table, write_table
 from omnisource.train import Plan, build_pool
 from omnisource.train.decode import Reading
-from omnisource.train.loader import Batch, Loader, Quarantine
+from omnisource.train.loader import Batch, Loader, Quarantine, Replacement
 
 
 def plan_of(small: Small, sources: list[str] | None = None, **changes: object) -> tuple[Plan, Reading]:
@@ -80,6 +80,23 @@ def test_a_broken_file_is_quarantined_and_replaced(small: Small, tmp_path: Path,
     assert {row["reason"] for row in rows} == {"not_media"}
     # Another reader of the same run knows of them and finds the same batches.
     assert all(equal(a, b) for a, b in zip(batches, read(small, tmp_path / "broken", 0), strict=True))
+
+
+def test_each_rank_tells_of_its_own_slots_alone(small_tables: Small, tmp_path: Path) -> None:
+    """A unit is read wherever it is mixed in, too; the log of all ranks is that of one."""
+    plan, reading = plan_of(small_tables, mixup={"kind": "within"})
+    slots = plan.step(0)
+    slot = next(number for number in range(len(slots)) if (slots.partner[number] - number) % 2)
+    bad = plan.pool.unit(number := int(slots.unit[slots.partner[slot]]))  # both of two ranks read it
+
+    def told(rank: int, world: int) -> list[Replacement]:
+        quarantine = Quarantine(tmp_path / f"{rank}-of-{world}")
+        quarantine.add(number, 0, Failure("not_media", "broken"), bad.sample_id, bad.uri)
+        with Loader(plan, reading, quarantine, workers=0, rank=rank, world=world) as loader:
+            return next(loader.batches(0, 1)).replaced
+
+    alone, shares = told(0, 1), told(0, 2) + told(1, 2)
+    assert len(alone) == 1 and shares == alone
 
 
 class FarAhead:

@@ -23,7 +23,7 @@ from omnisource.train.distributed import Ranks
 from omnisource.train.inputs import make_inputs
 from omnisource.train.loader import Batch, Loader, Quarantine
 from omnisource.train.loop import Trainer
-from omnisource.train.record import write_run
+from omnisource.train.record import load_state, write_run
 
 CPU = Ranks(0, 1, torch.device("cpu"))
 
@@ -293,6 +293,45 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_its_samples(small_tab
         train(training, pool_of(small_tables, training), tmp_path, 1)
     report = json.loads((tmp_path / "diverged.json").read_text())
     assert len(report["samples"]) == 10 and report["samples"][0]["source"] == "clips"
+
+
+def test_a_shared_optimiser_is_kept_by_names_by_one_process_too(small_tables: Small, tmp_path: Path) -> None:
+    """So that another number of processes can go on with it."""
+    training = training_of(parallel="fsdp", optimiser={"kind": "adamw", "lr": 0.001, "trunk_lr_scale": 0.5})
+    one, other = (trainer_of(small_tables, tmp_path / name, training, "clips") for name in ("one", "other"))
+    one.take_step(batch_of(one))
+    one.checkpoint()
+    state = load_state(tmp_path / "one")
+    assert state is not None
+    assert state["optimiser"]["state"].keys() == dict(one.network.named_parameters()).keys()
+    other.restore(state)
+    for trainer in (one, other):
+        trainer.take_step(batch_of(trainer, 1))
+        trainer.close()
+    wanted = one.network.state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in other.network.state_dict().items())
+
+
+def test_a_finished_run_whose_files_are_damaged_is_named(small_tables: Small, tmp_path: Path) -> None:
+    training = training_of()
+    pool = pool_of(small_tables, training, "clips")
+    trainer = trainer_of(small_tables, tmp_path / "run", training, "clips")
+    trainer._save_network("last.safetensors")
+    trainer.close()
+    known = {"checkpoint": "x", "steps": 8, "epochs": 2, "units": {}, "batch": {}, "loss": 1.0, "best": None}
+    identity = identity_of(training, pool, 1)
+    write_run(tmp_path / "run", {"identity": identity, "finished": True, "result": known | {"quarantined": 0}})
+    (tmp_path / "run" / "state.pt").touch()  # it was killed between its end and the last of its work
+    last, log = (tmp_path / "run" / name for name in ("last.safetensors", "log.jsonl"))
+    assert train(training, pool, tmp_path / "run", 1).steps == 8
+    assert not (tmp_path / "run" / "state.pt").exists()
+    last.write_bytes(last.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"last.safetensors: damaged, though .* delete the run's folder"):
+        train(training, pool, tmp_path / "run", 1)
+    trainer._save_network("last.safetensors")
+    log.unlink()
+    with pytest.raises(UserError, match=r"log.jsonl: gone, though"):
+        train(training, pool, tmp_path / "run", 1)
 
 
 def test_a_changed_run_is_refused_with_what_changed(small_tables: Small, tmp_path: Path) -> None:

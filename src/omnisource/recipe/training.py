@@ -137,7 +137,8 @@ class Optimiser(Section):
     decay_norms: bool = True  # whether scales, shifts and biases decay too
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     steps: list[Epochs] = []  # epochs at which a step schedule divides the rate by 10
-    warmup_epochs: Annotated[float, Field(ge=0, le=100_000)] = 0.0  # in which the rate rises from a tenth
+    # In which the rate rises from a tenth of `lr` to `lr`; the schedule counts from the beginning all the same.
+    warmup_epochs: Annotated[float, Field(ge=0, le=100_000)] = 0.0
     clip_grad: Factor | None = 40.0  # largest norm of the gradients; null: any
     trunk_lr_scale: Weight = 1.0  # rate of all but the head, relative to `lr`; 0 freezes the trunk
 

@@ -14,18 +14,16 @@ from omnisource.clips import Camera
 from omnisource.errors import UserError
 from omnisource.infer import torch_threads
 from omnisource.media import DEFAULT_LIMITS, Limits
+from omnisource.networks import read_meta
 from omnisource.recipe import Training
 from omnisource.train.distributed import Ranks, joined
 from omnisource.train.loop import Trainer, TrainResult
 from omnisource.train.memory import freed_memory_kept
 from omnisource.train.pool import Pool
-from omnisource.train.record import differences, load_state, read_run, set_aside, write_run
-from omnisource.train.start import settings_of
+from omnisource.train.record import clear, differences, has_state, load_state, read_run, set_aside, write_run
+from omnisource.train.start import essential_settings_of
 
 Changed = Literal["anew", "refuse", "continue"]
-
-# Settings that do not change what a training computes.
-_FREE = ("workers", "cache_bytes", "checkpoint_every", "checkpoint_seconds")
 
 
 def train(
@@ -66,12 +64,9 @@ def train(
         ranks.wait()
         run = read_run(run_dir)
         if run is not None and run["finished"]:
-            try:
-                return TrainResult(**{**run["result"], "checkpoint": run_dir / "last.safetensors"})
-            except (KeyError, TypeError) as error:
-                raise UserError(
-                    f"{run_dir / 'run.json'}: its result is damaged ({error}); delete the run's folder to train it anew"
-                ) from None
+            if ranks.first:
+                clear(run_dir)  # it may have been killed just after its end
+            return _result(run, run_dir)
         state = load_state(run_dir) if run is not None else None
         ranks.wait()
         trainer = Trainer(training, pool, run_dir, seed, ranks, validation=validation, camera=camera, limits=limits)
@@ -81,6 +76,23 @@ def train(
             trainer.close()
 
 
+def _result(run: Mapping[str, Any], run_dir: Path) -> TrainResult:
+    """That of a finished run. UserError: it, or a file that it speaks of, is damaged or gone."""
+    checkpoint, log = run_dir / "last.safetensors", run_dir / "log.jsonl"
+    for path, good in ((checkpoint, read_meta(checkpoint) is not None), (log, log.is_file())):
+        if not good:
+            raise UserError(
+                f"{path}: {'damaged' if path.exists() else 'gone'}, though this training is finished; put a copy back, "
+                "or delete the run's folder to train it anew"
+            )
+    try:
+        return TrainResult(**{**run["result"], "checkpoint": checkpoint})
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{run_dir / 'run.json'}: its result is damaged ({error}); delete the run's folder to train it anew"
+        ) from None
+
+
 def _run(
     trainer: Trainer, state: dict[str, Any] | None, identity: Mapping[str, Any], run_dir: Path, ranks: Ranks
 ) -> TrainResult:
@@ -88,9 +100,10 @@ def _run(
         try:
             trainer.restore(state)
         except (RuntimeError, ValueError, KeyError) as error:
+            what = str(error).partition("\n")[0]
             raise UserError(
-                f"{run_dir}: its checkpoint is of another network or optimiser ({str(error).splitlines()[0]}); "
-                "begin again with --anew"
+                f"{run_dir}: its checkpoint is of another network or optimiser ({what}); "
+                "rename or delete the folder to begin again"
             ) from error
     elif trainer.log is not None:
         trainer.log.cut(0)
@@ -108,15 +121,14 @@ def _run(
         result = trainer.run()
     if ranks.first:
         write_run(run_dir, run | {"finished": True, "result": asdict(result)})
-        for leftover in ("state.pt", "state.previous.pt"):
-            (run_dir / leftover).unlink(missing_ok=True)
+        clear(run_dir)
     ranks.wait()  # nobody looks for the checkpoint before it is there
     return result
 
 
 def identity_of(training: Training, pool: Pool, seed: int, camera: Camera | None = None) -> dict[str, Any]:
     """Everything that a training's result depends on."""
-    settings = {key: value for key, value in settings_of(training).items() if key not in _FREE}
+    settings = essential_settings_of(training)
     settings["camera"].pop("fitted")  # what it holds stands below
     return {
         "training": settings,
@@ -140,7 +152,7 @@ def _settle(run_dir: Path, identity: Mapping[str, Any], changed: Changed) -> Non
         return
     if changed == "continue" and not run["finished"]:
         return
-    if changed == "anew" or run["finished"] or load_state(run_dir) is None:
+    if changed == "anew" or run["finished"] or not has_state(run_dir):
         set_aside(run_dir)
     else:
         shown = "; ".join(different[:4]) + (f"; and {len(different) - 4} more" if len(different) > 4 else "")

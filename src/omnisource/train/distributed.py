@@ -1,9 +1,12 @@
 """Several processes, one training: started by torchrun, joined by gloo on CPUs and NCCL on GPUs."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
+from itertools import count
 from typing import Any, Literal, TypeVar, cast
 
 import torch
@@ -18,6 +21,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from omnisource.errors import UserError
@@ -76,7 +80,11 @@ class Parallel:
     """
 
     def __init__(self, network: Network, ranks: Ranks, kind: Literal["ddp", "fsdp"]) -> None:
-        self.network, self.sharded = network, kind == "fsdp" and ranks.world > 1
+        self.network, self.ranks = network, ranks
+        self.sharded = kind == "fsdp" and ranks.world > 1
+        # Whoever shares the optimiser out asks for its state by parameters' names; alone it is kept alike, so that
+        # another number of processes can go on with it.
+        self._by_name = kind == "fsdp"
         self.module: nn.Module = network
         if self.sharded:
             network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -84,7 +92,10 @@ class Parallel:
         elif ranks.world > 1:
             # Statistics are those of the first process's share, as is the field's habit; `norm: sync` syncs them.
             ids = [ranks.device.index] if ranks.device.type == "cuda" else None
-            self.module = DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
+            with warnings.catch_warnings():
+                # The option's new name is unknown to the oldest torch that will do.
+                warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+                self.module = DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
 
     @contextmanager
     def synced(self, now: bool) -> Iterator[None]:
@@ -99,9 +110,22 @@ class Parallel:
 
     def share_statistics(self) -> None:
         """Gives every process the first one's norm statistics: those that are saved. All processes must call it."""
-        if isinstance(self.module, DistributedDataParallel):
+        if self.ranks.world > 1:
             for buffer in self.network.buffers():
                 dist.broadcast(buffer, 0)
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Inside of it every process holds the whole network, and can use it alone. All processes must call it."""
+        if not self.sharded:
+            yield
+            return
+        module = cast(FSDPModule, self.network)
+        module.unshard()
+        try:
+            yield
+        finally:
+            module.reshard()
 
     def weights(self) -> dict[str, Tensor]:
         """The whole state of the network; of a sharded one only in the first process. All processes must ask."""
@@ -111,22 +135,35 @@ class Parallel:
 
     def optimiser_state(self, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
         """The whole state of the optimiser; of a sharded one only in the first process. All processes must ask."""
-        if self.sharded:
+        if self._by_name:
             return get_optimizer_state_dict(self.network, optimiser, options=_WHOLE)
         return optimiser.state_dict()
 
     def load(self, weights: dict[str, Any], optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
         """Puts back what `weights` and `optimiser_state` gave."""
+        whole = StateDictOptions(full_state_dict=True)
         if self.sharded:
-            set_model_state_dict(self.network, weights, options=StateDictOptions(full_state_dict=True))
-            options = StateDictOptions(full_state_dict=True)
-            set_optimizer_state_dict(self.network, optimiser, optim_state_dict=state, options=options)
+            set_model_state_dict(self.network, weights, options=whole)
         else:
             self.network.load_state_dict(weights)
+        if self._by_name:
+            set_optimizer_state_dict(self.network, optimiser, optim_state_dict=state, options=whole)
+        else:
             optimiser.load_state_dict(state)
 
 
+_GLOO = "gloo/transport"  # stands in what gloo says when the others do not answer; it has no errors of its own
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+_trainings = count()  # of this process, as of the others
+
+
+@cache
+def _meeting_point() -> Any:
+    """The store in which torchrun's processes tell one another how they are reached."""
+    store, _, _ = next(rendezvous("env://"))
+    return store
 
 
 @contextmanager
@@ -135,6 +172,9 @@ def joined(device: str) -> Iterator[Ranks]:
 
     Args:
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        UserError: no such device; or another process ended while this one waited for it.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank, local = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
@@ -152,8 +192,18 @@ def joined(device: str) -> Iterator[Ranks]:
     if world == 1:
         yield Ranks(0, 1, chosen)
         return
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    # In one place for all trainings of this process, a process would find where another was in the training before.
+    place = dist.PrefixStore(f"training {next(_trainings)}", _meeting_point())  # type: ignore[attr-defined]
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=place, rank=rank, world_size=world)
     try:
         yield Ranks(rank, world, chosen)
+    except RuntimeError as error:
+        if _GLOO not in str(error):
+            raise
+        raise UserError(
+            f"process {rank} of {world}: another process of this training has ended, or answers no more; its message "
+            "says why, the same command resumes"
+        ) from error
     finally:
         dist.destroy_process_group()

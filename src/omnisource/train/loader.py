@@ -58,7 +58,7 @@ class Batch:
     own: int  # the first so many of `slot` are this rank's; the others are only mixed in
     unit: I64  # of each of `slot`, after replacements
     groups: list[Group]
-    replaced: list[Replacement]
+    replaced: list[Replacement]  # of this rank's own slots: a partner's is told of where that is
 
 
 class Quarantine:
@@ -75,6 +75,11 @@ class Quarantine:
 
     def __len__(self) -> int:
         return len(self._bad)
+
+    @property
+    def units(self) -> list[int]:
+        """Their numbers."""
+        return list(self._bad)
 
     def reason(self, unit: int, step: int) -> str | None:
         """Why the unit is not to be read in this step, or None."""
@@ -346,7 +351,7 @@ class _Assembly:
             )
             for (_, moving), rows in rows_of.items()
         ]
-        replaced = [self.replaced[row] for row in sorted(self.replaced)]
+        replaced = [self.replaced[row] for row in sorted(self.replaced) if row < self.own]
         return Batch(self.slots, self.slot, self.own, self.unit, groups, replaced)
 
 

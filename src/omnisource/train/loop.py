@@ -37,7 +37,7 @@ from omnisource.train.plan import Plan
 from omnisource.train.pool import Pool
 from omnisource.train.precision import check_precision
 from omnisource.train.record import Log, State, save_state
-from omnisource.train.start import settings_of, start_network
+from omnisource.train.start import essential_settings_of, start_network
 from omnisource.train.stop import stop_signals
 from omnisource.train.tally import Progress, Tally, new_tally, replaced_row, speed_row, train_row
 from omnisource.train.validate import validate
@@ -83,7 +83,7 @@ class Trainer:
         self.plan = Plan(pool, training, seed)
         if self.plan.sizes and sum(self.plan.sizes) < ranks.world:
             raise UserError(f"{ranks.world} processes can't share a batch of {sum(self.plan.sizes)}; start fewer")
-        self.recipe_hash = fingerprint(settings_of(training))
+        self.recipe_hash = fingerprint(essential_settings_of(training))
         self.reading = Reading(training, self.spatial, camera, pool.frames, pool.classes, limits)
         self.network = start_network(training, pool.classes, _torch_seed(seed, _WEIGHTS), ranks)
         self.parallel = Parallel(self.network, ranks, training.parallel)
@@ -165,7 +165,7 @@ class Trainer:
             batch={deck.name: size for deck, size in zip(plan.decks, plan.sizes, strict=True)},
             loss=at.loss,
             best=at.best,
-            quarantined=len(quarantine),
+            quarantined=len({unit for units in self.ranks.gather(quarantine.units) for unit in units}),
         )
 
     def _loader(self, quarantine: Quarantine) -> Loader | FrozenLoader:
@@ -210,7 +210,7 @@ class Trainer:
         return max(1, round(epochs * self.plan.steps_per_epoch)) if epochs else 0
 
     def _account(self, batch: Batch, sums: Tensor, norm: float, stop: bool, old: bool) -> tuple[bool, bool]:
-        """Adds a step to the tally of all processes, and checks its loss.
+        """Adds a step to the tally of all processes, and checks its loss; what it finds is the same in all of them.
 
         Returns whether some process was asked to stop, and whether the first one finds the last checkpoint old.
         """
@@ -231,16 +231,19 @@ class Trainer:
         else:  # of fp16: the scaler skips the step, and lowers its scale
             tally.skipped += 1
         if found[-1]:
-            for replacement in [one for some in self.ranks.gather(batch.replaced) for one in some]:
+            together = [one for some in self.ranks.gather(batch.replaced) for one in some]
+            for replacement in sorted(together, key=lambda one: one.slot):
                 self._write(replaced_row(replacement, self.pool))
         return bool(found[-3]), bool(found[-2])
 
     def _diverged(self, batch: Batch, loss: float, norm: float) -> NoReturn:
-        step = batch.slots.step
-        samples = [self.pool.unit(int(number)) for number in batch.unit[: batch.own]]
+        step, own = batch.slots.step, slice(batch.own)
+        shares = self.ranks.gather(list(zip(batch.slot[own].tolist(), batch.unit[own].tolist(), strict=True)))
+        samples = [self.pool.unit(number) for _, number in sorted(one for share in shares for one in share)]
         rows = [{"source": unit.source, "sample_id": unit.sample_id, "uri": unit.uri} for unit in samples]
         report = self.folder / "diverged.json"
-        write_json(report, {"step": step, "loss": str(loss), "gradient_norm": str(norm), "samples": rows})
+        if self.ranks.first:
+            write_json(report, {"step": step, "loss": str(loss), "gradient_norm": str(norm), "samples": rows})
         good = self.folder / "state.pt"
         raise UserError(
             f"{self.folder}: the loss of step {step} is {loss:.4g} (gradient norm {norm:.4g}); its samples are in "
@@ -272,10 +275,8 @@ class Trainer:
         assert self.validation is not None
         with self._as_tested():
             self.parallel.share_statistics()
-            # The shares of a sharded network must meet in every forward pass: all processes see all clips.
-            ranks = Ranks(0, 1, self.ranks.device) if self.parallel.sharded else self.ranks
-            found = validate(self.network, self.validation, self.reading, ranks, self.training.workers)
-            found = self.ranks.gather(found)[0]  # a file may fail in one process alone: all must go on alike
+            with self.parallel.whole():
+                found = validate(self.network, self.validation, self.reading, self.ranks, self.training.workers)
         row = {"kind": "validation", "step": self.at.step, "epoch": self.at.step / self.plan.steps_per_epoch}
         self._write(row | found)
         if self.at.best is None or found["top1"] > self.at.best:

@@ -10,7 +10,6 @@ RUN/quarantine.jsonl    units that could not be read
 
 import json
 import os
-import pickle
 import shutil
 import zipfile
 from collections.abc import Mapping
@@ -20,9 +19,12 @@ from typing import IO, Any
 import torch
 
 from omnisource.errors import UserError
+from omnisource.progress import say
 from omnisource.tables import write_json, writing
 
 State = dict[str, Any]
+
+_STATES = ("state.pt", "state.previous.pt")  # the newest first
 
 
 class Log:
@@ -59,14 +61,15 @@ class Log:
 
 def save_state(folder: Path, state: State) -> None:
     """Writes the state so that, whenever the process dies, a whole one is there: the new one or the one before."""
-    partial, current = folder / ".state.pt.tmp", folder / "state.pt"
+    current, previous = (folder / name for name in _STATES)
+    partial = folder / ".state.pt.tmp"
     try:
         with writing(current), partial.open("wb") as file:
             _save(state, file)
             file.flush()
             os.fsync(file.fileno())
         if current.exists():
-            current.replace(folder / "state.previous.pt")
+            current.replace(previous)
         partial.replace(current)
     finally:
         partial.unlink(missing_ok=True)
@@ -81,16 +84,42 @@ def _save(state: State, file: IO[bytes]) -> None:
 
 
 def load_state(folder: Path) -> State | None:
-    """The newest whole state, on the CPU; None when there is none."""
-    for name in ("state.pt", "state.previous.pt"):
+    """The newest whole state, on the CPU; None when there is none.
+
+    Raises:
+        UserError: states are there, but none is whole.
+    """
+    damage = ""
+    for path in (folder / name for name in _STATES):
         try:
-            state: State = torch.load(folder / name, map_location="cpu", weights_only=True)
-            return state
+            with zipfile.ZipFile(path) as archive:
+                if (part := archive.testzip()) is not None:  # torch does not look at its own checksums
+                    raise zipfile.BadZipFile(f"{part} is damaged")
+            state: State = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             continue
-        except (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, OSError):
-            continue  # cut off by a power failure; the one before it is whole
+        except Exception as error:  # a damaged pickle raises whatever it likes
+            what = str(error).partition("\n")[0]
+            damage = damage or f"{path}: not readable ({what})"
+            continue
+        if damage:
+            say(f"{damage}; the training goes on from the one before it")
+        return state
+    if damage:
+        raise UserError(f"{damage}; put a copy back, or delete it to train from the start")
     return None
+
+
+def has_state(folder: Path) -> bool:
+    """Whether there is a state, whole or not."""
+    return any((folder / name).exists() for name in _STATES)
+
+
+def clear(folder: Path) -> None:
+    """Removes what a finished run needs no more: its states, and what killed processes left half written."""
+    for pattern in (*_STATES, ".*.part", ".*.tmp"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:

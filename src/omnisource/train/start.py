@@ -13,6 +13,8 @@ from omnisource.recipe import Training
 from omnisource.train.distributed import Ranks
 from omnisource.workspace import content_of
 
+_FREE = ("workers", "cache_bytes", "checkpoint_every", "checkpoint_seconds")
+
 
 def settings_of(training: Training) -> dict[str, Any]:
     """The settings of a training, JSON-able, with the content of the weights that it starts from in their names' place.
@@ -26,6 +28,11 @@ def settings_of(training: Training) -> dict[str, Any]:
         if name is not None and name != "package":
             init[key] = content_of(Path(name), f"network.init.{key}")
     return settings
+
+
+def essential_settings_of(training: Training) -> dict[str, Any]:
+    """`settings_of` without those that do not change what a training computes."""
+    return {key: value for key, value in settings_of(training).items() if key not in _FREE}
 
 
 def start_network(training: Training, classes: Sequence[str], seed: int, ranks: Ranks) -> Network:

@@ -53,8 +53,7 @@ def _batches(
 ) -> Iterator[tuple[list[int], U8, npt.NDArray[np.bool_]]]:
     """Clips of one shape, up to `_BATCH` of them, and which could be read; the others are black.
 
-    How many batches there are does not depend on what can be read: where the forward passes of several processes meet,
-    a file that fails in one of them must not cost it a pass.
+    Who stands with whom does not depend on what can be read, so a broken file changes no bit of what is said of others.
     """
     waiting: dict[tuple[int, ...], list[tuple[int, U8 | None]]] = {}
     for number, shape, pixels in _read(numbers, pool, reading, workers):
