@@ -101,16 +101,19 @@ main()
 """
 
 
-def test_an_interrupt_says_how_to_go_on(project: Path) -> None:
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_says_how_to_go_on(project: Path, by: signal.Signals) -> None:
     command = [sys.executable, "-c", _WAITING, "run", "recipe.yaml", "-w", "stopped"]
     process = subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while not (project / "reached").exists() and process.poll() is None:
         time.sleep(0.02)
     if process.poll() is None:
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, by)
     _, said = process.communicate(timeout=200)
-    assert process.returncode == 130, said
-    assert "the same command resumes" in said
+    (project / "reached").unlink()
+    assert process.returncode == 128 + by, said
+    assert f"run interrupted ({by.name}); what is done is kept" in said
+    assert "the same command resumes: omnisource run recipe.yaml -w stopped" in said
     assert "Traceback" not in said
 
 
