@@ -130,11 +130,12 @@ def _interrupted(error: BaseException) -> NoReturn:
     cause: BaseException | None = error
     while cause is not None and not hasattr(cause, "__notes__"):
         cause = cause.__cause__ or cause.__context__
-    where = cause.__notes__[0] if cause is not None else " ".join(sys.argv[1:2])
     command = shlex.join(["omnisource", *sys.argv[1:]])
-    _fail(
-        f"{where} interrupted ({number.name}); what is done is kept, the same command resumes: {command}", 128 + number
-    )
+    if cause is not None:  # a stage noted its name
+        said = f"{cause.__notes__[0]} interrupted ({number.name}); what is done is kept, the same command resumes"
+    else:  # between stages, or in what is no stage, such as predicting
+        said = f"{' '.join(sys.argv[1:2])} interrupted ({number.name}); what is finished is kept; for the rest"
+    _fail(f"{said}: {command}", 128 + number)
 
 
 def _one_line(message: str) -> str:
