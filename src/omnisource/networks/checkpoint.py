@@ -160,12 +160,9 @@ def is_safetensors(path: Path) -> bool:
 
 
 def read_header(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file, without its tensors; empty for a file of another kind.
-
-    Raises:
-        UserError: there is no such file.
-    """
-    check_file(path)
+    """The metadata of a safetensors file, without its tensors; empty for a file of another kind, or none."""
+    if not path.is_file():  # a pipe would be waited for
+        return {}
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             return file.metadata() or {}
