@@ -87,6 +87,15 @@ def test_what_a_killed_process_left_is_removed_and_journals_stay(tmp_path: Path)
         assert (tmp_path / "partial" / "probe" / "fingerprint").read_text() == "mark"
 
 
+def test_half_written_files_of_a_killed_process_do_not_gather(tmp_path: Path) -> None:
+    half = [tmp_path / name for name in (".camera.json.7.tmp", "report/.index.html.7.tmp", "runs/a-0/.last.7.part")]
+    for path in (*half, tmp_path / "runs/a-0/state.pt"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with open_workspace(tmp_path):
+        assert not [path for path in half if path.exists()] and (tmp_path / "runs/a-0/state.pt").exists()
+
+
 def test_a_file_is_no_workspace(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be a workspace"), open_workspace(tmp_path / "file"):

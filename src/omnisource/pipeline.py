@@ -7,27 +7,20 @@
 A stage that is current does nothing, so the same call continues a run that was interrupted anywhere.
 """
 
-import multiprocessing
-import os
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from multiprocessing import connection
 from pathlib import Path
-from typing import TypeVar
 
 from omnisource.cores import usable_cores
 from omnisource.errors import UserError
-from omnisource.progress import be_quiet, meter
+from omnisource.jobs import side_by_side
+from omnisource.progress import meter
 from omnisource.recipe import Recipe, Training
 from omnisource.workspace import StageRecord, Workspace, default_workspace, open_workspace
 
 Tell = Callable[[StageRecord], None]
 Job = tuple[str, str, int]  # what ("teacher", "judge" or "student"), its name, its seed (a judge's part left out)
-Work = TypeVar("Work")
-Done = TypeVar("Done")
 
 
 def run(
@@ -137,36 +130,6 @@ def _train(recipe: Recipe, workspace: Workspace, work: Sequence[Job], jobs: int 
                 tell(record)
             if bar is not None:
                 bar.advance(note=job[1])
-
-
-def side_by_side(do: Callable[[Work], Done], work: Sequence[Work], jobs: int) -> Iterator[tuple[Work, Done]]:
-    """What `do` makes of each of `work`, as it finishes: one after another here, or `jobs` at a time in processes."""
-    if jobs <= 1:
-        for one in work:
-            yield one, do(one)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin_job) as pool:
-        pending = {pool.submit(do, one): one for one in work}
-        try:
-            for future in as_completed(pending):
-                yield pending[future], future.result()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-
-
-def _begin_job() -> None:
-    """Makes a process quiet, and mortal: when the run is killed, its trainings must not write on behind its back."""
-    be_quiet()
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: int) -> None:
-    connection.wait([sentinel])
-    os._exit(1)
 
 
 def train_and_test(recipe: Recipe, root: Path, job: Job) -> list[StageRecord]:

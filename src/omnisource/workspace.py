@@ -181,7 +181,11 @@ class Workspace:
         if not self.follows:
             self._record_path(stage).unlink(missing_ok=True)
         started = time.monotonic()
-        counts = work(mark)
+        try:
+            counts = work(mark)
+        except KeyboardInterrupt as interrupt:
+            interrupt.add_note(stage)  # for whoever says what was interrupted
+            raise
         record = StageRecord(
             stage=stage,
             stamp=uuid.uuid4().hex[:12],
@@ -301,9 +305,9 @@ def _remove_empty(root: Path, created: Sequence[Path]) -> None:
 
 
 def _sweep(root: Path) -> None:
-    """Removes what a killed process left: half-written tables and records, and what did not fit into its memory."""
+    """Removes what a killed process left: half-written files, and what did not fit into its memory."""
     for folder in (root / "tables", root / "partial"):
         sweep(folder)
-    for name in ("tables", "stages"):
-        for path in (root / name).glob(".*.tmp"):
+    for folder in (root, *(root / name for name in ("tables", "stages", "report")), *(root / "runs").glob("*")):
+        for path in (*folder.glob(".*.tmp"), *folder.glob(".*.part")):
             path.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """The prepare stage: one training form per content, referenced by a table."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from test_curate_probe import recipe, write_image, write_video
 from omnisource.curate import prepare, probe
 from omnisource.errors import UserError
 from omnisource.ingest import ingest
-from omnisource.media import Failure, IsolatedPool, Reason, decode_frames, probe_media
+from omnisource.media import Failure, IsolatedPool, Reason, decode_frames, partial_of, probe_media
 from omnisource.tables import read_table
 from omnisource.workspace import StageRecord, open_workspace
 
@@ -72,6 +73,21 @@ def test_again_and_with_another_form(data: Path) -> None:
 def test_the_gop_is_the_students_stride_unless_given(data: Path) -> None:
     _, rows = run(data, gop=None)
     assert rows["a.mp4"]["gop"] == 8
+
+
+def test_a_file_that_fails_leaves_nothing_half_written(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(pool: IsolatedPool, do: object, jobs: Iterable[Any]) -> Iterator[tuple[Any, Failure]]:
+        for job in jobs:
+            job.target.parent.mkdir(parents=True, exist_ok=True)
+            partial_of(job.target).touch()
+            yield job, Failure(Reason.TIMEOUT, "")
+
+    with open_workspace(data / "ws") as workspace:
+        ingest(recipe(data), workspace)
+        probe(recipe(data), workspace)
+        monkeypatch.setattr(IsolatedPool, "map", killed)
+        assert prepare(recipe(data), workspace).counts["dropped"] == 7
+        assert not [path for path in workspace.media_dir("prepared").rglob("*") if path.is_file()]
 
 
 def test_a_full_disk_is_no_fault_of_a_file(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,6 +196,16 @@ def test_a_picture_that_grows_in_the_middle_stays_within_the_limit(tmp_path):
     assert psutil.Process().memory_info().rss - before < 64 * 1024**2
 
 
+def test_a_duration_is_measured_not_only_read_in_the_header(tmp_path):
+    content = make_video(tmp_path / "days.mp4", 2).read_bytes()
+    scale = struct.unpack_from(">I", content, content.index(b"mdhd") + 16)[0]
+    at = content.index(b"stts") + 16  # behind the version, the number of entries, and how many frames the first is of
+    (tmp_path / "days.mp4").write_bytes(content[:at] + struct.pack(">I", 24 * 3600 * scale) + content[at + 4 :])
+    with pytest.raises(MediaError) as caught:
+        probe_media(tmp_path / "days.mp4")
+    assert caught.value.reason is Reason.TOO_LONG
+
+
 def test_time_limit(tmp_path):
     path = slow_to_decode(tmp_path)
     started = time.monotonic()
@@ -287,6 +297,8 @@ def test_what_is_no_plain_file(tmp_path):
         "concat:a|b.mp4",
         "http:evil.mp4",
         "%03d.mp4",
+        "a%05d.jpg",
+        "a*.png",
         "a*b?.mp4",
         "quote'\".mp4",
         os.fsdecode(b"not-utf8-\xff.mp4"),

@@ -213,11 +213,11 @@ def test_closing_a_pool_ends_what_a_map_left_in_its_middle_is_working_on() -> No
         list(results)
 
 
-def test_processes_do_not_outlive_a_killed_parent_by_more_than_the_time_limit() -> None:
-    parent, workers = start_hanging(1)
+def test_processes_do_not_outlive_a_killed_parent() -> None:
+    parent, workers = start_hanging(60)
     parent.kill()
     parent.wait()
-    psutil.wait_procs(workers, timeout=10)
+    psutil.wait_procs(workers, timeout=30)
     assert not [worker for worker in workers if worker.is_running()]
 
 

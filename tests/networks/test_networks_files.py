@@ -153,6 +153,37 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
         read_weights(tmp_path / "none.pth")
 
 
+def test_a_file_is_known_by_its_content(tmp_path: Path) -> None:
+    weights = {"a": torch.arange(3.0)}
+    save_file(weights, tmp_path / "safe.pth")
+    torch.save(weights, tmp_path / "zip.safetensors")
+    torch.save(weights, tmp_path / "old.safetensors", _use_new_zipfile_serialization=False)
+    for name in ("safe.pth", "zip.safetensors", "old.safetensors"):
+        assert torch.equal(read_weights(tmp_path / name)["a"], weights["a"])
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_what_is_no_plain_file_is_refused_and_never_waited_for(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x{suffix}"
+    makers = {
+        "a folder": path.mkdir,
+        "no plain file": lambda: os.mkfifo(path),
+        "cannot be read": lambda: path.symlink_to(path),
+        "use another": path.touch,
+    }
+    for says, make in makers.items():
+        make()
+        for read in (read_weights, networks.load_checkpoint):
+            with pytest.raises(UserError, match=says):
+                read(path)
+        path.rmdir() if says == "a folder" else path.unlink()
+    with path.open("wb") as file:
+        file.truncate(5 * 2**30)  # of holes
+    for read in (read_weights, networks.load_checkpoint):
+        with pytest.raises(UserError, match="use another"):
+            read(path)
+
+
 def test_convert_and_show_on_the_command_line(tmp_path: Path) -> None:
     run = CliRunner()
     source, target = tmp_path / "r18.pth", tmp_path / "r18.safetensors"

@@ -2,7 +2,11 @@
 
 import errno
 import io
+import shlex
+import signal
 import sys
+from contextlib import suppress
+from typing import NoReturn
 
 import typer
 
@@ -35,6 +39,7 @@ from omnisource.cli.test import test
 from omnisource.cli.train import train
 from omnisource.cli.weights import app as weights
 from omnisource.errors import NO_ROOM, UserError, UserErrors
+from omnisource.interrupts import came, heed_signals
 from omnisource.progress import say
 
 app = typer.Typer(
@@ -45,7 +50,6 @@ app = typer.Typer(
 )
 
 _HALF = 1000  # characters of a message
-_INTERRUPTED = "interrupted; the same command resumes where it stopped"
 
 
 def _print_version(wanted: bool) -> None:
@@ -95,19 +99,22 @@ def main() -> None:
     """Runs the command line; what a user can mend becomes one line and exit status 2."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold what is no text
+    heed_signals()
     try:
         app()
     except UserErrors as error:
         _fail("\n".join(map(_one_line, error.problems)), 2)
     except UserError as error:
         _fail(_one_line(str(error)), 2)
-    except KeyboardInterrupt:
-        _fail(_INTERRUPTED, 130)
+    except KeyboardInterrupt as interrupt:
+        _interrupted(interrupt)
     except SystemExit as end:
         if end.code == 130:  # typer's word for Ctrl-C
-            _fail(_INTERRUPTED, 130)
+            _interrupted(end)
         raise
     except OSError as error:
+        if came:  # the terminal went away, and with it what was to be said
+            _interrupted(error)
         if error.errno in NO_ROOM:
             _fail(f"{error.filename or 'disk'}: no room left; free some space, the same command resumes", 2)
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -117,12 +124,27 @@ def main() -> None:
         raise
 
 
+def _interrupted(error: BaseException) -> NoReturn:
+    """Says what was interrupted and how to go on; the status is a shell's for a process that a signal ended."""
+    number = came[0] if came else signal.SIGINT
+    cause: BaseException | None = error
+    while cause is not None and not hasattr(cause, "__notes__"):
+        cause = cause.__cause__ or cause.__context__
+    command = shlex.join(["omnisource", *sys.argv[1:]])
+    if cause is not None:  # a stage noted its name
+        said = f"{cause.__notes__[0]} interrupted ({number.name}); what is done is kept, the same command resumes"
+    else:  # between stages, or in what is no stage, such as predicting
+        said = f"{' '.join(sys.argv[1:2])} interrupted ({number.name}); what is finished is kept; for the rest"
+    _fail(f"{said}: {command}", 128 + number)
+
+
 def _one_line(message: str) -> str:
     """A message without line breaks; of a very long one its beginning, which names the file, and its end, the cure."""
     line = " ".join(message.split())
     return line if len(line) <= 2 * _HALF else f"{line[:_HALF]} ... {line[-_HALF:]}"
 
 
-def _fail(message: str, status: int) -> None:
-    say(("omnisource: ", "bold red"), message)
+def _fail(message: str, status: int) -> NoReturn:
+    with suppress(OSError):  # nobody reads it any more
+        say(("omnisource: ", "bold red"), message)
     sys.exit(status)

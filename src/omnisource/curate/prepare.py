@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from omnisource.errors import no_room
-from omnisource.media import Failure, IsolatedPool, Limits, Prepared, Reason, prepare_image, prepare_video
+from omnisource.media import Failure, IsolatedPool, Limits, Prepared, Reason, partial_of, prepare_image, prepare_video
 from omnisource.progress import track
 from omnisource.recipe import Prepare, Recipe
 from omnisource.tables import PREPARED, Journal, database, read_table, view_table
@@ -114,6 +114,7 @@ def _results(results: Iterable[tuple[_Job, Prepared | Failure]]) -> Iterator[lis
         if isinstance(result, Failure):
             if result.reason is Reason.NO_SPACE:
                 raise no_room(job.target)
+            partial_of(job.target).unlink(missing_ok=True)  # of a process that was killed for its time or memory
             facts: dict[str, Any] = {
                 "status": "dropped",
                 "reason": str(result.reason),

@@ -2,10 +2,8 @@
 
 import csv
 import json
-import multiprocessing
 import shutil
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, astuple, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -18,6 +16,7 @@ import numpy as np
 from omnisource.demo.jobs import Job
 from omnisource.demo.plan import CLASSES, Found, Segment, TargetRow, WebMix, WebRow, WorldSize, plan_world
 from omnisource.errors import UserError
+from omnisource.jobs import side_by_side
 from omnisource.progress import meter
 
 SIZES: dict[str, WorldSize] = {
@@ -144,28 +143,19 @@ def _is_made(out: Path, record: dict[str, Any]) -> bool:
 
 
 def _do_all(jobs: Sequence[Job], root: Path, workers: int, advance: Callable[[], None]) -> None:
-    do = partial(_do, root=root)
-    if workers <= 1:
-        threads = cv2.getNumThreads()
-        cv2.setNumThreads(1)  # as in the processes: with more, some filters round differently
-        try:
-            for job in jobs:
-                do(job)
-                advance()
-        finally:
-            cv2.setNumThreads(threads)
-        return
-    # Long jobs first, so that no process is left alone with one at the end. Spawned, as a forked copy of a process
-    # with threads may hang.
+    # Long jobs first, so that no process is left alone with one at the end.
     ordered = sorted(jobs, key=lambda job: -sum(take.seconds for take in getattr(job, "takes", ())))
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        for _ in pool.map(do, ordered, chunksize=4):
-            advance()
+    for _ in side_by_side(partial(_do, root=root), ordered, workers):
+        advance()
 
 
 def _do(job: Job, root: Path) -> None:
-    job.do(root)
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # with more, some filters round differently
+    try:
+        job.do(root)
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _write_lists(world: World, target: list[TargetRow], web: list[WebRow], segments: list[Segment]) -> None:

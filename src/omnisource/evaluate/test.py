@@ -1,10 +1,8 @@
 """The `test` stage: every view of every test sample, the predictions table, the metrics."""
 
-import multiprocessing
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from omnisource.evaluate.predictions import AVERAGE, read_predictions, write_pre
 from omnisource.evaluate.views import crop_size, view_request
 from omnisource.flow import use_flow
 from omnisource.infer import Result, infer
+from omnisource.jobs import side_by_side
 from omnisource.media import Limits
 from omnisource.networks import Meta, Network, load_checkpoint, read_meta
 from omnisource.progress import say, track
@@ -197,13 +196,8 @@ def _on_device(training: Training, number: int, count: int) -> Training:
 
 def _run_shares(shares: Sequence[_Share]) -> None:
     """Tests every share, each in a process of its own; a single one here."""
-    if len(shares) == 1:
-        _run_share(shares[0])
-        return
-    context = multiprocessing.get_context("spawn")  # a process that has used CUDA cannot be forked
-    with ProcessPoolExecutor(len(shares), mp_context=context) as pool:
-        for future in [pool.submit(_run_share, share) for share in shares]:
-            future.result()
+    for _ in side_by_side(_run_share, shares, len(shares)):
+        pass
 
 
 def _run_share(share: _Share) -> None:

@@ -14,7 +14,8 @@ from omnisource.evidence.key import cell_key, differing
 from omnisource.evidence.tracks import Track
 from omnisource.evidence.variants import Variant
 from omnisource.ingest import ingest
-from omnisource.pipeline import needs_camera, side_by_side, train_and_test, used_teachers
+from omnisource.jobs import side_by_side
+from omnisource.pipeline import needs_camera, train_and_test, used_teachers
 from omnisource.progress import say
 from omnisource.recipe import Recipe, Run
 from omnisource.recipe.load import check, set_key

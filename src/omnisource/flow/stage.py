@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from omnisource.errors import UserError, no_room
 from omnisource.flow.compute import U8, estimator_of, flow_of_frames, to_bytes
 from omnisource.flow.store import write_flow
-from omnisource.media import Failure, IsolatedPool, Limits, Reason, iter_frames
+from omnisource.media import Failure, IsolatedPool, Limits, Reason, iter_frames, partial_of
 from omnisource.progress import track
 from omnisource.recipe import Flow, Recipe
 from omnisource.tables import FLOW, Journal, read_table, write_json
@@ -198,6 +198,7 @@ def _rows(job: _Job, result: FlowFacts | Failure) -> list[dict[str, Any]]:
     if isinstance(result, Failure):
         if result.reason is Reason.NO_SPACE:
             raise no_room(job.output)
+        partial_of(job.output).unlink(missing_ok=True)  # of a process that was killed for its time or memory
         facts: dict[str, Any] = {"status": "dropped", "reason": str(result.reason), "message": result.message}
     else:
         facts = {

@@ -7,7 +7,7 @@ from omnisource.media.prepare import Prepared, prepare_image, prepare_video
 from omnisource.media.probe import MediaFacts, probe_media
 from omnisource.media.sniff import Kind, sniff, sniff_bytes
 from omnisource.media.video import decode_frames, iter_frames
-from omnisource.media.write import write_video
+from omnisource.media.write import partial_of, write_video
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -22,6 +22,7 @@ __all__ = [
     "decode_frames",
     "decode_image",
     "iter_frames",
+    "partial_of",
     "prepare_image",
     "prepare_video",
     "probe_media",

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import av
 import numpy as np
@@ -25,6 +25,7 @@ U8 = npt.NDArray[np.uint8]
 _CONTAINERS = (
     "mov,mp4,matroska,webm,avi,flv,asf,mpegts,mpeg,mpegvideo,m4v,ogg,ivf,obu,h264,hevc,mjpeg,nut,mxf,dv,rm,wtv"
 )
+_PATTERN = frozenset("%*?{")
 _DEFAULT_FPS = 25  # where a file does not tell
 _OPEN_TIMEOUT_S = 30.0
 _MAX_READ_ERRORS = 64  # a damaged file is read on after an error, but not for ever
@@ -166,6 +167,13 @@ class Video:
             raise MediaError(Reason.TIMEOUT, f"{self.source.url}: more than {self.limits.timeout_s:g} s of work")
 
 
+class _Unnamed:
+    """A file of which FFmpeg sees the bytes alone."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+
 @contextmanager
 def open_video(source: Source, kind: Kind, limits: Limits) -> Iterator[Video]:
     """Opens a video file whose size and duration are within the limits. Raises MediaError."""
@@ -177,8 +185,10 @@ def open_video(source: Source, kind: Kind, limits: Limits) -> Iterator[Video]:
     if kind.family == "audio":
         raise MediaError(Reason.NO_VIDEO, f"{source.url} is {kind.format}, which holds no pictures")
     with _video_errors(source.url):
-        # "file:" keeps FFmpeg from reading a protocol into a name such as "concat:a".
-        name = f"file:{source.path}" if source.path is not None else source.open()
+        # "file:" keeps FFmpeg from reading a protocol into a name such as "concat:a". In a name such as "a%05d.jpg" it
+        # would still read a pattern of many files' names.
+        plain = source.path is not None and not _PATTERN.intersection(str(source.path))
+        name = f"file:{source.path}" if plain else _Unnamed(source.open())
         options = {
             "format_whitelist": _CONTAINERS,
             "protocol_whitelist": "file",

@@ -1,7 +1,6 @@
 """Media in training form: small, and so encoded that a clip decodes key frames only."""
 
 import io
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from PIL import Image
 from omnisource.media.image import U8, decode_image
 from omnisource.media.limits import DEFAULT_LIMITS, Limits, MediaError, Reason
 from omnisource.media.video import iter_frames
-from omnisource.media.write import write_video
+from omnisource.media.write import partial_of, write_video
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def prepare_image(
 def _appearing(target: Path) -> Iterator[Path]:
     """A temporary path beside `target` that becomes it when the block ends well."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.stem}.{os.getpid()}.tmp{target.suffix}")
+    partial = partial_of(target)
     try:
         yield partial
         partial.replace(target)

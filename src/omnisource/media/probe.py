@@ -78,6 +78,10 @@ def probe_media(path: str | Path, limits: Limits = DEFAULT_LIMITS, thorough: boo
     else:
         raise MediaError(Reason.NOT_MEDIA, f"{source.url} is {kind.format}, neither image nor video")
     source.check_unchanged()
+    if facts.duration_s > limits.max_duration_s:  # by its time stamps, whatever its header claims
+        raise MediaError(
+            Reason.TOO_LONG, f"{source.url} lasts {facts.duration_s:.0f} s, limit {limits.max_duration_s:.0f} s"
+        )
     return facts
 
 

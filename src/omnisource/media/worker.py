@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from omnisource.errors import NO_ROOM
+from omnisource.interrupts import end_with
 from omnisource.media.limits import MediaError, Reason
 
 GRACE_S = 5.0  # how much longer than the parent's time limit a process lets itself live
@@ -42,7 +43,7 @@ def serve(connection: Connection) -> None:
 
 def _answer(connection: Connection, function: Callable[[Any], Any], item: Any, timeout_s: float) -> bool:
     """Runs one item; False when this process should end."""
-    # Should the parent die while this process hangs in a decoder, the default action of SIGALRM ends it.
+    # Should the parent die while a decoder hangs and keeps Python's lock, the default action of SIGALRM ends this one.
     signal.setitimer(signal.ITIMER_REAL, timeout_s + GRACE_S)
     answer = _run(function, item)
     signal.setitimer(signal.ITIMER_REAL, 0)
@@ -96,4 +97,5 @@ def _data_bytes() -> int:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    end_with(int(sys.argv[1]))
     serve(Connection(int(sys.argv[1])))

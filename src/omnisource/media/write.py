@@ -12,6 +12,11 @@ U8 = npt.NDArray[np.uint8]
 _TICKS = 90_000  # time stamps a second
 
 
+def partial_of(path: Path) -> Path:
+    """Where the file `path` lies while it is written; a process that is killed leaves it there."""
+    return path.with_name(f".{path.stem}.part{path.suffix}")
+
+
 def write_video(
     path: Path,
     frames: Iterable[tuple[float, U8]],
@@ -31,7 +36,7 @@ def write_video(
         The number of frames written. Nothing is written for none.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.part{path.suffix}")
+    partial = partial_of(path)
     count, last = 0, -1
     try:
         with av.open(str(partial), "w") as container:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import stat
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -121,10 +122,7 @@ def load_checkpoint(path: Path) -> tuple[Network, Meta]:
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """The metadata and the tensors of a safetensors file; raises UserError when it is none."""
-    if path.is_dir():
-        raise UserError(f"{path}: a folder; give the file, of a training its last.safetensors")
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
+    check_file(path)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -132,8 +130,39 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise UserError(f"{path}: not a whole safetensors file ({_short(error)}); use another file or copy") from error
 
 
+def check_file(path: Path) -> None:
+    """Raises UserError unless `path` is a file; to open a pipe would be to wait for whoever writes into it."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in a name
+        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    if stat.S_ISDIR(mode):
+        raise UserError(f"{path}: a folder; give the file, of a training its last.safetensors")
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{path}: no plain file; copy its content into one")
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors do, by its content: the length of a header, and its first brace.
+
+    Raises:
+        UserError: as `check_file`, or it can't be read.
+    """
+    check_file(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+            return head[8:] == b"{" and int.from_bytes(head[:8], "little") <= os.fstat(file.fileno()).st_size - 8
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+
+
 def read_header(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file, without its tensors; empty for a file of another kind."""
+    """The metadata of a safetensors file, without its tensors; empty for a file of another kind, or none."""
+    if not path.is_file():  # a pipe would be waited for
+        return {}
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             return file.metadata() or {}

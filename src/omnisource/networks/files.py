@@ -16,6 +16,7 @@ from omnisource.networks.base import Network
 from omnisource.networks.checkpoint import (
     FORMAT,
     Meta,
+    is_safetensors,
     load_checkpoint,
     read_header,
     read_meta,
@@ -40,13 +41,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Raises UserError when the file is missing, cut off, wants to run code, or holds no weights.
     """
-    if path.suffix == ".safetensors":
+    if is_safetensors(path):  # whatever its name says
         return read_safetensors(path)[1]
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
     _refuse_compressed(path)
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # by a name that ends in .safetensors PyTorch would go, too
+            content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path}: refused, since it is damaged or holds more than weights (loading it could run code); "
@@ -62,7 +62,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         AttributeError,
         IndexError,
     ) as error:
-        raise UserError(f"{path}: not a whole PyTorch checkpoint; use another copy") from error
+        raise UserError(f"{path}: neither safetensors nor a whole PyTorch checkpoint; use another copy") from error
     for wrapper in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]

@@ -50,6 +50,10 @@ def database(place: Path, memory: int | None = None) -> Iterator[duckdb.DuckDBPy
                 yield db
             except duckdb.OutOfMemoryException:
                 raise
+            except RuntimeError as error:
+                if str(error) == "Query interrupted":  # DuckDB's word for a signal
+                    raise KeyboardInterrupt from error
+                raise
             except (duckdb.Error, OSError) as error:  # an OSError where a query is read batch by batch
                 for path in viewed:  # DuckDB does not always say which file it is
                     if found := damage(path):
