@@ -7,8 +7,9 @@ believes p. Together (Bayes):
     P(class c) ~ p_c (1 - r) / (C - 1)       for every other
 
 Where the teacher is unsure the query decides, where it is sure the teacher does. r is found for each source and kind of
-unit: the likeliest, given what the teacher says of all its samples and a prior of ten more of which half are right.
-Without it the r of a few dozen samples about which the teacher says little runs to 0 or 1 by chance.
+unit: the likeliest, given what the teacher says of all its samples, and of four more of which two are right ("plus
+four": Agresti and Coull, 1998). Without these the r of a few dozen samples about which the teacher says little runs to
+0 or 1 by chance.
 """
 
 from collections import defaultdict
@@ -17,7 +18,7 @@ import duckdb
 import numpy as np
 
 _BINS = 2000  # of the probability of the query's class
-_PRIOR = 5.0  # samples whose query is right, and as many whose query is wrong, that are counted beside a source's own
+_PRIOR = 2.0  # samples whose query is right, and as many whose query is wrong, that are counted beside a source's own
 _HALVINGS = 40
 _LEAST, MOST_TRUST = 1e-3, 0.99  # what may come out
 
