@@ -3,6 +3,7 @@
 import multiprocessing
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,19 @@ from omnisource import interrupts
 from omnisource.jobs import STOP, side_by_side
 from omnisource.tables import database
 from omnisource.train.stop import stop_signals
+
+ASKING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """The usual handlers, whatever whoever runs the tests ignores (nohup: SIGHUP); as before afterwards."""
+    before = [signal.getsignal(number) for number in ASKING]
+    for number, usual in zip(ASKING, (signal.SIG_DFL, signal.SIG_DFL, signal.default_int_handler), strict=True):
+        signal.signal(number, usual)
+    yield
+    for number, handler in zip(ASKING, before, strict=True):
+        signal.signal(number, handler)
 
 
 def test_what_is_left_in_its_middle_is_told_to_end() -> None:
@@ -21,6 +35,7 @@ def test_what_is_left_in_its_middle_is_told_to_end() -> None:
     assert not set(multiprocessing.active_children()) - before
 
 
+@pytest.mark.usefixtures("handlers")
 def test_a_training_ends_in_order_unless_one_signal_comes_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("omnisource.train.stop.came", came := list[signal.Signals]())
     with stop_signals() as stop:
@@ -32,20 +47,15 @@ def test_a_training_ends_in_order_unless_one_signal_comes_twice(monkeypatch: pyt
     assert came == [STOP, signal.SIGTERM, signal.SIGHUP, signal.SIGTERM]
 
 
+@pytest.mark.usefixtures("handlers")
 def test_signals_interrupt_unless_they_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interrupts, "came", came := list[signal.Signals]())
-    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-    before = [signal.getsignal(number) for number in numbers]
-    try:
-        for number, handler in zip(numbers, (signal.SIG_DFL, signal.SIG_IGN, signal.SIG_IGN), strict=True):
-            signal.signal(number, handler)
-        interrupts.heed_signals()
-        signal.raise_signal(signal.SIGHUP)  # nohup
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGTERM)
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    interrupts.heed_signals()
+    signal.raise_signal(signal.SIGHUP)  # nohup
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
     assert came == [signal.SIGTERM]
 
 
