@@ -285,6 +285,14 @@ def test_low_precision_that_computes_something_else_is_refused(small_tables: Sma
         trainer._check_precision(batch_of(trainer))
 
 
+def test_a_pass_too_small_for_norms_is_named(small_tables: Small, tmp_path: Path) -> None:
+    trainer = trainer_of(small_tables, tmp_path, training_of(), "clips")
+    clip = torch.zeros(1, 3, 1, 32, 32)
+    with pytest.raises(UserError, match="network.norm: of a pass of one clip of 32 pixels"):
+        trainer.objective._logits(clip)
+    trainer.close()
+
+
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_its_samples(small_tables: Small, tmp_path: Path) -> None:
     training = training_of(optimiser={"clip_grad": None}, epochs=4)
     # No recipe may ask for that.

@@ -75,7 +75,7 @@ class Objective:
                     autocast(self.ranks.device, self.training.precision),
                     running_statistics_kept(self.network) if foreign else nullcontext(),
                 ):
-                    logits = self._forward(clips)
+                    logits = self._logits(clips)
                 logits = logits.float()
                 if one.kind == "weak":
                     loss = self._supervised(logits, inputs, rows, sums)
@@ -86,6 +86,18 @@ class Objective:
                     loss = logits.sum() * 0
                 scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return sums
+
+    def _logits(self, clips: Tensor) -> Tensor:
+        try:
+            logits: Tensor = self._forward(clips)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):  # torch's words, of a norm
+                raise
+            raise UserError(
+                f"network.norm: of a pass of one clip of {clips.shape[3]} pixels one value per channel is left, too few "
+                "for a norm's statistics; raise `batch` or `input.size`, or set network.norm to frozen"
+            ) from error
+        return logits
 
     def _passes(self, inputs: Inputs) -> list[_Pass]:
         """Those of clips as they are; then, where labels come from these, those of strong views."""
