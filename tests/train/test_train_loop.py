@@ -288,7 +288,7 @@ def test_low_precision_that_computes_something_else_is_refused(small_tables: Sma
 def test_a_pass_too_small_for_norms_is_named(small_tables: Small, tmp_path: Path) -> None:
     trainer = trainer_of(small_tables, tmp_path, training_of(), "clips")
     clip = torch.zeros(1, 3, 1, 32, 32)
-    with pytest.raises(UserError, match="network.norm: of a pass of one clip of 32 pixels"):
+    with pytest.raises(UserError, match=r"network.norm: of one clip of 32 pixels alone"):
         trainer.objective._logits(clip)
     trainer.close()
 

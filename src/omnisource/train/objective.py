@@ -94,7 +94,7 @@ class Objective:
             if "more than 1 value per channel" not in str(error):  # torch's words, of a norm
                 raise
             raise UserError(
-                f"network.norm: of a pass of one clip of {clips.shape[3]} pixels one value per channel is left, too few "
+                f"network.norm: of one clip of {clips.shape[3]} pixels alone one value per channel is left, too few "
                 "for a norm's statistics; raise `batch` or `input.size`, or set network.norm to frozen"
             ) from error
         return logits
