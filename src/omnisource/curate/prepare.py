@@ -58,7 +58,7 @@ def prepare(recipe: Recipe, workspace: Workspace) -> StageRecord:
 
     def work(mark: str) -> Mapping[str, Any]:
         stated = recipe.probe.limits
-        limits = replace(Limits.of(stated), timeout_s=settings.timeout_s)
+        limits = replace(Limits.of(stated, stated.memory_bytes), timeout_s=settings.timeout_s)
         journal = Journal(workspace.partial("prepare"), PREPARED, ["sample_id"], mark)
         form_of = partial(_Job, settings=settings, gop=gop, limits=limits)
         with (

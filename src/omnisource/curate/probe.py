@@ -67,7 +67,8 @@ def _pool(settings: Probe, workers: int | None) -> IsolatedPool:
 
 
 def _examine(settings: Probe) -> Callable[[str], MediaFacts]:
-    return partial(probe_media, limits=Limits.of(settings.limits), thorough=settings.thorough)
+    limits = Limits.of(settings.limits, settings.limits.memory_bytes)
+    return partial(probe_media, limits=limits, thorough=settings.thorough)
 
 
 class _BlockProber:

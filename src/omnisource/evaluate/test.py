@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,7 @@ def _test(
     path = workspace.table(predictions_name(name, settings.split))
     flow = training.input.modality == "flow"
     stated = recipe.probe.limits
-    limits = replace(Limits.of(stated), memory_bytes=stated.memory_bytes)  # all views of a video are decoded at once
+    limits = Limits.of(stated, stated.memory_bytes)  # all views of a video are decoded at once
 
     def work(mark: str) -> Mapping[str, Any]:
         classes = workspace.classes()

@@ -63,9 +63,11 @@ class Limits:
     memory_bytes: int = 1024 * _MIB  # decoded pixels that one call may return
 
     @classmethod
-    def of(cls, stated: Stated) -> Self:
-        """What a recipe states. Its `memory_bytes` is another: how much the process that decodes may grow."""
-        return cls(stated.max_pixels, stated.max_duration_s, stated.max_bytes, stated.timeout_s)
+    def of(cls, stated: Stated, memory_bytes: int | None = None) -> Self:
+        """What a recipe states. Its `memory_bytes` is how much the process that decodes may grow; only where one call
+        may return as much is it `memory_bytes` here."""
+        most = cls.memory_bytes if memory_bytes is None else memory_bytes
+        return cls(stated.max_pixels, stated.max_duration_s, stated.max_bytes, stated.timeout_s, most)
 
     def check_pixels(self, width: int, height: int) -> None:
         """Raises MediaError when a picture of `width` x `height` is over the limit."""
