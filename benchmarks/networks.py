@@ -1,11 +1,15 @@
 """Times forward and training step of the networks, fast form beside plain form, in one run.
 
 The plain form is torch's own Conv3d and BatchNorm3d in the default memory format, with the same weights. Forward passes
-run as scoring runs them, with the kernels of the fast form made once before (networks.fused). On a CPU all is timed
-twice: with the C library's usual handling of memory, and with that of a training here (omnisource.train.memory);
-`times_faster_as_run` is the plain form's usual step over ours in a training. The forms take turns, and the least time
-of each counts, so that other work on the machine harms both alike. A product of two matrices takes its turn with them:
-its rate is about the most that convolutions, computed as products, can reach there.
+run as scoring runs them, with the kernels of the fast form made once before (networks.fused), and all before the first
+training step, whose memory would take part. On a CPU they also run side by side, one to a lane, as scoring has them
+(seconds a clip, omnisource.infer.lanes); and all is timed twice: with the usual handling of memory by the C library, and
+with that of a training here (omnisource.train.memory). `times_faster_as_run` is the usual step of the plain form over
+ours in a training, and its forward pass, alone or in a lane, whichever is faster, over ours in a lane.
+
+The forms take turns, and the least time of each counts, so that other work on the machine harms both alike. A product
+of two matrices takes its turn with them: its rate is about the most that convolutions, computed as products, can reach
+there.
 
     python benchmarks/networks.py --network slowonly_r50 ircsn_r152 --out benchmarks/results/networks-cpu.json
 """
@@ -27,12 +31,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omnisource import __version__, networks
+from omnisource.infer.lanes import Lanes
 from omnisource.networks.create import usual_input
 from omnisource.train.memory import freed_memory_kept
 
 CLASSES = 400
 PRODUCT = 1536  # side of the matrices
 KEPT = ", freed memory kept"
+LANES = "forward, in lanes"
 
 
 def main() -> None:
@@ -86,32 +92,36 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.norm == "frozen":
         for network in forms.values():
             networks.freeze_norm(network)
-    ways = {"": nullcontext, **({KEPT: freed_memory_kept} if device.type == "cpu" else {})}
-    kinds = [kind + way for way in ways for kind in ("forward", "step")]
-    seconds = {form: dict.fromkeys(kinds, float("inf")) for form in forms}
+    cpu = device.type == "cpu"
+    ways = {"": nullcontext, **({KEPT: freed_memory_kept} if cpu else {})}
+    seconds: dict[str, dict[str, float]] = {form: {} for form in forms}
     memory = dict.fromkeys(forms, 0)
     product = float("inf")
     matrix = torch.randn(PRODUCT, PRODUCT, device=device)
-    for repeat in range(arguments.repeats + 1):  # the first round warms up and does not count
-        product = min(product, timed(lambda: torch.mm(matrix, matrix), device, arguments.clock))
-        for form, network in forms.items():
-            taken = {}
-            for way, handling in ways.items():
-                with handling():
-                    network.eval()
-                    with networks.fused(network):  # as scoring runs it: what can be made once is made before
-                        forward(network, x, amp)
-                        taken["forward" + way] = timed(lambda n=network: forward(n, x, amp), device, arguments.clock)
-                    if device.type == "cuda":
-                        torch.cuda.reset_peak_memory_stats()
-                    step(network, x, y, amp)
-                    taken["step" + way] = timed(lambda n=network: step(n, x, y, amp), device, arguments.clock)
-            if device.type == "cuda":
-                memory[form] = torch.cuda.max_memory_allocated()
-            if repeat:
-                seconds[form] = {key: min(value, taken[key]) for key, value in seconds[form].items()}
+    for kind in ("forward", "step"):
+        for repeat in range(arguments.repeats + 1):  # the first round warms up and does not count
+            product = min(product, timed(lambda: torch.mm(matrix, matrix), device, arguments.clock))
+            for form, network in forms.items():
+                taken = {}
+                for way, handling in ways.items():
+                    with handling():
+                        if kind == "forward":
+                            taken["forward" + way] = forward_seconds(network, x, amp, arguments.clock)
+                            if cpu and not way:
+                                taken[LANES] = lane_seconds(network, x, amp, arguments.clock)
+                            continue
+                        if device.type == "cuda":
+                            torch.cuda.reset_peak_memory_stats()
+                        network.train()
+                        step(network, x, y, amp)
+                        taken["step" + way] = timed(lambda n=network: step(n, x, y, amp), device, arguments.clock)
+                if device.type == "cuda":
+                    memory[form] = torch.cuda.max_memory_allocated()
+                if repeat:
+                    best = seconds[form]
+                    best.update({key: min(value, best.get(key, value)) for key, value in taken.items()})
     costs = networks.cost(name, CLASSES, frames, arguments.size)
-    as_run = list(ways)[-1]
+    as_run, lane = (KEPT, LANES) if cpu else ("", "forward")
     clips = arguments.batch / seconds["fast"]["step" + as_run]
     result: dict[str, Any] = {
         "network": name,
@@ -121,8 +131,11 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "repeats": arguments.repeats,
         "clock": arguments.clock,
         "seconds": seconds,
-        "times_faster": {key: seconds["plain"][key] / seconds["fast"][key] for key in kinds},
-        "times_faster_as_run": {"step": seconds["plain"]["step"] / seconds["fast"]["step" + as_run]},
+        "times_faster": {key: value / seconds["fast"][key] for key, value in seconds["plain"].items()},
+        "times_faster_as_run": {
+            "forward": min(seconds["plain"]["forward"], seconds["plain"][lane]) / seconds["fast"][lane],
+            "step": seconds["plain"]["step"] / seconds["fast"]["step" + as_run],
+        },
         "gmacs": costs.macs / 1e9,
         "gmacs_per_s": {
             "product of matrices, fp32": PRODUCT**3 / product / 1e9,
@@ -154,8 +167,28 @@ def forward(network: networks.Network, x: Tensor, amp: Callable[[], Any]) -> Non
         network(x)
 
 
+def forward_seconds(network: networks.Network, x: Tensor, amp: Callable[[], Any], clock: str) -> float:
+    """Seconds of one forward pass of evaluation, after one that warms up."""
+    network.eval()
+    with networks.fused(network):  # as scoring runs it: what can be made once is made before
+        forward(network, x, amp)
+        return timed(lambda: forward(network, x, amp), x.device, clock)
+
+
+def lane_seconds(network: networks.Network, x: Tensor, amp: Callable[[], Any], clock: str) -> float:
+    """Seconds a forward pass where as many run side by side as scoring runs."""
+    network.eval()
+    with networks.fused(network), Lanes(x.device) as lanes:
+
+        def all_lanes(times: int) -> None:
+            for future in [lanes.submit(lambda: forward(network, x, amp)) for _ in range(times * lanes.count)]:
+                future.result()
+
+        all_lanes(1)
+        return timed(lambda: all_lanes(2), x.device, clock) / (2 * lanes.count)
+
+
 def step(network: networks.Network, x: Tensor, y: Tensor, amp: Callable[[], Any]) -> None:
-    network.train()
     network.zero_grad(set_to_none=True)
     with amp():
         loss = F.cross_entropy(network(x), y)

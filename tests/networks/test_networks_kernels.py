@@ -29,6 +29,28 @@ def test_every_route_of_convolve(kernel: kernels.Triple, stride: kernels.Triple,
     same_gradients(ours, F.conv3d(x, weight, bias, stride, padding, groups=groups), (x, weight, bias))
 
 
+@pytest.mark.parametrize("frames", [1, 3])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (4, 3), (7, 8), (16, 16)])
+def test_small_maps_take_another_route_to_the_same_values(size: tuple[int, int], stride: int, frames: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 256, frames, *size).contiguous(memory_format=torch.channels_last_3d)
+    weight = torch.randn(256, 256, 1, 3, 3) / 48  # as large as kernels are that a cache does not hold
+    x, weight = x.requires_grad_(), weight.requires_grad_()
+    strides = (1, stride, stride)
+    height, width = ((side - 1) // stride + 1 for side in size)
+    assert kernels.small_maps(x, weight, strides, (0, 1, 1)) == (min(height, width) > 1 and height * width <= 16)
+    ours = layers.convolve(x, weight, None, strides, (0, 1, 1), 1)
+    theirs = F.conv3d(x.double(), weight.double(), None, strides, (0, 1, 1))
+    torch.testing.assert_close(ours.double(), theirs, atol=1e-4, rtol=1e-4)
+    for mine, other in zip(
+        torch.autograd.grad(ours.square().sum(), (x, weight)),
+        torch.autograd.grad(theirs.square().sum(), (x, weight)),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, other, atol=1e-3, rtol=1e-3)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_pooling_frame_by_frame(stride: int) -> None:
     x = clip(2, 3, 5, 9, 8)

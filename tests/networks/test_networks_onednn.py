@@ -50,6 +50,21 @@ def test_every_layer_equals_its_plain_form(
                 layer.train().norm.eval()
 
 
+@pytest.mark.parametrize("with_shortcut", [False, True])
+def test_a_layer_of_small_maps_equals_its_plain_form(with_shortcut: bool) -> None:
+    torch.manual_seed(0)
+    layer = _layer(256, (1, 3, 3), (1, 1, 1), 1, nn.ReLU(inplace=True)).eval()
+    x = torch.randn(2, 256, 3, 4, 4)
+    assert kernels.small_maps(x, layer.conv.weight, (1, 1, 1), (0, 1, 1))
+    with torch.no_grad():
+        shortcut = torch.randn_like(x) if with_shortcut else None
+        wanted = _plain(layer, x, shortcut)
+        with fused(layer):
+            for _ in range(2):
+                other = None if shortcut is None else shortcut.contiguous(memory_format=torch.channels_last_3d)
+                torch.testing.assert_close(layer(x, other), wanted, atol=1e-4, rtol=1e-4)
+
+
 @settings(max_examples=25, deadline=None)
 @given(n=st.integers(1, 3), c=st.integers(1, 6), t=st.integers(1, 9), size=st.integers(1, 6), stride=st.integers(1, 2))
 def test_depthwise_of_any_size(n: int, c: int, t: int, size: int, stride: int) -> None:

@@ -16,6 +16,9 @@ from torch.autograd.function import once_differentiable
 
 Triple = tuple[int, int, int]
 
+# Values in the kernel of a convolution and pixels of the map it writes (benchmarks/networks.py).
+_LARGE_KERNEL, _SMALL_MAP = 2**19, 16
+
 
 def fold_frames(x: Tensor) -> Tensor:
     """(N, C, T, H, W) -> (N*T, C, H, W), a view when the channels are last in memory."""
@@ -37,6 +40,18 @@ def plane(kernel: Sequence[int], stride: Triple, padding: Triple) -> Literal["fr
     if kernel[1] == kernel[2] == 1 and stride[1:] == (1, 1) and padding[1:] == (0, 0):
         return "columns"
     return None
+
+
+def small_maps(x: Tensor, weight: Tensor, stride: Triple, padding: Triple) -> bool:
+    """Whether a CPU convolves faster over all frames of x (N, I, T, H, W) at once than frame by frame: a kernel that a
+    core's cache does not hold, weight (O, I, 1, kH, kW), would be read anew for the few pixels of every frame.
+
+    A side of one pixel is not meant: PyTorch leaves parts of a 3D kernel's gradient unset where they meet padding alone.
+    """
+    if x.device.type != "cpu" or max(weight.shape[3:]) == 1 or weight.numel() < _LARGE_KERNEL:
+        return False
+    height, width = ((x.shape[i] + 2 * padding[i - 2] - weight.shape[i]) // stride[i - 2] + 1 for i in (3, 4))
+    return min(height, width) > 1 and height * width <= _SMALL_MAP
 
 
 def taps(frames: int, stride: int) -> list[tuple[int, slice, slice]]:
