@@ -1,11 +1,13 @@
 """Times forward and training step of the networks, fast form beside plain form, in one run.
 
-The plain form is torch's own Conv3d and BatchNorm3d in the default memory format, with the same weights. Forward passes
-run as scoring runs them, with the kernels of the fast form made once before (networks.fused), and all before the first
-training step, whose memory would take part. On a CPU they also run side by side, one to a lane, as scoring has them
-(seconds a clip, omnisource.infer.lanes); and all is timed twice: with the usual handling of memory by the C library, and
-with that of a training here (omnisource.train.memory). `times_faster_as_run` is the usual step of the plain form over
-ours in a training, and its forward pass, alone or in a lane, whichever is faster, over ours in a lane.
+The plain form is torch's own Conv3d and BatchNorm3d in the default memory format, with the same weights. Where
+mmaction2 is importable its network runs, too, from the same weights (benchmarks/reference.py), and the difference of
+the logits is recorded. Forward passes run as scoring runs them, with the kernels of the fast form made once before
+(networks.fused), and all before the first training step, whose memory would take part. On a CPU they also run side by
+side, one to a lane, as scoring has them (seconds a clip, omnisource.infer.lanes); and all is timed twice: with the
+C library's usual handling of memory, and with that of a training here (omnisource.train.memory).
+`times_faster_as_run` is the other form's usual step over ours in a training, and its forward pass, alone or in a lane,
+whichever is faster, over ours in a lane.
 
 The forms take turns, and the least time of each counts, so that other work on the machine harms both alike. A product
 of two matrices takes its turn with them: its rate is about the most that convolutions, computed as products, can reach
@@ -23,12 +25,14 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from reference import reference, version
+from torch import Tensor, nn
 
 from omnisource import __version__, networks
 from omnisource.infer.lanes import Lanes
@@ -37,6 +41,7 @@ from omnisource.train.memory import freed_memory_kept
 
 CLASSES = 400
 PRODUCT = 1536  # side of the matrices
+MMACTION = "mmaction2"
 KEPT = ", freed memory kept"
 LANES = "forward, in lanes"
 
@@ -65,7 +70,12 @@ def main() -> None:
     report: dict[str, Any] = {
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"omnisource": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {
+            "omnisource": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            MMACTION: version(),
+        },
         "device": device_name(arguments.device),
         "threads": torch.get_num_threads(),
         "results": [],
@@ -88,41 +98,44 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     y = torch.randint(CLASSES, (arguments.batch,), device=device)
     dtype = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}[arguments.amp]
     amp: Callable[[], Any] = nullcontext if dtype is None else lambda: torch.autocast(device.type, dtype)
-    forms = {form: build(name, form == "plain", device) for form in ("plain", "fast")}
-    if arguments.norm == "frozen":
-        for network in forms.values():
-            networks.freeze_norm(network)
+    forms = forms_of(name, arguments.norm == "frozen", device)
     cpu = device.type == "cpu"
     ways = {"": nullcontext, **({KEPT: freed_memory_kept} if cpu else {})}
     seconds: dict[str, dict[str, float]] = {form: {} for form in forms}
     memory = dict.fromkeys(forms, 0)
     product = float("inf")
     matrix = torch.randn(PRODUCT, PRODUCT, device=device)
-    for kind in ("forward", "step"):
+
+    def forwards(network: nn.Module) -> dict[str, float]:
+        taken = {}
+        for way, handling in ways.items():
+            with handling():
+                taken["forward" + way] = forward_seconds(network, x, amp, arguments.clock)
+        return taken | ({LANES: lane_seconds(network, x, amp, arguments.clock)} if cpu else {})
+
+    def steps(network: nn.Module) -> dict[str, float]:
+        taken = {}
+        network.train()
+        for way, handling in ways.items():
+            with handling():
+                step(network, x, y, amp)
+                taken["step" + way] = timed(partial(step, network, x, y, amp), device, arguments.clock)
+        return taken
+
+    for work in (forwards, steps):
         for repeat in range(arguments.repeats + 1):  # the first round warms up and does not count
-            product = min(product, timed(lambda: torch.mm(matrix, matrix), device, arguments.clock))
+            product = min(product, timed(partial(torch.mm, matrix, matrix), device, arguments.clock))
             for form, network in forms.items():
-                taken = {}
-                for way, handling in ways.items():
-                    with handling():
-                        if kind == "forward":
-                            taken["forward" + way] = forward_seconds(network, x, amp, arguments.clock)
-                            if cpu and not way:
-                                taken[LANES] = lane_seconds(network, x, amp, arguments.clock)
-                            continue
-                        if device.type == "cuda":
-                            torch.cuda.reset_peak_memory_stats()
-                        network.train()
-                        step(network, x, y, amp)
-                        taken["step" + way] = timed(lambda n=network: step(n, x, y, amp), device, arguments.clock)
-                if device.type == "cuda":
-                    memory[form] = torch.cuda.max_memory_allocated()
+                if not cpu:
+                    torch.cuda.reset_peak_memory_stats()
+                taken, best = work(network), seconds[form]
+                memory[form] = 0 if cpu else torch.cuda.max_memory_allocated()
                 if repeat:
-                    best = seconds[form]
                     best.update({key: min(value, best.get(key, value)) for key, value in taken.items()})
     costs = networks.cost(name, CLASSES, frames, arguments.size)
     as_run, lane = (KEPT, LANES) if cpu else ("", "forward")
-    clips = arguments.batch / seconds["fast"]["step" + as_run]
+    ours = seconds["fast"]
+    clips = arguments.batch / ours["step" + as_run]
     result: dict[str, Any] = {
         "network": name,
         "clip": [arguments.batch, 3, frames, arguments.size, arguments.size],
@@ -131,11 +144,6 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "repeats": arguments.repeats,
         "clock": arguments.clock,
         "seconds": seconds,
-        "times_faster": {key: value / seconds["fast"][key] for key, value in seconds["plain"].items()},
-        "times_faster_as_run": {
-            "forward": min(seconds["plain"]["forward"], seconds["plain"][lane]) / seconds["fast"][lane],
-            "step": seconds["plain"]["step"] / seconds["fast"]["step" + as_run],
-        },
         "gmacs": costs.macs / 1e9,
         "gmacs_per_s": {
             "product of matrices, fp32": PRODUCT**3 / product / 1e9,
@@ -144,11 +152,44 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "step_clips_per_s": clips,
         "step_tflops": 6 * costs.macs * clips / 1e12,  # a step costs three forward passes, a MAC two operations
     }
+    for form in forms:
+        if form != "fast":
+            than = "" if form == "plain" else f"_than_{form}"
+            theirs = seconds[form]
+            result["times_faster" + than] = {key: value / ours[key] for key, value in theirs.items()}
+            result["times_faster_as_run" + than] = {
+                "forward": min(theirs["forward"], theirs[lane]) / ours[lane],
+                "step": theirs["step"] / ours["step" + as_run],
+            }
+    if MMACTION in forms:
+        result["logits_from_mmaction2"] = {form: apart(forms[MMACTION], forms[form], x) for form in ("plain", "fast")}
     if arguments.peak_tflops:
         result["step_mfu"] = result["step_tflops"] / arguments.peak_tflops
-    if device.type == "cuda":
+    if not cpu:
         result["step_peak_bytes"] = memory
     return result
+
+
+def forms_of(name: str, norms_frozen: bool, device: torch.device) -> dict[str, nn.Module]:
+    """The network in every form, with the same weights."""
+    networks_of = {form: build(name, form == "plain", device) for form in ("plain", "fast")}
+    forms: dict[str, nn.Module] = dict(networks_of)
+    theirs = reference(networks_of["fast"])
+    if theirs is not None:
+        networks_of["plain"].load_state_dict(networks_of["fast"].state_dict())
+        theirs.norm_frozen = norms_frozen
+        forms[MMACTION] = theirs.to(device)
+    for network in networks_of.values() if norms_frozen else ():
+        networks.freeze_norm(network)
+    return forms
+
+
+def apart(theirs: nn.Module, ours: nn.Module, x: Tensor) -> float:
+    """The largest difference of the logits in evaluation."""
+    theirs.eval()
+    ours.eval()
+    with torch.no_grad(), networks.fused(ours):
+        return float((theirs(x) - ours(x)).abs().max())
 
 
 def build(name: str, plain: bool, device: torch.device) -> networks.Network:
@@ -162,12 +203,12 @@ def build(name: str, plain: bool, device: torch.device) -> networks.Network:
     return network.to(device)
 
 
-def forward(network: networks.Network, x: Tensor, amp: Callable[[], Any]) -> None:
+def forward(network: nn.Module, x: Tensor, amp: Callable[[], Any]) -> None:
     with torch.no_grad(), amp():
         network(x)
 
 
-def forward_seconds(network: networks.Network, x: Tensor, amp: Callable[[], Any], clock: str) -> float:
+def forward_seconds(network: nn.Module, x: Tensor, amp: Callable[[], Any], clock: str) -> float:
     """Seconds of one forward pass of evaluation, after one that warms up."""
     network.eval()
     with networks.fused(network):  # as scoring runs it: what can be made once is made before
@@ -175,7 +216,7 @@ def forward_seconds(network: networks.Network, x: Tensor, amp: Callable[[], Any]
         return timed(lambda: forward(network, x, amp), x.device, clock)
 
 
-def lane_seconds(network: networks.Network, x: Tensor, amp: Callable[[], Any], clock: str) -> float:
+def lane_seconds(network: nn.Module, x: Tensor, amp: Callable[[], Any], clock: str) -> float:
     """Seconds a forward pass where as many run side by side as scoring runs."""
     network.eval()
     with networks.fused(network), Lanes(x.device) as lanes:
@@ -188,7 +229,7 @@ def lane_seconds(network: networks.Network, x: Tensor, amp: Callable[[], Any], c
         return timed(lambda: all_lanes(2), x.device, clock) / (2 * lanes.count)
 
 
-def step(network: networks.Network, x: Tensor, y: Tensor, amp: Callable[[], Any]) -> None:
+def step(network: nn.Module, x: Tensor, y: Tensor, amp: Callable[[], Any]) -> None:
     network.zero_grad(set_to_none=True)
     with amp():
         loss = F.cross_entropy(network(x), y)
