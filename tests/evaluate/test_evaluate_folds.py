@@ -71,3 +71,11 @@ def test_folds_count_alike_however_large(tmp_path: Path) -> None:
     assert found.top1 == pytest.approx(middle)
     assert found.top1_interval[0] < middle < found.top1_interval[1]
     assert (found.folds, found.samples) == (2, 360)
+
+
+def test_no_interval_reaches_beyond_what_was_found_everywhere(tmp_path: Path) -> None:
+    with open_workspace(tmp_path / "1") as one, open_workspace(tmp_path / "2") as two:
+        write(one, "target-only", 0, 1.0, 30, 1)
+        write(two, "target-only", 0, 1.0, 300, 2)
+        (found,) = summarise_folds([one, two], RECIPE)
+    assert found.top1_interval == pytest.approx((1.0, 1.0))

@@ -146,15 +146,21 @@ _IN_RANGE = """
     (getvariable('first') IS NULL OR sample_id >= getvariable('first'))
     AND (getvariable('beyond') IS NULL OR sample_id < getvariable('beyond'))"""
 
+# Where all powers would be too small for a number (a file from elsewhere gives our classes next to nothing) they are
+# taken of shares of the largest probability, elsewhere of the probabilities as they are.
 _TEMPERED = """
     SELECT sample_id, teacher, unit, start_s, end_s, top_classes,
-           [(top_probs[1] ** power / total * mass)::FLOAT] AS top_probs,
-           (query_prob ** power / total * mass)::FLOAT AS query_prob,
-           list_transform(probs, lambda p: (p ** power / total * mass)::FLOAT) AS probs, status, reason
+           [((top_probs[1] / unit_of) ** power / total * mass)::FLOAT] AS top_probs,
+           ((query_prob / unit_of) ** power / total * mass)::FLOAT AS query_prob,
+           list_transform(probs, lambda p: ((p / unit_of) ** power / total * mass)::FLOAT) AS probs, status, reason
     FROM (
-        SELECT scores.*, power, list_sum(probs)::DOUBLE AS mass,
-               list_sum(list_transform(probs, lambda p: p::DOUBLE ** power)) AS total
-        FROM scores JOIN powers USING (teacher, unit)
+        SELECT *, greatest(list_sum(list_transform(probs, lambda p: (p / unit_of) ** power)), 1e-300) AS total
+        FROM (
+            SELECT scores.*, power, list_sum(probs)::DOUBLE AS mass,
+                   CASE WHEN list_max(probs)::DOUBLE ** power > 1e-200 THEN 1.0::DOUBLE
+                        ELSE greatest(list_max(probs)::DOUBLE, 1e-300) END AS unit_of
+            FROM scores JOIN powers USING (teacher, unit)
+        )
     )"""
 
 _SINGLE = """

@@ -185,7 +185,8 @@ def _interval(values: dict[tuple[int, int], _Values], bootstrap: int) -> Interva
     keys = list(sums)
     of_fold = np.array([fold for fold, _ in keys])
     _, fold_index, sizes = np.unique(of_fold, return_inverse=True, return_counts=True)
-    # Every fold counts alike, however many samples it has: so scaled, the mean over samples is the mean over folds.
+    # Every fold counts alike, however many samples it has: so weighted, the mean over samples is the mean over folds.
     weights = len(keys) / (len(sizes) * sizes[fold_index])
-    means = np.array([sums[key] / counts[key] for key in keys]) * weights
-    return bootstrap_interval(means, groups=[group_of[key] for key in keys], resamples=bootstrap)
+    means = np.array([sums[key] / counts[key] for key in keys])
+    groups = [group_of[key] for key in keys]
+    return bootstrap_interval(means, groups=groups, weights=weights, resamples=bootstrap)
