@@ -39,9 +39,11 @@ def test_what_is_shared_like_the_target_stays() -> None:
     assert weights_for(probs, probs.mean(0)) == pytest.approx(np.ones(3), abs=1e-4)
 
 
-def tables(root: Path) -> tuple[Path, Path, np.ndarray]:
-    """200 units without a query, 200 with one, 10 of a source of its own; the target has 6, 3 and no clip."""
-    probs = drawn(410, 2)
+def tables(root: Path, ours: float = 1.0) -> tuple[Path, Path, np.ndarray]:
+    """200 units without a query, 200 with one, 10 of a source of its own; the target has 6, 3 and no clip.
+
+    ours: the probabilities' sum, below 1 if the teacher is from elsewhere."""
+    probs = drawn(410, 2) * ours
     samples, scores = [], []
     for number, row in enumerate(probs):
         source = "films" if number < 200 else "images" if number < 400 else "few"
@@ -83,6 +85,17 @@ def test_only_units_without_a_query_are_aligned(tmp_path: Path, align: float, ev
         assert row["top"] == values.argmax() and row["top_prob"] == pytest.approx(values.max(), abs=1e-6)
 
 
+def test_what_is_none_of_ours_stays_none_of_ours(tmp_path: Path) -> None:
+    scores, samples, _ = tables(tmp_path, ours=0.4)
+    shares = class_shares(samples, CLASSES)
+    with units(scores, samples, CLASSES, True, align=1.0) as db:
+        found = np.array(db.sql("SELECT probs FROM units ORDER BY sample_id").fetchnumpy()["probs"].tolist())
+    assert found[:200].sum(1) == pytest.approx(np.full(200, 0.4), abs=1e-5)
+    assert found[:200].mean(0) == pytest.approx(0.4 * shares, abs=1e-4)
+
+
 def test_held_out_thresholds_know_nothing_of_it() -> None:
     with pytest.raises(ValidationError, match="align or precision, not both"):
         Select.model_validate({"calibrate": {"align": 0.5, "precision": 0.9}})
+    with pytest.raises(ValidationError, match=r"query_evidence or calibrate\.precision, not both"):
+        Select.model_validate({"query_evidence": True, "calibrate": {"precision": 0.9}})

@@ -271,6 +271,16 @@ def test_a_share_of_what_teachers_agree_on(workspace: Workspace) -> None:
     assert 500 <= surest.counts["kept"] <= 503, "a quarter of each class, rounded up"
 
 
+def test_what_if_counts_what_the_rule_keeps_at_a_threshold_that_float32_rounds_down(workspace: Workspace) -> None:
+    rows = [row for row in read_table(workspace.table("scores")).to_pylist() if row["teacher"] == "a"]
+    for row in rows:
+        row["top_probs"][0] = 0.7
+    write_table(workspace.table("scores"), table_from_rows(rows, SCORES))
+    recipe = a_recipe(workspace.root, rule="teacher", label="teacher", threshold=0.7)
+    (share,) = what_if(recipe, workspace, [0.7], ["teacher"])
+    assert share.kept == select(recipe, workspace).counts["kept"]
+
+
 def test_thresholds_are_of_samples_on_which_teachers_agree(workspace: Workspace) -> None:
     truth = {row["sample_id"]: row["label"] for row in read_table(workspace.table("samples")).to_pylist()}
 

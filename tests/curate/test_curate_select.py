@@ -401,3 +401,18 @@ def test_what_a_table_made_by_hand_lacks_is_named(tmp_path: Path, column: str, v
         units(tmp_path / "scores.parquet", tmp_path / "samples.parquet", CLASSES) as db,
     ):
         list(decide(db, Select()))
+
+
+@pytest.mark.parametrize(("words", "expected"), [([2e-12, 1e-12, 1e-12], 4e-12), ([0.0, 0.0, 0.0], 0.0)])
+def test_a_teacher_that_says_next_to_nothing_of_our_classes_is_sure_of_none(
+    tmp_path: Path, words: list[float], expected: float
+) -> None:
+    """Such as a file from elsewhere, by the smallest temperature: 1e-12 to the power of 50 is no number."""
+    write_table(tmp_path / "scores.parquet", table_from_rows([score("a", words, "jump")], SCORES))
+    write_table(tmp_path / "samples.parquet", table_from_rows([sample("a", "jump")], SAMPLES))
+    temperatures = {("t", "image"): 0.02}
+    with units(tmp_path / "scores.parquet", tmp_path / "samples.parquet", CLASSES, True, temperatures) as db:
+        (table,) = decide(db, Select(rule="teacher", label="soft"))
+    (row,) = table.to_pylist()
+    assert (row["keep"], row["reason"]) == (False, "below_threshold")
+    assert row["confidence"] == pytest.approx(expected, rel=1e-3)

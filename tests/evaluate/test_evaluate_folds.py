@@ -71,3 +71,20 @@ def test_folds_count_alike_however_large(tmp_path: Path) -> None:
     assert found.top1 == pytest.approx(middle)
     assert found.top1_interval[0] < middle < found.top1_interval[1]
     assert (found.folds, found.samples) == (2, 360)
+
+
+def test_the_interval_is_of_the_mean_also_where_a_fold_lacks_seeds(tmp_path: Path) -> None:
+    with open_workspace(tmp_path / "1") as one, open_workspace(tmp_path / "2") as two:
+        each = [write(one, "target-only", seed, 0.2, 200, seed) for seed in range(3)]
+        each.append(write(two, "target-only", 0, 0.8, 200, 9))
+        (found,) = summarise_folds([one, two], RECIPE)
+    assert found.top1 == pytest.approx(np.mean(each))
+    assert found.top1_interval[0] < found.top1 < found.top1_interval[1]
+
+
+def test_no_interval_reaches_beyond_what_was_found_everywhere(tmp_path: Path) -> None:
+    with open_workspace(tmp_path / "1") as one, open_workspace(tmp_path / "2") as two:
+        write(one, "target-only", 0, 1.0, 30, 1)
+        write(two, "target-only", 0, 1.0, 300, 2)
+        (found,) = summarise_folds([one, two], RECIPE)
+    assert found.top1_interval == pytest.approx((1.0, 1.0))

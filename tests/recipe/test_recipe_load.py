@@ -155,6 +155,7 @@ NONSENSE = {
     "student.batch.target": ("0", "1000000000"),
     "student.input.std": ("[0, 1, 1]", "[1, .inf, 1]"),
     "student.optimiser.lr": ("0", ".nan", "-0.1"),
+    "student.mixup.alpha": ("0", "1e4", "1e-20"),
     "student.workers": ("-1", "1000000"),
     "student.threads": ("0", "1000000"),
     "score.window_s": ("0", "1e-9", ".inf"),

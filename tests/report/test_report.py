@@ -166,6 +166,19 @@ def test_filters_against_the_truth(tmp_path: Path) -> None:
     }
 
 
+def test_what_a_selection_should_keep_follows_from_whose_labels_it_takes(tmp_path: Path) -> None:
+    with open_workspace(tmp_path / "ws") as workspace:
+        recipe = curated(tmp_path, workspace)
+        by_teacher = recipe.model_copy(update={"select": recipe.select.model_copy(update={"label": "teacher"})})
+        path = workspace.table("decisions-default")
+        rows = read_table(path).to_pylist()
+        for row in rows:
+            row |= {"keep": True, "label": "wave", "reason": None}  # right of wrong.jpg, of which the query says jump
+        write_table(path, table_from_rows(rows, DECISIONS))
+        (score,) = Story(by_teacher, workspace).selection_scores()
+    assert (score.right, score.chosen, score.wanted) == (2, 5, 4)  # all but <b>&.jpg show a class
+
+
 class _Outside(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
@@ -270,3 +283,12 @@ def test_the_truth_of_a_file_is_that_of_all_its_pieces(tmp_path: Path) -> None:
     truth = Truth(files=["truth.csv"], segments="segments.csv")
     known = read_truth(recipe, truth, pieces)
     assert set(known.files) == set(known.segments) == {"first", "second"}
+
+
+def test_seconds_that_two_segments_of_a_class_name_count_once(tmp_path: Path) -> None:
+    lines = ["path,start_s,end_s,label", "film.mp4,0,2,jump", "film.mp4,1,2.5,jump", "film.mp4,6,9,wave"]
+    (tmp_path / "segments.csv").write_text("\n".join(lines) + "\n")
+    samples = [{"uri": str(tmp_path / "film.mp4"), "sample_id": "film"}]
+    known = read_truth(recipe_of(tmp_path), Truth(segments="segments.csv"), samples)
+    assert known.shown("film", {"unit": "window", "start_s": 0.0, "end_s": 10.0}) == {"wave"}
+    assert known.shown("film", {"unit": "window", "start_s": 0.0, "end_s": 8.0}) == {"jump"}

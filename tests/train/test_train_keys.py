@@ -51,7 +51,7 @@ def test_uniform_fills_the_unit_interval() -> None:
     assert _chi_square(np.bincount((numbers * 50).astype(int), minlength=50), np.full(50, 2000.0)) < 4
 
 
-@pytest.mark.parametrize("alpha", [0.1, 0.2, 0.5, 1.0, 2.0, 8.0])
+@pytest.mark.parametrize("alpha", [1e-9, 0.1, 0.2, 0.5, 1.0, 2.0, 8.0, 500.0])
 def test_beta_has_the_moments_and_quantiles_of_the_beta_distribution(alpha: float) -> None:
     draws = beta(mix(23, np.arange(200_000)), alpha)
     assert draws.min() >= 0 and draws.max() <= 1

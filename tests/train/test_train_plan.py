@@ -98,7 +98,7 @@ def test_units_of_a_resampled_class_are_drawn_equally_often() -> None:
 
 
 @pytest.mark.parametrize("power", [0.0, 0.3, 0.7])
-def test_within_a_resampled_pass_no_unit_returns_before_its_class_is_through(power: float) -> None:
+def test_within_a_resampled_pass_units_of_a_class_come_equally_often_or_once_more(power: float) -> None:
     pool = pool_of([[0] * 16, LONG_TAIL])
     plan = Plan(
         pool, training(batch={"target": 4, "sizes": {"images": 23}}, resample={"images": {"power": power}}), seed=5

@@ -74,14 +74,16 @@ def weights_for(probs: F64, shares: F64) -> F64:
     return weights
 
 
-# `units` with the classes of units without a query weighted by the table `class_weights`; {plain} has the teacher's.
+# `units` with the classes of units without a query weighted by the table `class_weights`; {plain} has the teacher's,
+# {none} is what these give to none of our classes (units.py).
 ALIGNED = """
     SELECT * EXCLUDE (aligned) REPLACE (
         coalesce(aligned, probs) AS probs,
         CASE WHEN aligned IS NULL THEN top ELSE list_position(aligned, list_max(aligned)) - 1 END AS top,
         CASE WHEN aligned IS NULL THEN top_prob ELSE list_max(aligned) END AS top_prob
     ) FROM (
-        SELECT * EXCLUDE (raised), list_transform(raised, lambda p: (p / list_sum(raised))::FLOAT) AS aligned
+        SELECT * EXCLUDE (raised),
+               list_transform(raised, lambda p: (p / list_sum(raised) * (1 - {none}))::FLOAT) AS aligned
         FROM (
             SELECT plain.*, CASE WHEN weights IS NOT NULL AND query IS NULL
                 THEN list_transform(probs, lambda p, i: p::DOUBLE * weights[i]) END AS raised

@@ -100,9 +100,9 @@ def what_if(
     `select.unanimous`, temperatures, class shares and the query's evidence hold as in the recipe.
     """
     conditions = {
-        "agree": "top = query AND query_prob >= {t}",
-        "query": "query_prob >= {t}",
-        "teacher": "top_prob >= {t}",
+        "agree": "top = query AND query_prob >= {t}::DOUBLE",  # as `decide` compares
+        "query": "query_prob >= {t}::DOUBLE",
+        "teacher": "top_prob >= {t}::DOUBLE",
     }
     heard = " AND unanimous" if recipe.select.unanimous else ""
     grid = [(rule, float(threshold)) for rule in rules for threshold in thresholds]

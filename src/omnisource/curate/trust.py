@@ -4,7 +4,7 @@ A web sample's query names its true class with probability r, else any other cla
 believes p. Together (Bayes):
 
     P(class c) ~ p_c r                       for the query's class
-    P(class c) ~ p_c (1 - r) / (C - 1)       for every other
+    P(class c) ~ p_c (1 - r) / (C - 1)       for every other, and for "none of ours" of a teacher from elsewhere
 
 Where the teacher is unsure the query decides, where it is sure the teacher does. r is found for each source and kind of
 unit: the likeliest, given what the teacher says of all its samples, and of four more of which two are right ("plus
@@ -53,7 +53,8 @@ def _likeliest(bins: "np.ndarray[tuple[int, int], np.dtype[np.float64]]", classe
     return high
 
 
-# `units` with the probabilities of query and teacher together; {plain} has the teacher's.
+# `units` with the probabilities of query and teacher together; {plain} has the teacher's, {none} is what these give to
+# none of our classes (units.py).
 BELIEVED = """
     SELECT * EXCLUDE (belief) REPLACE (
         belief AS probs,
@@ -61,11 +62,11 @@ BELIEVED = """
         CASE WHEN belief IS NULL THEN top_prob ELSE list_max(belief) END AS top_prob,
         CASE WHEN belief IS NULL THEN query_prob ELSE belief[query + 1] END AS query_prob
     ) FROM (
-        SELECT * EXCLUDE (raised, trust), list_transform(raised, lambda p: (p / list_sum(raised))::FLOAT) AS belief
+        SELECT * EXCLUDE (raised, trust, other),
+               list_transform(raised, lambda p: (p / (list_sum(raised) + {none} * other))::FLOAT) AS belief
         FROM (
-            SELECT plain.*, trust.trust, list_transform(probs, lambda p, i: p::DOUBLE
-                * CASE WHEN i = query + 1 THEN coalesce(trust, 0.5)
-                       ELSE (1 - coalesce(trust, 0.5)) / {others} END) AS raised
+            SELECT plain.*, trust.trust, (1 - coalesce(trust, 0.5)) / {others} AS other, list_transform(probs,
+                lambda p, i: p::DOUBLE * CASE WHEN i = query + 1 THEN coalesce(trust, 0.5) ELSE other END) AS raised
             FROM {plain} AS plain LEFT JOIN trust USING (source, unit)
         )
     )"""

@@ -83,14 +83,15 @@ def units(
             db.execute("CREATE TABLE class_weights (source VARCHAR, unit VARCHAR, weights DOUBLE[])")
             for (source, unit), weights in class_weights(db, "plain", class_shares(samples, classes)).items():
                 db.execute("INSERT INTO class_weights VALUES (?, ?, ?)", [source, unit, (weights**align).tolist()])
-        db.execute(f"CREATE VIEW aligned AS {ALIGNED.format(plain='plain') if align else 'FROM plain'}")
+        db.execute(f"CREATE VIEW aligned AS {ALIGNED.format(plain='plain', none=_NONE) if align else 'FROM plain'}")
         if query_evidence:
             trust = query_trust(db, "aligned", len(classes))
             rows = [(source, unit, value) for (source, unit), value in trust.items()]
             db.execute("CREATE TABLE trust (source VARCHAR, unit VARCHAR, trust DOUBLE)")
             if rows:
                 db.executemany("INSERT INTO trust VALUES (?, ?, ?)", rows)
-            db.execute(f"CREATE VIEW units AS {BELIEVED.format(plain='aligned', others=max(len(classes) - 1, 1))}")
+            others = max(len(classes) - 1, 1)
+            db.execute(f"CREATE VIEW units AS {BELIEVED.format(plain='aligned', none=_NONE, others=others)}")
         else:
             db.execute("CREATE VIEW units AS FROM aligned")
         yield db
@@ -146,15 +147,24 @@ _IN_RANGE = """
     (getvariable('first') IS NULL OR sample_id >= getvariable('first'))
     AND (getvariable('beyond') IS NULL OR sample_id < getvariable('beyond'))"""
 
+# What a teacher from elsewhere gives to none of our classes; our own teachers' probabilities sum to 1, to rounding.
+_NONE = "CASE WHEN list_sum(probs) < 0.999 THEN 1 - list_sum(probs)::DOUBLE ELSE 0.0::DOUBLE END"
+
+# Where all powers would be too small for a number (a file from elsewhere gives our classes next to nothing) they are
+# taken of shares of the largest probability, elsewhere of the probabilities as they are.
 _TEMPERED = """
     SELECT sample_id, teacher, unit, start_s, end_s, top_classes,
-           [(top_probs[1] ** power / total * mass)::FLOAT] AS top_probs,
-           (query_prob ** power / total * mass)::FLOAT AS query_prob,
-           list_transform(probs, lambda p: (p ** power / total * mass)::FLOAT) AS probs, status, reason
+           [((top_probs[1] / unit_of) ** power / total * mass)::FLOAT] AS top_probs,
+           ((query_prob / unit_of) ** power / total * mass)::FLOAT AS query_prob,
+           list_transform(probs, lambda p: ((p / unit_of) ** power / total * mass)::FLOAT) AS probs, status, reason
     FROM (
-        SELECT scores.*, power, list_sum(probs)::DOUBLE AS mass,
-               list_sum(list_transform(probs, lambda p: p::DOUBLE ** power)) AS total
-        FROM scores JOIN powers USING (teacher, unit)
+        SELECT *, greatest(list_sum(list_transform(probs, lambda p: (p / unit_of) ** power)), 1e-300) AS total
+        FROM (
+            SELECT scores.*, power, list_sum(probs)::DOUBLE AS mass,
+                   CASE WHEN list_max(probs)::DOUBLE ** power > 1e-200 THEN 1.0::DOUBLE
+                        ELSE greatest(list_max(probs)::DOUBLE, 1e-300) END AS unit_of
+            FROM scores JOIN powers USING (teacher, unit)
+        )
     )"""
 
 _SINGLE = """

@@ -172,7 +172,7 @@ def _change(base: Predictions, other: Predictions) -> _Values:
 
 
 def _interval(values: dict[tuple[int, int], _Values], bootstrap: int) -> Interval:
-    """Bootstrap interval of the mean over folds of the mean over seeds."""
+    """Bootstrap interval of the mean over trainings: over folds of that over seeds, where every fold has all seeds."""
     sums: dict[tuple[int, str], float] = {}
     counts: dict[tuple[int, str], int] = {}
     group_of: dict[tuple[int, str], str] = {}
@@ -185,7 +185,9 @@ def _interval(values: dict[tuple[int, int], _Values], bootstrap: int) -> Interva
     keys = list(sums)
     of_fold = np.array([fold for fold, _ in keys])
     _, fold_index, sizes = np.unique(of_fold, return_inverse=True, return_counts=True)
-    # Every fold counts alike, however many samples it has: so scaled, the mean over samples is the mean over folds.
-    weights = len(keys) / (len(sizes) * sizes[fold_index])
-    means = np.array([sums[key] / counts[key] for key in keys]) * weights
-    return bootstrap_interval(means, groups=[group_of[key] for key in keys], resamples=bootstrap)
+    # Every training counts alike, however many samples its fold has: so the mean over samples is that over trainings.
+    trainings = np.unique([fold for (fold, _), (ids, _, _) in values.items() if ids], return_counts=True)[1]
+    weights = len(keys) / (len(sizes) * sizes[fold_index]) * (trainings * len(sizes) / trainings.sum())[fold_index]
+    means = np.array([sums[key] / counts[key] for key in keys])
+    groups = [group_of[key] for key in keys]
+    return bootstrap_interval(means, groups=groups, weights=weights, resamples=bootstrap)

@@ -142,14 +142,19 @@ def bootstrap_interval(
     values: Floats,
     *,
     groups: Sequence[str | None] | None = None,
+    weights: Floats | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """Percentile bootstrap interval of the mean of `values` (N,), resampling whole groups where they are given."""
-    mean = float(np.mean(values))
+    """Percentile bootstrap interval of the mean of `values` (N,), resampling whole groups where they are given.
+
+    Args:
+        weights: (N,) of the values in every mean; None: all alike.
+    """
     if resamples == 0:
+        mean = float(np.average(values, weights=weights))
         return mean, mean
-    sums, sizes = group_sums(values, groups)
+    sums, sizes = group_sums(values, groups, weights)
     random = np.random.default_rng(seed)
     means = np.empty(resamples)
     for index in range(resamples):  # one at a time: N may be 20,000
@@ -159,13 +164,20 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def group_sums(values: Floats, groups: Sequence[str | None] | None) -> tuple[Floats, Floats]:
-    """Per group: the sum of its values and its size. A sample without a group is a group of its own."""
+def group_sums(
+    values: Floats, groups: Sequence[str | None] | None, weights: Floats | None = None
+) -> tuple[Floats, Floats]:
+    """Per group: the sum of its weighted values and its weight, without weights its size.
+
+    A sample without a group is a group of its own.
+    """
+    weights = np.ones(len(values)) if weights is None else weights
+    values = np.asarray(values * weights, np.float64)
     if groups is None:
-        return np.asarray(values, np.float64), np.ones(len(values))
+        return values, weights
     names = [f"group {name}" if name is not None else f"alone {index}" for index, name in enumerate(groups)]
     _, index = np.unique(names, return_inverse=True)
-    return np.bincount(index, weights=values).astype(np.float64), np.bincount(index).astype(np.float64)
+    return np.bincount(index, weights=values).astype(np.float64), np.bincount(index, weights=weights).astype(np.float64)
 
 
 def t_interval(values: Sequence[float], within: Interval = (-math.inf, math.inf)) -> Interval | None:

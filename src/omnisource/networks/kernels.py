@@ -46,7 +46,7 @@ def small_maps(x: Tensor, weight: Tensor, stride: Triple, padding: Triple) -> bo
     """Whether a CPU convolves faster over all frames of x (N, I, T, H, W) at once than frame by frame: a kernel that a
     core's cache does not hold, weight (O, I, 1, kH, kW), would be read anew for the few pixels of every frame.
 
-    A side of one pixel is not meant: PyTorch leaves parts of a 3D kernel's gradient unset where they meet padding alone.
+    No map of one pixel a side: PyTorch leaves parts of a 3D kernel's gradient unset where they meet padding alone.
     """
     if x.device.type != "cpu" or max(weight.shape[3:]) == 1 or weight.numel() < _LARGE_KERNEL:
         return False

@@ -167,6 +167,11 @@ class Select(Section):
     def _a_threshold_to_find(self) -> "Select":
         if self.rule == "all" and (self.calibrate.quantile is not None or self.calibrate.precision is not None):
             raise ValueError("the rule `all` has no threshold: remove calibrate.quantile and calibrate.precision")
+        if self.query_evidence and self.calibrate.precision is not None:
+            raise ValueError(
+                "give query_evidence or calibrate.precision, not both: nobody searched for the held-out samples, "
+                "so they say nothing of query and teacher together"
+            )
         return self
 
     @property

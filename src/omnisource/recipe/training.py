@@ -92,7 +92,7 @@ class Mixup(Section):
     """x = l a + (1-l) b with l ~ Beta(alpha, alpha). cross: a target, b web; within: both from one source."""
 
     kind: Literal["off", "cross", "within"] = "off"
-    alpha: Factor = 0.2
+    alpha: Annotated[float, Field(ge=1e-9, le=500)] = 0.2
     probability: Annotated[float, Field(ge=0, le=1)] = 1.0  # how often a sample is mixed at all
 
 

@@ -72,6 +72,7 @@ class Story:
         self.decisions: dict[str, list[Row]] = defaultdict(list)
         for row in _rows(workspace.table(f"decisions-{recipe.select.name}"), _DECISIONS):
             self.decisions[row["sample_id"]].append(row)
+        self.classes = set(workspace.classes())
         self._truth = read_truth(recipe, recipe.truth, self.samples.values()) if recipe.truth else None
 
     def fate(self, sample_id: str) -> tuple[str, str | None]:
@@ -160,17 +161,21 @@ class Story:
         yield self._selection_score(source, truth)
 
     def _selection_score(self, source: str, truth: Known) -> FilterScore:
+        """Wanted is what shows the class of its query or, where labels are the teacher's, any class."""
+        by_query = self.recipe.select.label == "query"
         right = chosen = wanted = 0
         for sample_id, sample in self.samples.items():
             if sample["source"] != source:
                 continue
             for unit in self.decisions.get(sample_id, []):
                 shown = truth.shown(sample_id, unit)
-                if shown is None or unit["negative"]:
+                if shown is None:
                     continue
+                is_right = unit["keep"] and unit["label"] in shown
                 chosen += unit["keep"]
-                right += unit["keep"] and unit["label"] in shown
-                wanted += sample["query_label"] in shown
+                right += is_right
+                # Who decides by hand may find a class that the rule could not.
+                wanted += is_right or bool(shown & ({sample["query_label"]} if by_query else self.classes))
         return FilterScore(self.selection, source, "kept with the right label", right, chosen, wanted)
 
 

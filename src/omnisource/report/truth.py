@@ -33,8 +33,11 @@ class Known:
             if unit["unit"] == "frame" or end is None:
                 return {name for first, last, name in pieces if first <= start < last}
             filled: Counter[str] = Counter()
-            for first, last, name in pieces:
-                filled[name] += max(0.0, min(end, last) - max(start, first))
+            ends: dict[str, float] = {}  # what several segments of a class say counts once
+            for first, last, name in sorted(pieces):
+                begin, last = max(start, first, ends.get(name, start)), min(end, last)
+                filled[name] += max(0.0, last - begin)
+                ends[name] = max(last, ends.get(name, start))
             return {name for name, seconds in filled.items() if seconds >= self.min_overlap * (end - start)}
         row = self.files.get(sample_id)
         return None if row is None else {row.get(self.column) or ""}

@@ -6,7 +6,7 @@ of ranks sees the same batches. Every source is dealt like a deck of cards, pass
 - Without resampling a pass is each unit once.
 - With resampling (paper, section 3.4) a source's class c has M_c = min(N_c, clip) cards of weight M_c^power. A pass has
   L = sum of M_c slots, of which class c gets L M_c^p / sum M^p, rounded down or up by one draw a pass so that the
-  mean over passes is exact. Within a pass no unit of a class returns before all others of the class have been dealt.
+  mean over passes is exact. Within a pass the units of a class are dealt equally often, or some once more.
 
 An epoch is one pass over the target. All target sources together are one deck.
 """
