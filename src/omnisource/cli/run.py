@@ -48,8 +48,10 @@ def run_and_show(recipe: Recipe, workspace: Workspace, jobs: int | None) -> None
 
 def results_table(summaries: Sequence["RunSummary"]) -> Table:
     """Every run's accuracy, with what the web added to it."""
-    several = summaries[0].top1_t_interval is not None
-    how = "t over trainings" if several else "bootstrap over samples"
+    single = [row.run for row in summaries if row.top1_t_interval is None]
+    how = "t over trainings" if len(single) < len(summaries) else "bootstrap over samples"
+    if single and len(single) < len(summaries):
+        how += f"; bootstrap over samples for {', '.join(single)} (one training)"
     table = Table(
         title=f"top-1 on {summaries[0].samples} test samples, 95 % intervals: {how}",
         caption="\n".join([*_of_each(summaries, _scored), *_of_each(summaries, _tested_on)]),
