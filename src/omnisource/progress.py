@@ -18,6 +18,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 T = TypeVar("T")
@@ -34,6 +35,13 @@ def say(*parts: str | tuple[str, str]) -> None:
     """Prints one line, each part a text or (text, style); it is not wrapped, so that what it names can be copied."""
     shown = (printable(part) if isinstance(part, str) else (printable(part[0]), part[1]) for part in parts)
     console.print(Text.assemble(*shown), soft_wrap=True)
+
+
+def show(table: Table) -> None:
+    """Prints a table; what is too wide for the terminal, or for the 80 columns of a pipe, is folded and never cut."""
+    for column in table.columns:
+        column.overflow = "fold"
+    console.print(table)
 
 
 def printable(text: str) -> str:
