@@ -50,3 +50,15 @@ def test_a_table_too_wide_is_folded_and_not_cut(monkeypatch: pytest.MonkeyPatch)
     assert caught.get().count("x") == 90
     assert "1234" in caught.get()
     assert all(len(line) <= 40 for line in caught.get().splitlines())
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_progress_bar_keeps_its_count_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setattr(console, "_force_terminal", True)
+    monkeypatch.setattr(console, "_width", width)
+    with console.capture() as caught, meter("a run that has a very long name", 1234) as bar:
+        assert isinstance(bar, Meter)
+        assert bar._bar is not None
+        bar.advance(1000, note="a note " * 20)
+        console.print(bar._bar.get_renderable())
+    assert "1000/1234" in caught.get()
