@@ -14,10 +14,12 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column, Table
 from rich.text import Text
 
 T = TypeVar("T")
@@ -34,6 +36,13 @@ def say(*parts: str | tuple[str, str]) -> None:
     """Prints one line, each part a text or (text, style); it is not wrapped, so that what it names can be copied."""
     shown = (printable(part) if isinstance(part, str) else (printable(part[0]), part[1]) for part in parts)
     console.print(Text.assemble(*shown), soft_wrap=True)
+
+
+def show(table: Table) -> None:
+    """Prints a table; what is too wide for the terminal, or for the 80 columns of a pipe, is folded and never cut."""
+    for column in table.columns:
+        column.overflow = "fold"
+    console.print(table)
 
 
 def printable(text: str) -> str:
@@ -74,20 +83,31 @@ class Meter:
             )
 
 
+class _Words(TextColumn):
+    """Text in one line, shortened where the terminal is narrow."""
+
+    def render(self, task: Task) -> Text:
+        text = super().render(task)
+        text.no_wrap, text.overflow = True, "ellipsis"
+        return text
+
+
 @contextmanager
 def meter(what: str, total: int | None = None) -> Iterator[Meter]:
     """Opens a progress bar for work whose items finish one by one."""
     if not console.is_terminal or os.environ.get(_QUIET):
         yield Meter(what, total, None)
         return
+    whole = Column(no_wrap=True)  # the counts and times stay when there is no room for the words
+    bar_width = 30 if console.width >= 120 else 10 if console.width >= 60 else 0
     columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
+        SpinnerColumn(table_column=whole),
+        _Words("{task.description}", markup=False, table_column=Column()),
+        *([BarColumn(bar_width, table_column=whole.copy())] if bar_width else []),
+        MofNCompleteColumn(table_column=whole.copy()),
+        TimeElapsedColumn(table_column=whole.copy()),
+        TimeRemainingColumn(table_column=whole.copy()),
+        _Words("{task.fields[note]}", markup=False, table_column=Column()),
     )
     with Progress(*columns, console=console, transient=True) as bar:
         yield Meter(what, total, bar)

@@ -51,3 +51,8 @@ def test_runs_that_were_not_tested_alike_are_told_apart() -> None:
         "target-only: test list cde837620c66c4a4",
         "+untrimmed: test list 0123456789abcdef",
     ]
+
+
+def test_the_interval_of_a_single_training_is_called_what_it_is() -> None:
+    title = " ".join(printed(ALONE, replace(JOINT, trainings=1, top1_t_interval=None))[:2])
+    assert title.endswith("t over trainings; bootstrap over samples for +untrimmed (one training)")

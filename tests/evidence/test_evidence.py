@@ -182,6 +182,8 @@ def test_what_cells_amount_to(tmp_path: Path) -> None:
     assert json.loads(results.read_text())["command"] == "omnisource bench effect --track home"
     drawn = ET.fromstring((tmp_path / "docs/images/evidence-home.svg").read_text())
     assert len(drawn.findall("{*}circle")) == 2 and forest([base]).startswith("<svg")
+    scale = [text.text for text in drawn.findall("{*}text") if text.get("text-anchor") == "middle"]
+    assert scale == ["0", "+5", "+10", "gain in points of top-1, 95 %"]
 
 
 def test_a_page_is_of_all_tracks_that_were_run(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from omnisource.errors import UserError
 from omnisource.media import Limits, decode_frames, write_video
 from omnisource.networks import Meta, create, load_checkpoint, save_checkpoint
 from omnisource.predict import Annotation, Guess, Prediction, annotate, annotated_name, gathered
-from omnisource.predict.annotate import draw
+from omnisource.predict.annotate import _has, _written, draw
 from omnisource.predict.web import fetch
 
 CLASSES = ("jump", "wave", "a class with [brackets]")
@@ -241,3 +241,12 @@ def test_the_verb_calls_a_web_file_by_its_address(folder: Path, checkpoint: Path
     assert f"not_media: {server}/page.mp4 is" in said
     assert [path.name.startswith("short-") for path in (tmp_path / "out").iterdir()] == [True]
     assert invoke(f"{server}/page.mp4")[0] == 1, "nothing was recognised"
+
+
+def test_a_long_name_is_drawn_with_its_share_and_accents_are_no_boxes() -> None:
+    text, font = _written("a class with a very long name " * 5, "42%", 12, 200)
+    assert font.getlength(text) <= 200
+    assert text.startswith("a class with") and text.endswith("... 42%")
+    assert _written("short", "5%", 12, 200)[0] == "short 5%"
+    text, font = _written("Übung", "5%", 12, 200)  # which fonts there are depends on the machine
+    assert _has(font, text) and text in ("Übung 5%", "Ubung 5%")

@@ -18,7 +18,7 @@ from omnisource.evaluate.test import test_basis as basis_of_test
 from omnisource.ingest import ingest
 from omnisource.recipe import Recipe, Truth
 from omnisource.report import Story, read_truth, write_report
-from omnisource.report.charts import confusion
+from omnisource.report.charts import MOST_CLASSES, confusion, curves, most_changed
 from omnisource.tables import DECISIONS, DUPLICATES, PREDICTIONS, PROBE, read_table, table_from_rows, write_table
 from omnisource.train import student_basis
 from omnisource.workspace import Basis, Workspace, open_workspace
@@ -179,6 +179,17 @@ def test_what_a_selection_should_keep_follows_from_whose_labels_it_takes(tmp_pat
     assert (score.right, score.chosen, score.wanted) == (2, 5, 4)  # all but <b>&.jpg show a class
 
 
+def test_a_filter_that_the_truth_says_nothing_of_is_not_judged(tmp_path: Path) -> None:
+    with open_workspace(tmp_path / "ws") as workspace:
+        recipe = curated(tmp_path, workspace)
+        with (tmp_path / "truth.csv").open("w", newline="") as file:
+            csv.writer(file).writerows(
+                [["path", "truth"], *([f"photos/{name}", kind[0]] for name, kind in WEB.items())]
+            )
+        scores = Story(recipe, workspace).filter_scores()
+    assert [score.filter for score in scores] == ["teacher's selection"]
+
+
 class _Outside(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
@@ -207,6 +218,10 @@ def test_the_page_stands_on_its_own(tmp_path: Path) -> None:
     assert outside.images == 7 + 2  # the broken file has nothing to show; two duplicates stand beside their twins
     assert "62.5 %" in page and "100.0 %" in page and "+37.5" in page
     assert "<b>&.jpg" not in page
+    assert "top-5" not in page  # of two classes it says nothing
+    assert "Not tested yet" not in page
+    for there in re.findall(r'href="#(\w+)"', page):
+        assert f'id="{there}"' in page
 
 
 def test_what_is_trained_before_the_web_is_curated_has_a_report(tmp_path: Path) -> None:
@@ -244,8 +259,11 @@ def test_results_of_another_recipe_are_left_out_and_named(tmp_path: Path, monkey
         with pytest.raises(UserError, match=r"nothing tested yet .*epochs: 30.0 -> 50.0"):
             write_report(longer, workspace)
         leave_records(workspace, longer, "target-only", 1)
-        assert write_report(longer, workspace).counts == {"runs": 1, "left_out": 3}
+        workspace.table("predictions-all-0").unlink()  # and one that is not there yet
+        assert write_report(longer, workspace).counts == {"runs": 1, "left_out": 2}
         page = workspace.report_path.read_text()
+        assert "Not tested yet: all (seed 0)." in page
+        assert 'href="#examples"' not in page  # a section that is not there
         assert "all-1: train-all-1 ran with other settings (training.epochs: 30.0 -&gt; 50.0)" in page
         assert "75.0 %" in page and "62.5 %" not in page
         # Trained again since it was tested.
@@ -266,13 +284,34 @@ def test_another_truth_makes_another_report(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_chart_shows_names_and_does_not_obey_them() -> None:
-    names = ["<a href='https://x'>b</a>", "2020-01-01", *(f"{'x' * 80}{n}" for n in range(2))]
-    html = confusion(names, [[1] * 4] * 4, "title")
+    names = ["<a href='https://x'>b</a>", "2020-01-01", *(f"{'x' * 80}{n}" for n in range(2)), "\u202eodd"]
+    html = confusion(names, [[1] * 5] * 5, "title")
     assert "&lt;a href" in html
     assert "x" * 41 not in html
+    assert "\\\\u202eodd" in html  # an escape, in JSON
     (shown,) = re.findall(r'"x":(\[.*?\])', html)
-    assert len(set(json.loads(shown))) == 4
+    assert len(set(json.loads(shown))) == 5
     assert html.count('"type":"category"') == 2  # a class that is a date is no date
+
+
+def test_a_chart_of_many_classes_names_those_that_changed_most() -> None:
+    accuracies = [[0.5] * 400, [0.5] * 400]
+    accuracies[1][7], accuracies[1][300] = 1.0, 0.0
+    shown = most_changed(accuracies)
+    assert len(shown) == MOST_CLASSES and {7, 300} <= set(shown) and shown == sorted(shown)
+    assert 7 not in most_changed([[0.1] * 7 + [None] + [0.2] * 60])
+    (names,) = re.findall(
+        r'"ticktext":(\["class.*?\])', confusion([f"class {n}" for n in range(100)], [[1] * 100] * 100, "")
+    )
+    assert len(json.loads(names)) == 34  # every third
+
+
+def test_a_long_training_is_drawn_by_few_points(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text("".join(f'{{"epoch": {n}, "loss": 0.5}}\n' for n in range(20_001)))
+    (epochs,) = re.findall(r'"x":(\[.*?\])', curves([("run", log)]))
+    found = json.loads(epochs)
+    assert len(found) <= 501 and found[-1] == 20_000
 
 
 def test_the_truth_of_a_file_is_that_of_all_its_pieces(tmp_path: Path) -> None:

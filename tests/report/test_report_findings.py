@@ -25,3 +25,9 @@ def test_every_kind_of_finding_is_told() -> None:
         "films (window): classes weighted towards their shares in the target: sit x 2.00, walk x 0.50",
     ]
     assert findings({"kept": 3}) == []
+
+
+def test_of_many_classes_the_ends_are_told() -> None:
+    (found,) = findings({"class_weights": {"films": {f"class {n:03}": float(n) for n in range(400)}}})
+    assert "class 399 x 399.00" in found and "388 between" in found and found.endswith("class 000 x 0.00")
+    assert found.count("class ") == 12

@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from omnisource.cli.common import Overrides, WorkspaceDir, tell
-from omnisource.progress import console, say
+from omnisource.progress import printable, say, show
 
 
 def collect(
@@ -35,7 +35,10 @@ def collect(
     ] = None,
     query: Annotated[str, typer.Option(help="What --check asks for.")] = "playing tennis",
 ) -> None:
-    """Turn class names into web media: search, download, remember where everything came from."""
+    """Turn class names into web media: search, download, remember where everything came from.
+
+    Example: omnisource collect --classes names.txt --sources openverse --workspace web --dry-run
+    """
     from omnisource.cli.orders import order_from
     from omnisource.collect import check_source, collect_order, preview, standing
     from omnisource.recipe import CollectSource
@@ -54,8 +57,8 @@ def collect(
         now = standing(find_workspace(place))
         table = Table("source", "class", "found", "finished", "failed", box=None)
         for row in now.rows:
-            table.add_row(*(str(cell) if cell is not None else "" for cell in row))
-        console.print(table)
+            table.add_row(*(printable(str(cell)) if cell is not None else "" for cell in row))
+        show(table)
         say(now.pace)
         return
     if dry_run:
@@ -64,7 +67,7 @@ def collect(
             first = "; ".join(one.text for one in planned.queries[:3])
             numbers = [len(planned.queries), planned.searches, planned.requests, planned.most_results]
             table.add_row(planned.source.label, *map(str, numbers), planned.problem or first)
-        console.print(table)
+        show(table)
         settings = order.settings
         say(
             f"limits: {settings.per_host} requests at once and {settings.rate_per_host:g} a second to one host, "

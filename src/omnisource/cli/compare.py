@@ -7,13 +7,18 @@ from typing import Annotated
 
 import typer
 
+from omnisource.progress import printable
+
 
 def compare(
     a: Annotated[Path, typer.Argument(help="Predictions table of the one model.", show_default=False)],
     b: Annotated[Path, typer.Argument(help="Predictions table of the other.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Test whether two models differ, sample by sample, on the same test list."""
+    """Test whether two models differ, sample by sample, on the same test list.
+
+    Example: omnisource compare TABLES/predictions-target-only-0.parquet TABLES/predictions-all-0.parquet
+    """
     from omnisource.evaluate import compare as run
     from omnisource.evaluate import read_predictions
 
@@ -30,5 +35,6 @@ def compare(
     print(f"p              {found.p_flip:.4f} sign flips over groups, {found.p_mcnemar:.4f} McNemar over samples")
     changes = sorted(found.per_class.items(), key=lambda item: item[1].b - item[1].a)
     shown = changes if len(changes) <= 10 else [*changes[:5], *changes[-5:]]
+    print("class by class, points (test samples)" + (", the ends:" if len(shown) < len(changes) else ":"))
     for name, change in shown:
-        print(f"  {100 * (change.b - change.a):+7.1f}  {name} ({change.samples})")
+        print(f"  {100 * (change.b - change.a):+7.1f}  {printable(name)} ({change.samples})")

@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from omnisource.progress import console
+from omnisource.progress import show
 
 _MARKS = {"good": Text("✓", "green"), "note": Text("·", "yellow"), "bad": Text("✗", "red")}
 
@@ -22,6 +22,6 @@ def doctor(
     table = Table(box=None, show_header=False, pad_edge=False)
     for finding in findings:
         table.add_row(_MARKS[finding.state], finding.what, finding.found, finding.cure)
-    console.print(table)
+    show(table)
     if any(finding.state == "bad" for finding in findings):
         raise typer.Exit(1)

@@ -14,7 +14,10 @@ def export(
     frames: Annotated[int | None, typer.Option(min=1, help="Frames of a clip.", show_default="the training's")] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Side of a crop.", show_default="the training's")] = None,
 ) -> None:
-    """Export a network to ONNX or torch.export, and check it against the original."""
+    """Export a network to ONNX or torch.export, and check it against the original.
+
+    Example: omnisource export last.safetensors network.onnx
+    """
     from omnisource.predict import export as run
 
     worst = run(checkpoint, out, frames=frames, size=size)

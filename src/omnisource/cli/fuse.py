@@ -20,7 +20,10 @@ def fuse(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the fused predictions here.", show_default=False)] = None,
 ) -> None:
-    """Fuse predictions by the weighted mean of class probabilities (two-stream)."""
+    """Fuse predictions by the weighted mean of class probabilities (two-stream).
+
+    Example: omnisource fuse predictions-rgb-0.parquet predictions-flow-0.parquet --weights 1:1.5
+    """
     from omnisource.evaluate import (
         as_table,
         best_share,

@@ -22,7 +22,10 @@ def init(
         str | None, typer.Option(show_default=False, help="Network of video teacher and student.")
     ] = None,
 ) -> None:
-    """Write a working recipe from plain folders."""
+    """Write a working recipe from plain folders.
+
+    Example: omnisource init project --target clips/ --images web-images/ --untrimmed web-videos/
+    """
     from omnisource.starter import classes_in, has_lite0, write_starter
 
     path = write_starter(folder, target=target, images=images, clips=clips, untrimmed=untrimmed, network=network)

@@ -43,7 +43,10 @@ def predict(
     ] = False,
     device: Annotated[str, typer.Option(help="Where the network runs: auto, cpu, cuda or cuda:1.")] = "auto",
 ) -> None:
-    """Recognise images, clips and long videos with a trained network."""
+    """Recognise images, clips and long videos with a trained network.
+
+    Example: omnisource predict last.safetensors holiday.mp4 photos/ --annotate drawn
+    """
     from omnisource.media import DEFAULT_LIMITS, shared_pool
     from omnisource.predict import Annotation, annotated_name, gathered, load
     from omnisource.predict import annotate as draw

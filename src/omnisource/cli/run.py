@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from omnisource.cli.common import Overrides, RecipePath, WorkspaceDir, opened, tell
-from omnisource.progress import console, say
+from omnisource.progress import say, show
 from omnisource.recipe import Recipe
 from omnisource.workspace import StageRecord, Workspace
 
@@ -21,7 +21,10 @@ Jobs = Annotated[
 
 
 def run(recipe: RecipePath, workspace: WorkspaceDir = None, overrides: Overrides = None, jobs: Jobs = None) -> None:
-    """Run a whole recipe: curate the web, train with and without it, test, report. Resumes where it stopped."""
+    """Run a whole recipe: curate the web, train with and without it, test, report. Resumes where it stopped.
+
+    Example: omnisource run project/recipe.yaml --set student.epochs=5
+    """
     with opened(recipe, workspace, overrides, begin=True) as (loaded, place):
         run_and_show(loaded, place, jobs)
 
@@ -40,7 +43,7 @@ def run_and_show(recipe: Recipe, workspace: Workspace, jobs: int | None) -> None
 
     report = run_in(recipe, workspace, jobs=jobs, tell=note)
     say()
-    console.print(results_table(summarise(workspace, recipe)))
+    show(results_table(summarise(workspace, recipe)))
     say("report: ", (str(report), "bold"))
     if not fresh:
         say("everything was finished already; nothing was done again")
@@ -48,8 +51,10 @@ def run_and_show(recipe: Recipe, workspace: Workspace, jobs: int | None) -> None
 
 def results_table(summaries: Sequence["RunSummary"]) -> Table:
     """Every run's accuracy, with what the web added to it."""
-    several = summaries[0].top1_t_interval is not None
-    how = "t over trainings" if several else "bootstrap over samples"
+    single = [row.run for row in summaries if row.top1_t_interval is None]
+    how = "t over trainings" if len(single) < len(summaries) else "bootstrap over samples"
+    if single and len(single) < len(summaries):
+        how += f"; bootstrap over samples for {', '.join(single)} (one training)"
     table = Table(
         title=f"top-1 on {summaries[0].samples} test samples, 95 % intervals: {how}",
         caption="\n".join([*_of_each(summaries, _scored), *_of_each(summaries, _tested_on)]),

@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from omnisource.cli.common import Overrides, RecipePath, RunName, WorkspaceDir, opened, tell
-from omnisource.progress import console
+from omnisource.progress import show
 
 if TYPE_CHECKING:
     from omnisource.curate.select import Share
@@ -29,7 +29,7 @@ def select(
             tell(stage(loaded, place))
             return
         for table in funnels(grid(loaded, place)):
-            console.print(table)
+            show(table)
 
 
 def funnels(shares: Sequence["Share"]) -> Iterator[Table]:

@@ -10,7 +10,7 @@ import typer
 from omnisource.cli.common import Overrides, RecipePath, WorkspaceDir, opened, tell
 from omnisource.cli.run import results_table
 from omnisource.errors import UserError
-from omnisource.progress import console
+from omnisource.progress import show
 from omnisource.recipe import Recipe, load_recipe
 from omnisource.workspace import StageRecord, Workspace, default_workspace
 
@@ -60,7 +60,7 @@ def test(
             return  # their lines say it all; the table is of the recipe's runs
         summaries = summarise_folds([place for _, place in entered], entered[0][0])
         if shown := [summary for summary in summaries if not run or summary.run in run]:
-            console.print(results_table(shown))
+            show(results_table(shown))
 
 
 def _fold_places(recipe: Recipe, root: Path, folds: str) -> list[tuple[Path, list[str]]]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from omnisource.errors import UserError
+from omnisource.progress import printable
 
 # Not options of a network: they have flags of their own, or follow from the weights.
 _OURS = ("num_classes", "in_channels", "dropout", "new_classes", "classes")
@@ -39,7 +40,10 @@ def convert(
         list[str] | None, typer.Option(help="An option of the network, as in padding=same.", show_default=False)
     ] = None,
 ) -> None:
-    """Rewrite a foreign checkpoint as one of ours, complete and checked."""
+    """Rewrite a foreign checkpoint as one of ours, complete and checked.
+
+    Example: omnisource weights convert resnet50.pth r50.safetensors --network tsn_r50
+    """
     from omnisource.networks import convert_file
     from omnisource.recipe import read_names
 
@@ -59,7 +63,7 @@ def convert(
     )
     print(f"{target}: {network} from layout {found.layout}, {len(found.state)} tensors")
     for key, reason in found.dropped.items():
-        print(f"dropped {key}: {reason}")
+        print(printable(f"dropped {key}: {reason}"))
 
 
 @app.command()
@@ -70,7 +74,7 @@ def show(
     from omnisource.networks import describe_file
 
     for name, value in describe_file(file).items():
-        print(f"{name:14} {value}")
+        print(printable(f"{name:14} {value}"))
 
 
 def _numbers(key: str, text: str) -> tuple[float, ...] | None:

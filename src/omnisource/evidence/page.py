@@ -1,6 +1,7 @@
 """The evidence as a page: figures as JSON, a file a track; of all of them the tables and pictures of one page."""
 
 import json
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -21,6 +22,7 @@ from omnisource.workspace import versions
 
 BEGIN, END = "<!-- figures: written by `omnisource bench effect` -->", "<!-- end of figures -->"
 _LINE, _LETTER, _WIDTH, _RIGHT = 22, 7, 420, 70  # of a picture, pixels
+_TICKS = 8
 
 
 def results_path(folder: Path, track: str) -> Path:
@@ -116,11 +118,11 @@ def _gain(gain: float | None, interval: Interval | None, by_folds: Interval | No
 
 
 def forest(rows: Sequence[Row]) -> str:
-    """An SVG: every variant's gain as a dot with its interval, zero as a line."""
+    """An SVG: every variant's gain as a dot with its interval over a scale, zero as a line."""
     shown = [row for row in rows if row.gain is not None and row.gain_interval is not None]
     ends = [0.0] + [end for row in shown for end in row.gain_interval or ()]
     low, high = min(ends) - 1, max(ends) + 1
-    height = _LINE * (len(shown) + 2)
+    height = _LINE * (len(shown) + 3)
     names = [row.variant if row.against == TARGET_ONLY else f"{row.variant}  (over {row.against})" for row in shown]
     left = 20 + _LETTER * max(map(len, names), default=0)
 
@@ -130,10 +132,12 @@ def forest(rows: Sequence[Row]) -> str:
     width = left + _WIDTH + _RIGHT
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        'font-family="system-ui, sans-serif" font-size="12">',
+        'font-family="system-ui, sans-serif" font-size="12" role="img">',
+        "<title>Gains in points of top-1 with intervals of 95 %</title>",
         f'<rect width="{width}" height="{height}" fill="white"/>',
-        f'<line x1="{x(0)}" y1="8" x2="{x(0)}" y2="{height - _LINE}" stroke="#9aa5b1"/>',
-        f'<text x="{x(0)}" y="{height - 6}" text-anchor="middle" fill="#52606d">gain in points of top-1, 95 %</text>',
+        *(_tick(x(points), points, height - 2 * _LINE) for points in _scale(low, high)),
+        f'<text x="{left + _WIDTH / 2}" y="{height - 6}" text-anchor="middle" fill="#52606d">'
+        "gain in points of top-1, 95 %</text>",
     ]
     for number, (row, name) in enumerate(zip(shown, names, strict=True)):
         assert row.gain is not None and row.gain_interval is not None
@@ -147,3 +151,17 @@ def forest(rows: Sequence[Row]) -> str:
             f'<text x="{width - 8}" y="{y + 4}" text-anchor="end" fill="#1f2933">{row.gain:+.1f}</text>',
         ]
     return "\n".join([*parts, "</svg>\n"])
+
+
+def _tick(x: float, points: int, bottom: int) -> str:
+    grey = "#e4e7eb" if points else "#9aa5b1"
+    return (
+        f'<line x1="{x}" y1="8" x2="{x}" y2="{bottom}" stroke="{grey}"/>\n'
+        f'<text x="{x}" y="{bottom + 15}" text-anchor="middle" fill="#52606d">{f"{points:+d}" if points else 0}</text>'
+    )
+
+
+def _scale(low: float, high: float) -> range:
+    """Round numbers of points between `low` and `high`, zero among them, a handful at most."""
+    step = next((step for step in (1, 2, 5, 10, 20) if (high - low) / step <= _TICKS), 50)
+    return range(step * math.ceil(low / step), math.floor(high) + 1, step)

@@ -6,7 +6,10 @@ import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
+from unicodedata import combining, normalize
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +22,10 @@ from omnisource.tables import write_atomic
 U8 = npt.NDArray[np.uint8]
 _SHORT_SIDE = 480  # larger pictures are scaled down
 _SHOWN = 3  # guesses
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+# Beside Pillow's own, which has the letters of English alone; tried in this order where they are installed.
+_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial.ttf", "Arial Unicode.ttf")
+_NO_CHARACTER = "\U0010ffff"
 _LONGEST = 200  # bytes of a name, which grows by a mark, a suffix and, while it is written, another
 
 
@@ -59,10 +66,9 @@ def draw(frame: U8, guesses: tuple[Guess, ...], timeline: Image.Image | None = N
     picture = Image.fromarray(frame)
     pen = ImageDraw.Draw(picture, "RGBA")
     size = max(11, min(picture.size) // 18)
-    font = ImageFont.load_default(size)
     for row, guess in enumerate(guesses[:_SHOWN]):
         top = 4 + row * (size + 6)
-        text = f"{' '.join(guess.label.split())} {guess.prob:.0%}"  # several lines can't be measured
+        text, font = _written(guess.label, f"{guess.prob:.0%}", size, picture.width - 16)
         width = pen.textlength(text, font=font)
         pen.rectangle((4, top, 12 + width, top + size + 4), fill=(0, 0, 0, 150))
         pen.rectangle(
@@ -74,6 +80,35 @@ def draw(frame: U8, guesses: tuple[Guess, ...], timeline: Image.Image | None = N
         x = round(place * (picture.width - 1))
         pen.line((x, picture.height - timeline.height, x, picture.height), fill=(255, 255, 255, 255), width=2)
     return np.asarray(picture)
+
+
+@lru_cache(1000)
+def _written(label: str, share: str, size: int, width: int) -> tuple[str, _Font]:
+    """A class and its share in one line of at most `width` pixels where that is possible, and a font that has it."""
+    label = " ".join(label.split())  # several lines can't be measured
+    own = ImageFont.load_default(size)
+    font = next((font for font in chain([own], _installed(size)) if _has(font, label)), None)
+    if font is None:  # without accents it may be readable
+        font, label = own, "".join(c for c in normalize("NFKD", label) if not combining(c))
+    text, kept = f"{label} {share}", len(label)
+    while kept > 1 and font.getlength(text) > width:
+        kept -= 1
+        text = f"{label[:kept].rstrip()}... {share}"
+    return text, font
+
+
+def _installed(size: int) -> Iterator[_Font]:
+    for name in _FONTS:
+        try:
+            yield ImageFont.truetype(name, size)
+        except OSError:
+            continue
+
+
+def _has(font: _Font, text: str) -> bool:
+    """Whether a font has a glyph for every character, other than the box that it draws for those it lacks."""
+    box = bytes(font.getmask(_NO_CHARACTER))
+    return not any(bytes(font.getmask(character)) == box for character in set(text) - {" "})
 
 
 def colour(label: str) -> tuple[int, int, int]:

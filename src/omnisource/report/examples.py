@@ -9,8 +9,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+from markupsafe import Markup
 
 from omnisource.media import Failure, IsolatedPool, decode_frames, decode_image, sniff
+from omnisource.progress import printable
 from omnisource.report.numbers import Row, Story
 
 _SIDE = 112  # pixels, short side of a thumbnail
@@ -24,7 +26,7 @@ class Example:
 
     picture: str  # data URI; empty when the file shows nothing
     title: str
-    lines: list[str]
+    lines: list[str]  # HTML where one is Markup
     good: bool | None = None  # right or wrong by the truth; None: unknown
     twin: str = ""  # data URI of the file that a duplicate repeats
 
@@ -147,22 +149,29 @@ def data_uri(jpeg: bytes) -> str:
 def _example(story: Story, row: Row, unit: Row | None, image: str, twin: str) -> Example:
     query = row["query_label"] or "(no query)"
     where = "" if unit is None or unit["start_s"] is None else f" at {unit['start_s']:.0f} s"
+    lines: list[str] = [Markup("found for: {}{}").format(_apart(query), where)]
     good = None
     if unit is not None:
         shown = story.shown(row["sample_id"], unit)
         # A kept unit is right when its label is shown; a dropped one when its query is not.
         good = None if shown is None else (unit["label"] in shown) if unit["keep"] else query not in shown
-        lines = [f"found for: {query}{where}", _verdict(unit)]
+        lines.append(_verdict(unit))
     else:
-        lines = [f"found for: {query}", _reason(story, row["sample_id"]), Path(row["uri"]).name]
+        lines += [_reason(story, row["sample_id"]), _apart(Path(row["uri"]).name)]
     return Example(image, (unit or {}).get("label") or query, lines, good, twin)
+
+
+def _apart(name: str) -> Markup:
+    """A name as HTML, such that one written from right to left leaves what stands beside it in its place."""
+    return Markup("<bdi>{}</bdi>").format(printable(name))
 
 
 def _verdict(unit: dict[str, Any]) -> str:
     confidence = unit["confidence"]
     sure = "" if confidence is None else f" ({confidence:.2f})"
     by = " by a person" if unit["decided_by"] == "human" else ""
-    return f"kept as {unit['label']}{sure}{by}" if unit["keep"] else f"{_words(unit['reason'])}{sure}{by}"
+    said = Markup("kept as {}").format(_apart(unit["label"])) if unit["keep"] else _words(unit["reason"])
+    return said + sure + by
 
 
 def _reason(story: Story, sample_id: str) -> str:

@@ -5,6 +5,8 @@ from typing import Any
 
 from omnisource.curate.trust import MOST_TRUST
 
+_ENDS = 6  # classes of the highest weights, and of the lowest, that are told
+
 
 def findings(counts: Mapping[str, Any]) -> list[str]:
     """Sentences about the temperatures, trust in queries and class weights in the record of a selection."""
@@ -39,5 +41,7 @@ def _trust(counts: Mapping[str, Any]) -> Iterator[str]:
 
 def _weights(counts: Mapping[str, Any]) -> Iterator[str]:
     for source, weights in counts.get("class_weights", {}).items():
-        listed = ", ".join(f"{label} x {w:.2f}" for label, w in sorted(weights.items(), key=lambda item: -item[1]))
-        yield f"{source}: classes weighted towards their shares in the target: {listed}"
+        listed = [f"{label} x {w:.2f}" for label, w in sorted(weights.items(), key=lambda item: -item[1])]
+        if len(listed) > 2 * _ENDS:
+            listed[_ENDS:-_ENDS] = [f"{len(listed) - 2 * _ENDS} between"]
+        yield f"{source}: classes weighted towards their shares in the target: {', '.join(listed)}"

@@ -153,8 +153,9 @@ class Story:
             ("exact duplicates", "exact_duplicate_of", "readable", ("duplicate_exact", "duplicate_near")),
             ("near-duplicates of test clips", "near_duplicate_of", "readable", ("near_test",)),
         ):
-            chosen = {i for i, fate in fates.items() if fate[0] == step and (not reasons or fate[1] in reasons)}
-            wanted = {i for i, row in known.items() if row.get(column)}
+            judged = {i for i, row in known.items() if column in row}  # of the others the truth says nothing
+            chosen = {i for i in judged if fates[i][0] == step and (not reasons or fates[i][1] in reasons)}
+            wanted = {i for i in judged if known[i][column]}
             # Of two equal files either may be dropped: what counts is that one of the pair is.
             chosen = {twin if (twin := self.duplicates.get(i, {}).get("twin_id")) in wanted else i for i in chosen}
             yield FilterScore(name, source, "dropped", len(chosen & wanted), len(chosen), len(wanted))

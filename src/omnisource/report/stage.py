@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
 from typing import Any
@@ -15,6 +16,7 @@ from plotly.offline import get_plotlyjs
 from omnisource import __version__
 from omnisource.errors import UserError
 from omnisource.evaluate import RunSummary, left_out, measure, predictions_name, read_predictions, summarise
+from omnisource.progress import printable
 from omnisource.recipe import ALL, Recipe
 from omnisource.report import charts
 from omnisource.report.examples import galleries
@@ -70,7 +72,8 @@ def render(
         if workspace.record(seen.select.stage):
             filters += Story(seen, workspace).selection_scores()
     records = [record for record in workspace.records() if record.stage != "report"]
-    page = Environment(autoescape=True).from_string(
+    by_class = _by_class(recipe, workspace, summaries)
+    page = Environment(autoescape=True, finalize=_shown).from_string(
         resources.files("omnisource.report").joinpath("page.html").read_text(encoding="utf-8")
     )
     return page.render(
@@ -85,11 +88,19 @@ def render(
         results=[_result(summary) for summary in summaries],
         interval_kind=_interval_kind(summaries),
         left_out=others or {},
+        web=bool(recipe.web_sources),
+        untested=_untested(recipe, summaries, others or {}),
+        split=recipe.test.split,
         charts={
             "comparison": Markup(charts.comparison(summaries)),
             "curves": Markup(charts.curves(_logs(workspace, summaries))),
-            **_class_charts(recipe, workspace, summaries),
+            "per_class": Markup(charts.per_class(by_class.classes, by_class.runs)),
+            "confusions": [Markup(charts.confusion(by_class.classes, *one)) for one in by_class.confusions],
         },
+        by_class=by_class.rows(),
+        runs_by_class=[run for run, _ in by_class.runs],
+        most_classes=charts.MOST_CLASSES,
+        narrow_confusions=len(by_class.classes) <= 12 and max(map(len, by_class.classes)) <= 20,
         funnels=story.funnels() if story else [],
         findings=_findings(recipe, workspace) if story else [],
         filters=filters,
@@ -149,7 +160,7 @@ def _result(summary: RunSummary) -> dict[str, Any]:
         "top5": f"{100 * summary.top5:.1f}",
         "mean_class": f"{100 * summary.mean_class:.1f}",
         "trainings": summary.trainings,
-        "samples": summary.samples,
+        "samples": f"{summary.samples} of {summary.samples + summary.failed}" if summary.failed else summary.samples,
         "list_hash": " ".join(summary.list_hashes),
     }
 
@@ -159,16 +170,51 @@ def _span(interval: tuple[float, float] | None) -> str:
 
 
 def _interval_kind(summaries: Sequence[RunSummary]) -> str:
-    if summaries[0].top1_t_interval is None:
-        return "bootstrap over test samples (a single training per row says nothing about the spread between seeds)."
-    return "Student's t over the seeds."
+    single = "bootstrap over test samples (a single training says nothing about the spread between seeds)"
+    alone = [summary.run for summary in summaries if summary.top1_t_interval is None]
+    if len(alone) == len(summaries):
+        return f"{single}."
+    return "Student's t over the seeds" + (f"; of {', '.join(alone)}: {single}." if alone else ".")
+
+
+def _untested(recipe: Recipe, summaries: Sequence[RunSummary], others: Mapping[str, str]) -> list[str]:
+    """What a run that is not finished has still to test: whole runs, and single seeds of the others."""
+    tested = {summary.run: summary.seeds for summary in summaries}
+    found = []
+    for run in recipe.planned_runs():
+        missing = [seed for seed in recipe.seeds if seed not in tested.get(run, []) and f"{run}-{seed}" not in others]
+        if len(missing) == len(recipe.seeds):
+            found.append(run)
+        elif missing:
+            found.append(f"{run} (seed {', '.join(map(str, missing))})")
+    return found
+
+
+def _shown(value: object) -> object:
+    """What the page shows of a value: text without characters that do something instead of being seen."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _logs(workspace: Workspace, summaries: Sequence[RunSummary]) -> list[tuple[str, Any]]:
     return [(s.run, workspace.run_dir(f"{s.run}-{s.seeds[0]}") / "log.jsonl") for s in summaries]
 
 
-def _class_charts(recipe: Recipe, workspace: Workspace, summaries: Sequence[RunSummary]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _ByClass:
+    """What the first run and the one in the headline say of each class, their seeds together."""
+
+    classes: list[str]
+    samples: list[int]  # of the test, a class
+    runs: list[tuple[str, list[float | None]]]  # accuracy a class; None: no test sample
+    confusions: list[tuple[list[list[int]], str]]  # with a title
+
+    def rows(self) -> list[tuple[str, int, list[float | None]]]:
+        """Class, test samples, accuracy under each run."""
+        accuracies = [list(values) for values in zip(*(values for _, values in self.runs), strict=True)]
+        return list(zip(self.classes, self.samples, accuracies, strict=True))
+
+
+def _by_class(recipe: Recipe, workspace: Workspace, summaries: Sequence[RunSummary]) -> _ByClass:
     shown = [summaries[0]] + ([_headline(summaries)] if len(summaries) > 1 else [])
     runs, confusions = [], []
     for summary in shown:
@@ -178,12 +224,10 @@ def _class_charts(recipe: Recipe, workspace: Workspace, summaries: Sequence[RunS
             metrics = measure(found.probs, found.labels, found.classes, bootstrap=0)
             matrices.append(metrics.confusion)
             accuracies.append([result.accuracy for result in metrics.per_class.values()])
-        classes = found.classes
-        mean = [_mean(values) for values in zip(*accuracies, strict=True)]
         total = [[sum(cells) for cells in zip(*rows, strict=True)] for rows in zip(*matrices, strict=True)]
-        runs.append((summary.run, mean))
-        confusions.append(Markup(charts.confusion(classes, total, f"{summary.run}, all seeds")))
-    return {"per_class": Markup(charts.per_class(classes, runs)), "confusions": confusions}
+        runs.append((summary.run, [_mean(values) for values in zip(*accuracies, strict=True)]))
+        confusions.append((total, f"{summary.run}, all seeds"))
+    return _ByClass(found.classes, [result.samples for result in metrics.per_class.values()], runs, confusions)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
