@@ -68,15 +68,18 @@ def test_few_samples_of_which_the_teacher_says_little_do_not_decide(
 
 
 def test_probabilities_are_those_of_bayes_rule(tmp_path: Path) -> None:
-    world(tmp_path, {"web": 0.8}, count=300)
+    world(tmp_path, {"good": 0.8, "poor": 0.3}, count=150)
     with units(tmp_path / "scores.parquet", tmp_path / "samples.parquet", CLASSES, True) as db:
         plain = db.execute("SELECT probs FROM units ORDER BY sample_id").fetchnumpy()["probs"]
     with units(tmp_path / "scores.parquet", tmp_path / "samples.parquet", CLASSES, query_evidence=True) as db:
-        (trust,) = db.execute("SELECT trust FROM trust").fetchone() or (None,)
-        rows = db.execute("SELECT query, top, top_prob, query_prob, probs FROM units ORDER BY sample_id").fetchall()
+        trust = {source: value for source, _, value in db.execute("FROM trust").fetchall()}
+        rows = db.execute(
+            "SELECT source, query, top, top_prob, query_prob, probs FROM units ORDER BY sample_id"
+        ).fetchall()
         kept = [table for table in decide(db, Select(rule="query", threshold=0.6, label="soft"))]
-    for before, (query, top, top_prob, query_prob, probs) in zip(plain, rows, strict=True):
-        expected = np.array(before) * np.where(np.arange(4) == query, trust, (1 - trust) / 3)
+    assert trust["poor"] < 0.5 < trust["good"]
+    for before, (source, query, top, top_prob, query_prob, probs) in zip(plain, rows, strict=True):
+        expected = np.array(before) * np.where(np.arange(4) == query, trust[source], (1 - trust[source]) / 3)
         expected /= expected.sum()
         assert probs == pytest.approx(expected, abs=1e-5)
         assert (top, top_prob, query_prob) == pytest.approx(

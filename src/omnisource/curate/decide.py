@@ -188,7 +188,7 @@ _DECIDE = """
 # The most specific of several decisions about one unit wins.
 _HUMAN = """
         SELECT capped.sample_id, capped.unit, capped.start_s,
-               arg_min(overrides.keep, rank) AS keep, arg_min(overrides.place, rank) AS label
+               arg_min(overrides.keep, rank) AS keep, arg_min_null(overrides.place, rank) AS label
         FROM capped JOIN (
             SELECT *, (start_s IS NULL)::INT * 2 + (unit IS NULL)::INT AS rank
             FROM overrides LEFT JOIN classes ON classes.name = overrides.label

@@ -90,7 +90,7 @@ def units(
             db.execute("CREATE TABLE trust (source VARCHAR, unit VARCHAR, trust DOUBLE)")
             if rows:
                 db.executemany("INSERT INTO trust VALUES (?, ?, ?)", rows)
-            db.execute(f"CREATE VIEW units AS {BELIEVED.format(plain='aligned', others=max(len(classes) - 1, 1))}")
+            db.execute(f"CREATE VIEW units AS {BELIEVED.format(plain='aligned', others=len(classes) - 1)}")
         else:
             db.execute("CREATE VIEW units AS FROM aligned")
         yield db
