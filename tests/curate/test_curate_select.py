@@ -172,16 +172,18 @@ def test_a_cap_keeps_the_surest_of_each_source_unit_and_label_and_the_first_of_e
 
 
 def test_several_teachers_are_averaged_and_one_failure_drops_the_unit(tmp_path: Path) -> None:
-    samples = [sample("a", "jump"), sample("b", "jump")]
+    samples = [sample("a", "jump"), sample("b", "jump"), sample("c", "jump", "clip")]
     scores = [
         score("a", [0.9, 0.1, 0.0], "jump", teacher="s"),
         score("a", [0.2, 0.8, 0.0], "jump", teacher="t"),
         score("b", [0.9, 0.1, 0.0], "jump", teacher="s"),
         score("b", None, "jump", teacher="t"),
+        score("c", [0.7, 0.3, 0.0], "jump", "clip", teacher="t"),  # a kind that one teacher scores
     ]
-    a, b = run(tmp_path, samples, scores, Select(threshold=0.5))
+    a, b, c = run(tmp_path, samples, scores, Select(threshold=0.5))
     assert a["keep"] and a["confidence"] == pytest.approx(0.55) and a["probs"] is None, "its label is the query's"
     assert (b["keep"], b["reason"]) == (False, "corrupt")
+    assert c["keep"] and c["confidence"] == pytest.approx(0.7)
     for row in scores:
         row.pop("probs", None)
     with pytest.raises(UserError, match=r"score\.probs=true"):

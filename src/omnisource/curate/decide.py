@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
-from omnisource.curate.overrides import OVERRIDES
 from omnisource.curate.units import RANGE_ROWS, in_ranges
 from omnisource.recipe import Select
 from omnisource.tables import DECISIONS
@@ -100,7 +99,8 @@ def _set_up(
         for column, kind in zip(zip(*rows, strict=True) if rows else [()] * 4, _FOUND, strict=True)
     ]
     db.register("found", pa.table(columns, ["source", "unit", "name", "value"]))
-    db.register("overrides", overrides if overrides is not None else OVERRIDES.empty_table())
+    if overrides is not None:
+        db.register("overrides", overrides)
 
 
 def _gather(db: duckdb.DuckDBPyConnection, name: str, query: str, rows: int) -> None:
