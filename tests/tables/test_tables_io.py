@@ -28,10 +28,30 @@ from omnisource.tables import (
     read_table,
     table_from_rows,
     view_table,
+    write_batches,
     write_table,
 )
 
 ROWS = [{"sample_id": f"s{i:03d}", "status": "ok", "similarity": i / 7} for i in range(50)]
+
+
+def test_pieces_gather_into_groups_of_rows_or_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = table_from_rows(ROWS[:7], DUPLICATES).to_batches(max_chunksize=1)
+    path = tmp_path / "duplicates.parquet"
+
+    def groups(pieces: list[pa.RecordBatch]) -> list[int]:
+        write_batches(path, DUPLICATES, pieces)
+        found = pq.ParquetFile(path).metadata
+        return [found.row_group(number).num_rows for number in range(found.num_row_groups)]
+
+    assert groups(pieces) == [7] and read_table(path).to_pylist() == table_from_rows(ROWS[:7], DUPLICATES).to_pylist()
+    assert sum(groups([])) == 0 and read_table(path).schema.equals(DUPLICATES)
+    monkeypatch.setattr("omnisource.tables.io._GROUP_ROWS", 3)
+    assert groups(pieces) == [3, 3, 1]
+    assert groups(pieces[:6]) == [3, 3]
+    monkeypatch.setattr("omnisource.tables.io._GROUP_ROWS", 1000)
+    monkeypatch.setattr("omnisource.tables.io._GROUP_BYTES", 2 * pieces[0].nbytes)
+    assert groups(pieces) == [2, 2, 2, 1]
 
 
 def test_write_and_read(tmp_path: Path) -> None:
