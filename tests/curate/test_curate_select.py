@@ -188,6 +188,9 @@ def test_several_teachers_are_averaged_and_one_failure_drops_the_unit(tmp_path: 
         row.pop("probs", None)
     with pytest.raises(UserError, match=r"score\.probs=true"):
         run(tmp_path, samples, scores, Select())
+    assert run(tmp_path, samples, scores[-1:], Select(threshold=0.5))[0]["keep"]
+    with pytest.raises(UserError, match=r"soft labels.*score\.probs=true"):
+        run(tmp_path, samples, scores[-1:], Select(label="soft"))
 
 
 @pytest.mark.parametrize("rule", ["agree", "query", "teacher", "all"])
