@@ -314,6 +314,12 @@ def test_off_by_default_and_wrong_settings_are_named(workspace: Workspace, tmp_p
         Select.model_validate({"calibrate": {"quantile": 0.5, "precision": 0.5}})
     with pytest.raises(ValidationError, match="`all` has no threshold"):
         Select.model_validate({"rule": "all", "calibrate": {"quantile": 0.5}})
+    with pytest.raises(ValidationError, match="`all` has no threshold"):
+        Select.model_validate({"rule": "all", "calibrate": {"precision": 0.5}})
+    for calibrate in ({"temperature": True}, {"temperature": "matched"}, {"precision": 0.5}):
+        assert Select.model_validate({"calibrate": calibrate | {"split": "cross"}}).calibrate.crossed
+    for calibrate in ({}, {"temperature": 2.0}, {"quantile": 0.5}, {"align": 0.5}):
+        assert not Select.model_validate({"calibrate": calibrate | {"split": "cross"}}).calibrate.crossed
     with pytest.raises(ValidationError, match="trained on that split"):
         a_recipe(tmp_path, calibrate={"split": "train"})
     rounds = {"first": {"sources": ["target", "web"]}, "again": {"sources": ["target", "web"], "teacher": "first"}}

@@ -55,6 +55,9 @@ def test_overrides_win_and_are_typed(tmp_path: Path) -> None:
         (("{images: 0.5}", "{images: -1}"), "recipe.yaml:14: 'student.batch.ratio.images'"),
         (("{images: 0.5}", "{photos: 1}"), "student names the source 'photos', sources are: target, images, clips"),
         (("role: target", "role: web"), "web sources have no split"),
+        (("web, path: clips", "web, path: clips, val: {fold: 1}"), "web sources have no split"),
+        (("web, path: clips", "web, path: clips, split: train"), "web sources have no split"),
+        (("web, path: clips", "web, path: clips, test_share: 0.1"), "web sources have no split"),
         (("name: tiny\n", ""), "recipe.yaml:1: 'name' is missing"),
         (("name: tiny", "name: tiny\nnam: a\nnme: b"), "recipe.yaml:2: unknown key 'nam'; did you mean 'name'? (and 1"),
         (("images: {role: web", "Images: {rolle: web"), "recipe.yaml:6: unknown key 'sources.Images.rolle'"),
@@ -146,6 +149,22 @@ def test_what_goes_with_nothing_else_is_refused(tmp_path: Path) -> None:
             load_recipe(write(tmp_path, GOOD), settings)
         for alone in settings:
             load_recipe(write(tmp_path, GOOD), [alone])
+
+
+def test_templates_of_queries_hold_the_name_and_no_other_braces(tmp_path: Path) -> None:
+    good = load_recipe(write(tmp_path, GOOD), ["collect.templates=['{name}', 'a {name} in {name}']"])
+    assert good.collect.templates == ["{name}", "a {name} in {name}"]
+    for wrong in ("a name", "{name} {", "{name} }", "{name} {place}", "{}"):
+        with pytest.raises(UserError, match=r"must hold \{name\} and no other braces"):
+            load_recipe(write(tmp_path, GOOD), [f"collect.templates=['{wrong}']"])
+
+
+def test_a_source_of_files_may_be_written_in_short(tmp_path: Path) -> None:
+    (short,) = load_recipe(write(tmp_path, GOOD), ["collect.sources=['urls : lists/a:b.txt ']"]).collect.sources
+    assert (short.name, short.argument) == ("urls", "lists/a:b.txt")
+    assert [short] == load_recipe(
+        write(tmp_path, GOOD), ["collect.sources=[{name: urls, argument: 'lists/a:b.txt'}]"]
+    ).collect.sources
 
 
 def test_class_names_stand_in_a_file_one_a_line(tmp_path: Path) -> None:
