@@ -25,7 +25,7 @@ def test_each_file_is_read_once_and_a_broken_one_agrees_with_none(monkeypatch: p
         return Failure(Reason.CORRUPT, "broken") if shown[name] is None else np.array([shown[name]], np.uint8)
 
     monkeypatch.setattr("omnisource.curate.agree.shared_pool", lambda *_: nullcontext(Here()))
-    glance = Glance(lambda sample, _: sample, look, lambda frames: frames * 2, np.array_equal)
+    glance = Glance(lambda sample, _: sample, look, lambda frames: frames * 2, lambda a, b: bool(a[0] == b[0]))
     names: Any = list(shown)
     question = Agreement(glance, lambda places: [names[place] for place in places], DEFAULT_LIMITS, None, None)
     question.read(np.array([0, 2]))
