@@ -25,3 +25,4 @@ def test_keys_and_streams_differ_and_are_uniform() -> None:
 def test_a_known_draw_stays_what_it_is() -> None:
     # A change here would make checkpoints resume with other samples.
     assert rng(12345).integers(10**9, size=3).tolist() == [57962737, 646380188, 774267597]
+    assert rng(12345, stream=2**63 + 1).integers(10**9, size=3).tolist() == [98118562, 126894482, 387720646]

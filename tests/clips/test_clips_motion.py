@@ -1,5 +1,7 @@
 """Homographies between rendered frames whose true motion is known."""
 
+import itertools
+
 import cv2
 import numpy as np
 import pytest
@@ -7,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omnisource.clips import rng
-from omnisource.clips.motion import CORNERS, Miss, apply, from_movement, homography, is_plausible, to_movement
+from omnisource.clips.motion import (
+    CORNERS,
+    Miss,
+    apply,
+    from_movement,
+    homography,
+    is_in_front,
+    is_plausible,
+    to_movement,
+)
 
 WIDTH, HEIGHT = 176, 112
 
@@ -114,3 +125,7 @@ def test_implausible_steps() -> None:
     behind = np.eye(3)
     behind[2, 0] = 1.5
     assert not is_plausible(behind)
+    for x, y in itertools.product((-1, 1), repeat=2):
+        tilted = np.eye(3)
+        tilted[2, :2] = -0.45 * x, -0.45 * y
+        assert not is_in_front(tilted), "this corner of a square picture lies beside the camera, and no other"

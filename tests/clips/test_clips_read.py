@@ -13,8 +13,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from omnisource.clips import Box, centre, dense_test, random_resized_crop, read_clip, read_times, read_views, rng
-from omnisource.media import MediaError, decode_frames
+from omnisource.clips import (
+    Box,
+    centre,
+    dense_test,
+    random_resized_crop,
+    read_clip,
+    read_moving,
+    read_times,
+    read_views,
+    rng,
+)
+from omnisource.media import Limits, MediaError, Reason, decode_frames
 
 WIDTH, HEIGHT, FRAMES, FPS = 120, 80, 40, 10
 
@@ -150,3 +160,17 @@ def test_bad_media_says_why(tmp_path: Path) -> None:
     (tmp_path / "page.mp4").write_text("<html>not found</html>")
     with pytest.raises(MediaError):
         read_clip(tmp_path / "page.mp4", [0], centre(32), 32)
+
+
+def test_every_way_of_reading_keeps_the_limits(film: Path, still: Path) -> None:
+    small = Limits(max_pixels=WIDTH * HEIGHT - 1)
+    reads: list[Callable[[], object]] = [
+        lambda: read_clip(film, [0], centre(32), 32, limits=small),
+        lambda: read_times(film, [0.0], centre(32), 32, limits=small),
+        lambda: read_moving(still, np.eye(3)[None], centre(32), 32, limits=small),
+        lambda: read_views(film, np.zeros((1, 1), int), crops=1, size=32, short_side=40, limits=small),
+    ]
+    for read in reads:
+        with pytest.raises(MediaError) as error:
+            read()
+        assert error.value.reason is Reason.TOO_MANY_PIXELS

@@ -38,9 +38,11 @@ def test_the_papers_three_snippets() -> None:
     assert all(1350 < seen[t] < 1650 for t in (0.5, 1.5, 9.5, 10.5))  # each of four in half of the draws
 
 
-def test_same_key_same_snippets_whatever_the_order_of_the_pool() -> None:
-    one = snippet_times("random", 1.5, [1.5, 2.5], [3.5, 4.5, 5.5], 3, rng(7))
-    two = snippet_times("random", 1.5, [2.5, 1.5], [5.5, 3.5, 4.5], 3, rng(7))
+@pytest.mark.parametrize("kind", ["positive-negative", "positives-only", "random"])
+def test_same_key_same_snippets_whatever_the_order_of_the_pool(kind) -> None:
+    positives, negatives = ([at / 7 for at in range(first, 80, 2)] for first in (0, 1))
+    one = snippet_times(kind, 8 / 7, positives, negatives, 9, rng(7))
+    two = snippet_times(kind, 8 / 7, positives[::-1], negatives[::-1], 9, rng(7))
     assert one == two
 
 

@@ -73,7 +73,25 @@ def test_every_frame_is_drawn_about_equally_often() -> None:
     assert frames.min() > 1050 and frames.max() < 1350  # 11 frames, 1200 each, the last ones too
 
 
-@pytest.mark.parametrize("call", [lambda: dense_test(0, 8, 8, 1), lambda: segment_test(5, 0)])
+def test_the_last_of_all_draws_is_a_frame_still() -> None:
+    """Just below 1 a draw rounds up to the border of its part."""
+
+    class Highest:
+        def random(self, count: int) -> np.ndarray:
+            return np.full(count, np.nextafter(1.0, 0.0))
+
+    assert segment_train(10, 3, Highest()).max() == 9  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: dense_train(0, 8, 8, rng(0)),
+        lambda: dense_test(0, 8, 8, 1),
+        lambda: segment_train(0, 3, rng(0)),
+        lambda: segment_test(5, 0),
+    ],
+)
 def test_nonsense_is_refused(call) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         call()

@@ -62,6 +62,7 @@ def test_frame_times(duration: float, fps: float) -> None:
     times = frame_times(duration, fps)
     assert all(0 < time < duration + 1e-6 for time in times)
     assert len(times) == max(1, int(duration * fps + 1e-9))
+    assert times[0] == pytest.approx(duration / 2 if duration * fps < 1 else 0.5 / fps)
 
 
 @pytest.mark.parametrize("bad", [0, -1, float("nan"), float("inf")])

@@ -198,3 +198,81 @@ def test_the_guard_ends_after_its_bytes(site: Site) -> None:
     site.routes["/a.jpg"] = sends(answer(200, bytes(5_000_000)))
     with pytest.raises(httpx.HTTPError):
         through_guard(f"{site.url}/a.jpg", allow_private=True, max_bytes=1_000_000)
+
+
+def test_an_answer_is_remembered_for_a_while_and_every_address_of_it_is_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def lookup(host: str, *_: Any, **__: Any) -> list[Any]:
+        asked.append(host)
+        if host == "none.example":
+            raise socket.gaierror(socket.EAI_NONAME, "not known")
+        addresses = ["8.8.8.8", "8.8.8.8", "8.8.4.4"] + ["10.0.0.1"] * (host == "mixed.example")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses]
+
+    async def resolved(resolver: Resolver, *hosts: str) -> list[list[str] | str]:
+        found: list[list[str] | str] = []
+        for host in hosts:
+            try:
+                found.append(await resolver.resolve(host))
+            except Refused as refused:
+                found.append(refused.reason)
+        return found
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    good = ["8.8.8.8", "8.8.4.4"]
+    assert asyncio.run(resolved(Resolver(), *["a.example"] * 3, "b.example")) == [good] * 4
+    assert asked == ["a.example", "b.example"]
+    assert asyncio.run(resolved(Resolver(), *["mixed.example"] * 2, "none.example")) == ["private_address"] * 2 + [
+        "dns"
+    ]
+    asked.clear()
+    monkeypatch.setattr("omnisource.collect.addresses._DNS_TTL_S", -1.0)
+    assert asyncio.run(resolved(Resolver(), *["a.example"] * 2)) == [good] * 2 and len(asked) == 2
+
+
+def test_the_guard_asks_servers_in_their_own_form_and_ends_where_they_end() -> None:
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nall until the end")
+        writer.close()
+
+    async def answer_of(head: bytes) -> bytes:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server, guard(Resolver(allow_private=True), 10_000) as url:
+            host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}".encode()
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rsplit(":", 1)[1]))
+            writer.write(head.replace(b"HOST", host))
+            writer.write_eof()
+            found = await reader.read()
+            writer.close()
+        return found
+
+    head = b"GET http://HOST/x?q=1 HTTP/1.1\r\nAccept: */*\r\nProxy-Authorization: secret\r\nKeep-Alive: 5\r\n"
+    assert asyncio.run(answer_of(head + b"Connection: keep-alive\r\n\r\n")).endswith(b"\r\n\r\nall until the end")
+    assert heads == [b"GET /x?q=1 HTTP/1.1\r\nAccept: */*\r\nConnection: close\r\n\r\n"]
+
+
+def test_the_guard_goes_to_the_port_that_is_named_or_to_that_of_the_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int]] = []
+    connect = asyncio.open_connection
+
+    async def refuse(host: str, port: int) -> Any:
+        asked.append((host, port))
+        raise ConnectionRefusedError
+
+    async def ask(*targets: str) -> None:
+        async with guard(Resolver(allow_private=True), 10_000) as url:
+            for target in targets:
+                reader, writer = await connect("127.0.0.1", int(url.rsplit(":", 1)[1]))
+                writer.write(f"{target} HTTP/1.1\r\n\r\n".encode())
+                assert (await reader.read()).startswith(b"HTTP/1.1 502 ")
+                writer.close()
+
+    monkeypatch.setattr(asyncio, "open_connection", refuse)
+    asyncio.run(ask("CONNECT 127.0.0.1:443", "CONNECT 127.0.0.1:8443", "GET http://127.0.0.1/x"))
+    assert asked == [("127.0.0.1", port) for port in (443, 8443, 80)]

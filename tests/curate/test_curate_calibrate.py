@@ -247,6 +247,24 @@ def test_a_quantile_keeps_that_share_of_each_class(workspace: Workspace) -> None
     assert record.counts["kept"] == sum(row["keep"] for t in tables for row in t.to_pylist())
 
 
+def test_what_if_is_what_a_selection_keeps_and_the_record_tells_how(workspace: Workspace, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"rule": "teacher", "label": "teacher", "threshold": 0.98, "query_evidence": True}
+    recipe = a_recipe(
+        workspace.root, **settings, calibrate={"temperature": True}, overrides=str(tmp_path / "human.csv")
+    )
+    (tmp_path / "human.csv").write_text("sample_id,keep\nw00000,no\n")
+    record = select(recipe, workspace)
+    rows = read_table(workspace.table("decisions-default")).to_pylist()
+    sure = [row["sample_id"] for row in rows if row["confidence"] >= 0.98]
+    (share,) = what_if(recipe, workspace, [0.98], ["teacher"])
+    assert (share.kept, share.of) == (len(sure), 3000) and 500 < share.kept < 2990
+    assert {row["sample_id"] for row in rows if row["keep"]} == {*sure} - {"w00000"}
+    (entry,) = record.counts["sources"]["web"].values()
+    assert (entry["units"], entry["human"], entry["reasons"]["human"]) == (3000, 1, 1)
+    ((source, trust),) = record.counts["query_trust"].items()
+    assert source == "web (image)" and 0.3 < trust < 1
+
+
 def teachers_differ(workspace: Workspace, table: str, where: Callable[[dict[str, Any]], bool]) -> None:
     """Teacher `b` finds another class best in some rows of a table."""
     rows = read_table(workspace.table(table)).to_pylist()
@@ -306,6 +324,12 @@ def test_off_by_default_and_wrong_settings_are_named(workspace: Workspace, tmp_p
         Select.model_validate({"calibrate": {"quantile": 0.5, "precision": 0.5}})
     with pytest.raises(ValidationError, match="`all` has no threshold"):
         Select.model_validate({"rule": "all", "calibrate": {"quantile": 0.5}})
+    with pytest.raises(ValidationError, match="`all` has no threshold"):
+        Select.model_validate({"rule": "all", "calibrate": {"precision": 0.5}})
+    for calibrate in ({"temperature": True}, {"temperature": "matched"}, {"precision": 0.5}):
+        assert Select.model_validate({"calibrate": calibrate | {"split": "cross"}}).calibrate.crossed
+    for calibrate in ({}, {"temperature": 2.0}, {"quantile": 0.5}, {"align": 0.5}):
+        assert not Select.model_validate({"calibrate": calibrate | {"split": "cross"}}).calibrate.crossed
     with pytest.raises(ValidationError, match="trained on that split"):
         a_recipe(tmp_path, calibrate={"split": "train"})
     rounds = {"first": {"sources": ["target", "web"]}, "again": {"sources": ["target", "web"], "teacher": "first"}}

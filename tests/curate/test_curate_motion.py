@@ -9,8 +9,10 @@ import numpy.typing as npt
 import pytest
 
 from omnisource.curate import dedupe, probe
-from omnisource.curate.motion import likeness
+from omnisource.curate.motion import MOTION, likeness
+from omnisource.curate.samples import Sample
 from omnisource.ingest import ingest
+from omnisource.media import DEFAULT_LIMITS
 from omnisource.recipe import Recipe
 from omnisource.tables import read_table
 from omnisource.workspace import open_workspace
@@ -28,6 +30,24 @@ def film(seed: int, frames: int = 40) -> U8:
         x, y = np.clip(start + t * speed, 8, 110).astype(int)
         cv2.rectangle(picture, (x, y), (x + 7, y + 14), (250, 250, 250) if seed % 2 else (5, 5, 5), -1)
     return pictures
+
+
+@pytest.mark.parametrize(
+    ("piece", "length", "looked_at"),
+    [
+        ((None, None), (2000, 200.0), (0.0, 37, 562)),  # a minute of 600 frames, in the middle of eighths
+        ((None, None), (2000, None), (0.0, 37, 562)),
+        ((None, None), (80, 8.0), (0.0, 5, 75)),
+        ((50.0, 58.0), (2000, 200.0), (50.0, 5, 75)),
+        ((50.0, None), (2000, 200.0), (50.0, 37, 562)),
+    ],
+)
+def test_a_minute_of_a_video_is_looked_at(
+    piece: tuple[float | None, float | None], length: tuple[int, float | None], looked_at: tuple[float, int, int]
+) -> None:
+    sample = Sample("a", "web", "clip", "a.mp4", None, *piece, 64, 48, 10.0, False, *length)
+    part = MOTION.ask(sample, DEFAULT_LIMITS)
+    assert (part.start_s, part.clips[0, 0], part.clips[0, -1]) == looked_at and part.clips.shape == (1, 8)
 
 
 def write(path: Path, pictures: U8, crf: int = 20) -> None:

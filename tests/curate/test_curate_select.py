@@ -97,13 +97,16 @@ def test_agree_keeps_what_teacher_and_query_both_say(tmp_path: Path) -> None:
 
 
 def test_the_other_rules_and_labels(tmp_path: Path) -> None:
-    samples, scores = [sample("a", "wave")], [score("a", [0.5, 0.2, 0.3], "wave")]
-    kept = {
-        (rule, label): (row["keep"], row["label"])
-        for rule in ("agree", "query", "teacher", "all")
-        for label in ("query", "teacher")
-        for row in run(tmp_path, samples, scores, Select(rule=rule, label=label, threshold=0.4))  # type: ignore[arg-type]
-    }
+    samples = [sample("a", "wave"), sample("nothing asked", None)]
+    scores = [score("a", [0.5, 0.2, 0.3], "wave"), score("nothing asked", [0.5, 0.2, 0.3], None)]
+    kept = {}
+    for rule in ("agree", "query", "teacher", "all"):
+        for label in ("query", "teacher"):
+            select = Select(rule=rule, label=label, threshold=0.4)  # type: ignore[arg-type]
+            asked, not_asked = run(tmp_path, samples, scores, select)
+            kept[(rule, label)] = (asked["keep"], asked["label"])
+            by_teacher = rule in ("teacher", "all") and label == "teacher"
+            assert (not_asked["keep"], not_asked["reason"]) == (by_teacher, None if by_teacher else "no_query")
     assert kept[("agree", "query")] == (False, "wave")
     assert kept[("query", "query")] == (False, "wave")
     assert kept[("teacher", "query")] == (True, "wave")
@@ -134,9 +137,11 @@ def test_thresholds_per_class_win_over_those_per_source(tmp_path: Path) -> None:
 
 def test_frames_split_into_positive_negative_and_neither(tmp_path: Path) -> None:
     samples = [sample("v", "jump", "untrimmed")]
-    scores = [score("v", [p, 1 - p, 0.0], "jump", "frame", at) for at, p in enumerate([0.9, 0.3, 0.05])]
+    drawn = [[0.9, 0.1, 0.0], [0.3, 0.7, 0.0], [0.4, 0.3, 0.3], [0.05, 0.95, 0.0]]
+    scores = [score("v", probs, "jump", "frame", at) for at, probs in enumerate(drawn)]
     rows = run(tmp_path, samples, scores, Select(threshold=0.5, negative_below=0.1))
-    assert [(row["keep"], row["negative"]) for row in rows] == [(True, False), (False, False), (False, True)]
+    assert [row["reason"] for row in rows] == [None, "teacher_disagrees", "below_threshold", "teacher_disagrees"]
+    assert [(row["keep"], row["negative"]) for row in rows] == [(True, False), *[(False, False)] * 2, (False, True)]
 
 
 def test_touching_windows_of_one_label_merge(tmp_path: Path) -> None:
@@ -152,21 +157,40 @@ def test_touching_windows_of_one_label_merge(tmp_path: Path) -> None:
     assert sum(row["keep"] for row in plain) == 10
 
 
+def test_a_cap_keeps_the_surest_of_each_source_unit_and_label_and_the_first_of_equals(tmp_path: Path) -> None:
+    samples = [
+        sample(name, "jump", "untrimmed", source) for name, source in zip("vwx", ("web", "web", "tube"), strict=True)
+    ]
+    windows = [("v", 0, 0.8), ("v", 10, 0.6), ("v", 20, 0.6), ("w", 0, 0.6), ("w", 10, 0.9), ("x", 0, 0.55)]
+    scores = [score(name, [p, 1 - p, 0.0], "jump", "window", float(at)) for name, at, p in windows]
+    scores.append(score("v", [0.55, 0.45, 0.0], "jump", "frame", 0.0))
+    for cap, last_kept in ((3, 10.0), (4, 20.0)):
+        rows = run(tmp_path, samples, scores, Select(cap_per_class=cap, threshold=0.5))
+        over = {(row["sample_id"], row["start_s"]) for row in rows if row["reason"] == "over_cap"}
+        assert over == {("w", 0.0)} | {("v", at) for at in (10.0, 20.0) if at > last_kept}
+        assert sum(row["keep"] for row in rows) == cap + 2
+
+
 def test_several_teachers_are_averaged_and_one_failure_drops_the_unit(tmp_path: Path) -> None:
-    samples = [sample("a", "jump"), sample("b", "jump")]
+    samples = [sample("a", "jump"), sample("b", "jump"), sample("c", "jump", "clip")]
     scores = [
         score("a", [0.9, 0.1, 0.0], "jump", teacher="s"),
         score("a", [0.2, 0.8, 0.0], "jump", teacher="t"),
         score("b", [0.9, 0.1, 0.0], "jump", teacher="s"),
         score("b", None, "jump", teacher="t"),
+        score("c", [0.7, 0.3, 0.0], "jump", "clip", teacher="t"),  # a kind that one teacher scores
     ]
-    a, b = run(tmp_path, samples, scores, Select(threshold=0.5))
-    assert a["keep"] and a["confidence"] == pytest.approx(0.55)
+    a, b, c = run(tmp_path, samples, scores, Select(threshold=0.5))
+    assert a["keep"] and a["confidence"] == pytest.approx(0.55) and a["probs"] is None, "its label is the query's"
     assert (b["keep"], b["reason"]) == (False, "corrupt")
+    assert c["keep"] and c["confidence"] == pytest.approx(0.7)
     for row in scores:
         row.pop("probs", None)
     with pytest.raises(UserError, match=r"score\.probs=true"):
         run(tmp_path, samples, scores, Select())
+    assert run(tmp_path, samples, scores[-1:], Select(threshold=0.5))[0]["keep"]
+    with pytest.raises(UserError, match=r"soft labels.*score\.probs=true"):
+        run(tmp_path, samples, scores[-1:], Select(label="soft"))
 
 
 @pytest.mark.parametrize("rule", ["agree", "query", "teacher", "all"])
@@ -210,16 +234,31 @@ def test_humans_win_and_the_most_specific_of_them(tmp_path: Path) -> None:
     scores = [score("a", [0.1, 0.8, 0.1], "jump"), score("b", [0.8, 0.1, 0.1], "jump")]
     scores += [score("v", [0.05, 0.9, 0.05], "jump", "frame", float(at)) for at in range(3)]
     file = tmp_path / "human.csv"
-    file.write_text("sample_id,start_s,keep,label\na,,yes,wave\nb,,no,\nv,,no,\nv,1,yes,\ngone,,yes,\n")
+    file.write_text("sample_id,start_s,keep,label\na,,yes,wave\nb,,no,\nv,,no,wave\nv,1,yes,\ngone,,yes,\n")
     rows = run(tmp_path, samples, scores, Select(), read_overrides(file, CLASSES))
     assert [(row["keep"], row["label"], row["reason"], row["negative"]) for row in rows] == [
         (True, "wave", None, False),
         (False, "jump", "human", False),
-        (False, "jump", "human", False),
-        (True, "jump", None, False),
-        (False, "jump", "human", False),
+        (False, "wave", "human", False),
+        (True, "jump", None, False),  # all of the row about this frame, which leaves the label to the rule
+        (False, "wave", "human", False),
     ]
     assert {row["decided_by"] for row in rows} == {"human"}
+
+
+def test_a_row_about_a_piece_stands_above_one_about_a_kind_and_the_later_above_the_earlier(tmp_path: Path) -> None:
+    samples = [sample("v", "jump", "untrimmed")]
+    scores = [score("v", [0.9, 0.1, 0.0], "jump", unit, at) for unit in ("frame", "window") for at in (0.0, 10.0)]
+    rows = ["v,window,10.0004,yes", "v,frame,,no", "v,,10,no", "v,,,no", "v,frame,,yes"]
+    file = tmp_path / "human.csv"
+    file.write_text("\n".join(["sample_id,unit,start_s,keep", *rows]))
+    decided = run(tmp_path, samples, scores, Select(), read_overrides(file, CLASSES))
+    assert [(row["unit"], row["start_s"], row["keep"]) for row in decided] == [
+        ("frame", 0.0, True),
+        ("frame", 10.0, False),
+        ("window", 0.0, False),
+        ("window", 10.0, True),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -74,16 +74,20 @@ def test_few_samples_of_which_the_teacher_says_little_do_not_decide(
 
 @pytest.mark.parametrize("ours", [1.0, 0.3])
 def test_probabilities_are_those_of_bayes_rule(tmp_path: Path, ours: float) -> None:
-    world(tmp_path, {"web": 0.8}, count=300, ours=ours)
+    world(tmp_path, {"good": 0.8, "poor": 0.3}, count=150, ours=ours)
     with units(tmp_path / "scores.parquet", tmp_path / "samples.parquet", CLASSES, True) as db:
         plain = db.execute("SELECT probs FROM units ORDER BY sample_id").fetchnumpy()["probs"]
     with units(tmp_path / "scores.parquet", tmp_path / "samples.parquet", CLASSES, query_evidence=True) as db:
-        (trust,) = db.execute("SELECT trust FROM trust").fetchone() or (None,)
-        rows = db.execute("SELECT query, top, top_prob, query_prob, probs FROM units ORDER BY sample_id").fetchall()
+        trust = {source: value for source, _, value in db.execute("FROM trust").fetchall()}
+        rows = db.execute(
+            "SELECT source, query, top, top_prob, query_prob, probs FROM units ORDER BY sample_id"
+        ).fetchall()
         kept = [table for table in decide(db, Select(rule="query", threshold=0.6, label="soft"))]
-    for before, (query, top, top_prob, query_prob, probs) in zip(plain, rows, strict=True):
-        expected = np.array(before) * np.where(np.arange(4) == query, trust, (1 - trust) / 3)
-        expected /= expected.sum() + (1 - sum(before)) * (1 - trust) / 3  # what is none of ours stays none of ours
+    assert trust["poor"] < 0.5 < trust["good"]
+    for before, (source, query, top, top_prob, query_prob, probs) in zip(plain, rows, strict=True):
+        expected = np.array(before) * np.where(np.arange(4) == query, trust[source], (1 - trust[source]) / 3)
+        # What is none of ours stays none of ours.
+        expected /= expected.sum() + (1 - sum(before)) * (1 - trust[source]) / 3
         assert probs == pytest.approx(expected, abs=1e-5)
         assert (top, top_prob, query_prob) == pytest.approx(
             (expected.argmax(), expected.max(), expected[query]), abs=1e-5

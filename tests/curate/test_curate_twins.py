@@ -5,11 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from court import FPS, film
 
 from omnisource.curate.engine import Engine
 from omnisource.curate.samples import Sample
-from omnisource.curate.twins import verify
+from omnisource.curate.twins import _looks_closer, glimpse_of, verify
 from omnisource.media import DEFAULT_LIMITS, write_video
 
 
@@ -39,3 +40,40 @@ def test_a_clip_is_found_in_a_long_film_and_in_no_other(tmp_path: Path) -> None:
     pairs = [(whole, test) for test in tests] + [(other, test) for test in tests]
     verdicts = [copy for _, copy in verify(pairs, DEFAULT_LIMITS, None, Engine(workers=1))]
     assert verdicts == [True] * len(tests) + [False] * len(tests)
+
+
+def a_film(fps: float | None, num_frames: int, start_s: float | None = None, end_s: float | None = None) -> Sample:
+    return Sample("a", "web", "clip", "a.mp4", None, start_s, end_s, 64, 48, fps, False, num_frames, None)
+
+
+@pytest.mark.parametrize(
+    ("sample", "count", "start_s"),
+    [
+        (a_film(10.0, 8), 8, 0.0),  # all there are
+        (a_film(10.0, 100), 32, 0.0),
+        (a_film(10.0, 1000), 50, 0.0),  # one every two seconds
+        (a_film(None, 2500), 50, 0.0),
+        (a_film(10.0, 100_000), 1024, 0.0),
+        (a_film(10.0, 1000, 5.0, 7.0), 20, 5.0),
+        (a_film(10.0, 1000, 95.0, None), 32, 95.0),
+    ],
+)
+def test_how_many_frames_of_a_film_are_compared(sample: Sample, count: int, start_s: float) -> None:
+    glimpse = glimpse_of(sample, DEFAULT_LIMITS)
+    assert (len(glimpse.indices), glimpse.start_s, glimpse.end_s) == (count, start_s, sample.end_s)
+    assert list(glimpse.indices) == sorted(set(glimpse.indices))
+    picture = glimpse_of(replace(sample, format="image"), DEFAULT_LIMITS)
+    assert (picture.indices, picture.start_s, picture.end_s) == ((0,), 0.0, None)
+
+
+def test_places_in_a_long_film_are_looked_at_as_closely_as_both_allow() -> None:
+    def closer(web: Sample, test: Sample, *places: float) -> list[tuple[float, float | None, int]]:
+        looks = _looks_closer(web, test, places, DEFAULT_LIMITS)
+        return [(glimpse.start_s, glimpse.end_s, len(glimpse.indices)) for _, glimpse in looks]
+
+    short = a_film(25.0, 50)
+    assert closer(a_film(25.0, 9000), short, 10.0, 0.2) == [(0.0, None, 50), (9.5, 12.5, 75), (0.0, 3.0, 75)]
+    assert closer(a_film(25.0, 9000, 100.0, 112.0), short, 10.0) == [(0.0, None, 50), (109.5, 112.0, 62)]
+    assert closer(a_film(5.0, 9000), a_film(25.0, 500, 4.0, 6.0), 10.0) == [(4.0, 6.0, 10), (9.5, 12.5, 15)]
+    # A long test film in 96 frames, the web film's piece, a second longer, as densely.
+    assert closer(a_film(25.0, 90_000), a_film(25.0, 2400), 10.0) == [(0.0, None, 96), (9.5, 106.5, 97)]

@@ -50,6 +50,13 @@ def test_the_sign_flip_test_is_exact_for_few_groups(changes: list[int]) -> None:
     assert sign_flip_test(np.array(changes, float)) == pytest.approx(expected)
 
 
+def test_the_sign_flip_test_of_many_groups_has_two_sides() -> None:
+    changes = np.repeat([1.0, -1.0], [40, 12])
+    exact = 2 * sum(math.comb(52, k) for k in range(13)) / 2**52
+    assert sign_flip_test(changes) == sign_flip_test(-changes) == pytest.approx(exact, abs=5e-4)
+    assert sign_flip_test(np.repeat([1.0, -1.0], 26)) == 1.0
+
+
 def test_a_better_model_is_found_and_an_equal_one_is_not() -> None:
     better = compare(predictions("a", 0.5, 1), predictions("b", 0.7, 2))
     assert better.p_flip < 0.001 and better.p_mcnemar < 0.001
@@ -61,6 +68,27 @@ def test_a_better_model_is_found_and_an_equal_one_is_not() -> None:
         for s in range(40)
     )
     assert found <= 6
+
+
+def test_a_comparison_by_hand() -> None:
+    """Of class a both know one, of b only A knows one, of c B knows both and A one."""
+    labels = np.array([0, 0, 1, 1, 2, 2])
+    said = {"A": [0, 1, 1, 0, 2, 0], "B": [0, 1, 0, 0, 2, 2]}
+    given = {
+        name: Predictions(name, [*CLASSES, "none"], list("uvwxyz"), labels, np.eye(4)[told], [None] * 6, [], "list")
+        for name, told in said.items()
+    }
+    found = compare(given["A"], given["B"])
+    assert (found.top1_a, found.top1_b, found.difference) == (0.5, 0.5, 0.0)
+    assert (found.only_a, found.only_b, found.groups, found.left_out) == (1, 1, 6, 0)
+    assert {name: (c.samples, c.a, c.b) for name, c in found.per_class.items()} == {
+        "a": (2, 0.5, 0.5),
+        "b": (2, 0.5, 0.0),
+        "c": (2, 0.5, 1.0),
+    }, "a class without samples is left out"
+    assert compare(given["B"], given["A"]).p_flip == found.p_flip == 1.0
+    some = compare(given["A"].take([2, 4, 5]), given["B"].take([2, 4, 5]))
+    assert (some.difference, some.mean_class_difference) == (0.0, -0.25)
 
 
 def test_few_groups_make_the_test_careful() -> None:

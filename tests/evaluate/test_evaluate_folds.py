@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from omnisource.evaluate.folds import predictions_name, summarise, summarise_folds
+from omnisource.evaluate.folds import predictions_name, summarise, summarise_folds, summarise_run
 from omnisource.evaluate.predictions import Predictions, as_table, write_predictions
 from omnisource.recipe import Recipe
 from omnisource.workspace import Workspace, open_workspace
@@ -23,7 +23,9 @@ RECIPE = Recipe.model_validate(
 )
 
 
-def write(workspace: Workspace, run: str, seed: int, accuracy: float, samples: int, noise: int) -> float:
+def write(
+    workspace: Workspace, run: str, seed: int, accuracy: float, samples: int, noise: int, split: str = "test"
+) -> float:
     random = np.random.default_rng(noise)
     labels = np.arange(samples) % 7
     right = random.random(samples) < accuracy
@@ -31,7 +33,7 @@ def write(workspace: Workspace, run: str, seed: int, accuracy: float, samples: i
     probs[np.arange(samples), np.where(right, labels, (labels + 1) % 7)] = 0.4
     ids = [f"{n:04d}" for n in range(samples)]
     made = Predictions("x", CLASSES, ids, labels, probs, [f"g{n // 3}" for n in range(samples)], [], "")
-    write_predictions(workspace.table(predictions_name(f"{run}-{seed}")), as_table(made), CLASSES)
+    write_predictions(workspace.table(predictions_name(f"{run}-{seed}", split)), as_table(made), CLASSES)
     return float(right.mean())
 
 
@@ -88,3 +90,27 @@ def test_no_interval_reaches_beyond_what_was_found_everywhere(tmp_path: Path) ->
         write(two, "target-only", 0, 1.0, 300, 2)
         (found,) = summarise_folds([one, two], RECIPE)
     assert found.top1_interval == pytest.approx((1.0, 1.0))
+
+
+def test_only_the_split_that_is_tested_counts_and_not_what_is_left_out(tmp_path: Path) -> None:
+    on_val = RECIPE.model_copy(update={"test": RECIPE.test.model_copy(update={"split": "val"})})
+    with open_workspace(tmp_path) as workspace:
+        held = [write(workspace, "target-only", seed, 0.5, 50, seed, "val") for seed in (0, 1)]
+        assert summarise(workspace, RECIPE) == []
+        write(workspace, "target-only", 0, 0.9, 50, 0)
+        (found,) = summarise(workspace, on_val)
+        (without,) = summarise(workspace, on_val, without={"target-only-0"})
+    assert (found.top1_each, without.top1_each) == (held, held[1:])
+
+
+def test_samples_of_one_group_are_resampled_together() -> None:
+    right = np.arange(200) // 20 % 2  # ten groups, of which all samples or none are right
+
+    def width(groups: list[str | None]) -> float:
+        names = [f"{n:03d}" for n in range(200)]
+        made = Predictions("x", CLASSES, names, np.ones(200, np.int64), np.eye(7)[right], groups, [], "")
+        low, high = summarise_run("all", {(0, 0): made}, None, {}, 500).top1_interval
+        return high - low
+
+    assert width([None] * 200) == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 200), rel=0.15)
+    assert width([f"g{n // 20}" for n in range(200)]) == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 10), rel=0.15)

@@ -33,13 +33,15 @@ def test_a_sweep_finds_the_complementary_mix() -> None:
     share = best_share(sweep)
     assert dict(sweep)[share] == 1.0
     assert 0.2 <= share <= 0.6
+    assert best_share([(0.0, 0.9), (0.25, 1.0), (0.5, 1.0), (0.75, 1.0), (1.0, 0.8)]) == 0.5, "the middle of a plateau"
 
 
 def test_unscored_samples_stay_unscored() -> None:
     short = Predictions(**{**vars(FLOW.take([0, 2])), "failed": [Unscored("q", "b", None, "missing")]})
-    fused = fuse([RGB, short], [1, 1])
-    assert fused.sample_ids == ["p", "r"]
-    assert [unscored.sample_id for unscored in fused.failed] == ["q"]
+    shorter = Predictions(**{**vars(RGB.take([0, 1])), "failed": [Unscored("r", "a", None, "missing")]})
+    fused = fuse([shorter, short], [1, 1])
+    assert fused.sample_ids == ["p"]
+    assert [unscored.sample_id for unscored in fused.failed] == ["q", "r"]
 
 
 def test_tables_without_a_common_sample_are_refused() -> None:

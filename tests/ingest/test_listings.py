@@ -14,6 +14,7 @@ from omnisource.errors import UserError
 from omnisource.ingest.conditions import wanted
 from omnisource.ingest.listings import (
     Entry,
+    detect_layout,
     read_files,
     read_folders,
     read_json,
@@ -79,6 +80,7 @@ def video(facts: object) -> str:
             "entry 0: positive_clip_inds 'None' is not a number",
         ),
         (database, '[{"path": "x", "positive_clip_inds": [-3]}]', "list: entry 0: starts at -30 s"),
+        (database, '[{"path": "x", "positive_clip_inds": "12"}]', "list: entry 0: positive_clip_inds is no list"),
         (lines, "x a 3 ²\n", r"list:1: expected `path label`"),
         (lines, "x a 3 " + "9" * 5000, "list:1: expected"),
         (kinetics, KINETICS + "a,x,inf,2\n", "list:2: time_start 'inf' is not a number"),
@@ -184,6 +186,38 @@ def test_tables_as_programs_and_people_write_them(text: str, tmp_path: Path) -> 
     first, second = read_table_rows(path, {})
     assert (first.path, first.label, first.place) == ("a,b", "wave", f"{path}:{2 + text.startswith('sep')}")
     assert (second.path, second.label) == ("c", None)
+
+
+def test_columns_without_a_name_may_be_several(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("path,label,,\nx.mp4,a,,\n")
+    (entry,) = read_table_rows(path, {})
+    assert (entry.path, entry.label, entry.fault) == ("x.mp4", "a", None)
+
+
+def test_a_kinetics_clip_is_looked_for_and_keeps_its_name_where_it_is_not(tmp_path: Path) -> None:
+    for name in ("b_000003_000013.mkv", "jump/c_3_13.mp4", "val/jump/d.webm", "e_000003_000014.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    path = tmp_path / "list.csv"
+    path.write_text(KINETICS + "".join(f"jump,{name},3,13\n" for name in "abcde"))
+    found = [(entry.path, entry.group, entry.start_s) for entry in kinetics(path)]
+    names = ["a_000003_000013.mp4", "b_000003_000013.mkv", "jump/c_3_13.mp4", "val/jump/d.webm", "e_000003_000013.mp4"]
+    assert found == [(name, group, None) for name, group in zip(names, "abcde", strict=True)]
+
+
+def test_a_class_may_be_called_like_a_split_and_splits_may_be_in_capitals(tmp_path: Path) -> None:
+    for name in ("classes/train/a.mp4", "classes/car/b.mp4", "splits/Train/jump/a.mp4", "splits/TEST/jump/b.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    classes, splits = (
+        {(entry.path, entry.label, entry.split) for entry in read_folders(tmp_path / name)}
+        for name in ("classes", "splits")
+    )
+    assert classes == {("train/a.mp4", "train", None), ("car/b.mp4", "car", None)}
+    assert splits == {("Train/jump/a.mp4", "jump", "train"), ("TEST/jump/b.mp4", "jump", "test")}
+    (tmp_path / "empty").touch()
+    assert [detect_layout(tmp_path / name) for name in ("classes", "empty")] == ["folders", "lines"]
 
 
 def test_no_number_is_in_no_range() -> None:

@@ -54,6 +54,10 @@ def test_inflated_kernels_sum_to_the_flat_one(imagenet: Path) -> None:
     torch.testing.assert_close(
         network.state_dict()["stages.0.1.conv1.conv.weight"][:, :, 0], flat["layer1.1.conv1.weight"]
     )
+    flat = networks.create("tsn_r50", 1, base_width=8).state_dict()
+    stem = networks.inflate(flat, networks.create("i3d_r50", 1, base_width=8))["stem.conv.weight"]
+    assert 1 < stem.shape[2] < stem.shape[3], "longer in space than in time"
+    torch.testing.assert_close(stem.sum(2), flat["stem.conv.weight"][:, :, 0])
 
 
 def test_lite0_weights_come_from_the_package_and_know_imagenet() -> None:
@@ -82,6 +86,16 @@ def test_a_checkpoint_of_other_classes_gives_its_trunk_and_of_the_same_its_head(
     assert found is not None and set(found.dropped) == {"head.weight", "head.bias"}
     assert torch.equal(other.head.weight, drawn)
     assert torch.equal(other.stages[3][0].conv1.conv.weight, source.stages[3][0].conv1.conv.weight)
+
+
+def test_a_classifier_is_brought_into_the_order_of_the_classes_where_both_have_them(tmp_path: Path) -> None:
+    source = networks.create("slowonly_r18", 3, base_width=8)
+    networks.save_checkpoint(tmp_path / "a.safetensors", source, networks.Meta(classes=("a", "b", "c")))
+    for classes, order in (((), [0, 1, 2]), (("c", "a", "b"), [2, 0, 1])):
+        network = networks.create("slowonly_r18", 3, base_width=8)
+        networks.initialise(network, "checkpoint", tmp_path / "a.safetensors", classes)
+        assert torch.equal(network.head.weight, source.head.weight[order])
+        assert torch.equal(network.head.bias, source.head.bias[order])
 
 
 def test_a_2d_network_that_sees_change_gives_its_trunk_to_one_that_does_not(tmp_path: Path) -> None:

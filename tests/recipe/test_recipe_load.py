@@ -55,10 +55,16 @@ def test_overrides_win_and_are_typed(tmp_path: Path) -> None:
         (("{images: 0.5}", "{images: -1}"), "recipe.yaml:14: 'student.batch.ratio.images'"),
         (("{images: 0.5}", "{photos: 1}"), "student names the source 'photos', sources are: target, images, clips"),
         (("role: target", "role: web"), "web sources have no split"),
-        (("name: tiny\n", ""), "'name' is missing"),
+        (("web, path: clips", "web, path: clips, val: {fold: 1}"), "web sources have no split"),
+        (("web, path: clips", "web, path: clips, split: train"), "web sources have no split"),
+        (("web, path: clips", "web, path: clips, test_share: 0.1"), "web sources have no split"),
+        (("name: tiny\n", ""), "recipe.yaml:1: 'name' is missing"),
+        (("name: tiny", "name: tiny\nnam: a\nnme: b"), "recipe.yaml:2: unknown key 'nam'; did you mean 'name'? (and 1"),
+        (("images: {role: web", "Images: {rolle: web"), "recipe.yaml:6: unknown key 'sources.Images.rolle'"),
+        (("[jump, wave]", "\n  - jump\n  - wave\n  - [3]"), "recipe.yaml:6: 'classes"),
         (("name: tiny", "name: ../x"), "recipe.yaml:1: 'name'"),
         (("classes: [jump, wave]", "classes: [jump, *w]"), "recipe.yaml:3: YAML aliases"),
-        (("classes: [jump, wave]", "classes: [jump, wave"), "not valid YAML"),
+        (("classes: [jump, wave]", "classes: [jump, wave"), "recipe.yaml:4: not valid YAML"),
         (("classes: [jump, wave]", "name: twice"), "recipe.yaml:3: 'name' is given twice"),
         (("rank: {below: 0.3}", "rank: {belov: 0.3}"), "recipe.yaml:7: unknown key"),
     ],
@@ -124,12 +130,50 @@ def test_unanimous_teachers_are_several(tmp_path: Path) -> None:
     for text, overrides in (
         (GOOD, []),
         (GOOD, ["score.clip=[video, video]"]),
+        (GOOD, ["seeds=[0, 1]"]),  # no student teaches
         (GOOD + runs, []),  # a single student teaches
     ):
         with pytest.raises(UserError, match=r"select.unanimous: no unit has several teachers"):
             load_recipe(write(tmp_path, text), ["select.unanimous=true", *overrides])
     for text, overrides in ((GOOD, ["score.clip=[image, video]"]), (GOOD + runs, ["seeds=[0, 1]"])):
         assert load_recipe(write(tmp_path, text), ["select.unanimous=true", *overrides]).select.unanimous
+
+
+def test_what_goes_with_nothing_else_is_refused(tmp_path: Path) -> None:
+    init, given = "student.network.init", "student.input"
+    for settings, why in (
+        ([f"{init}.imagenet=a.pth", f"{init}.checkpoint=b.pth"], "imagenet or checkpoint, not both"),
+        ([f"{given}.prepared=true", f"{given}.modality=flow"], "prepared media have no flow"),
+    ):
+        with pytest.raises(UserError, match=why):
+            load_recipe(write(tmp_path, GOOD), settings)
+        for alone in settings:
+            load_recipe(write(tmp_path, GOOD), [alone])
+
+
+def test_templates_of_queries_hold_the_name_and_no_other_braces(tmp_path: Path) -> None:
+    good = load_recipe(write(tmp_path, GOOD), ["collect.templates=['{name}', 'a {name} in {name}']"])
+    assert good.collect.templates == ["{name}", "a {name} in {name}"]
+    for wrong in ("a name", "{name} {", "{name} }", "{name} {place}", "{}"):
+        with pytest.raises(UserError, match=r"must hold \{name\} and no other braces"):
+            load_recipe(write(tmp_path, GOOD), [f"collect.templates=['{wrong}']"])
+
+
+def test_a_source_of_files_may_be_written_in_short(tmp_path: Path) -> None:
+    (short,) = load_recipe(write(tmp_path, GOOD), ["collect.sources=['urls : lists/a:b.txt ']"]).collect.sources
+    assert (short.name, short.argument) == ("urls", "lists/a:b.txt")
+    assert [short] == load_recipe(
+        write(tmp_path, GOOD), ["collect.sources=[{name: urls, argument: 'lists/a:b.txt'}]"]
+    ).collect.sources
+
+
+def test_class_names_stand_in_a_file_one_a_line(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, GOOD), ["classes=names.txt", f"data={tmp_path}"])
+    (tmp_path / "names.txt").write_text(" jump \n\nwave\n")
+    assert recipe.class_list() == ["jump", "wave"]
+    (tmp_path / "names.txt").write_text("\n \n")
+    with pytest.raises(UserError, match="names no class"):
+        recipe.class_list()
 
 
 def test_names_lead_nowhere(tmp_path: Path) -> None:

@@ -43,6 +43,11 @@ def test_nothing_is_fetched_from_the_network(tmp_path: Path) -> None:
         ("0::/job/step\n", {"memory.max": "max", "job/memory.max": "4096", "job/step/memory.max": "max"}, 4096),
         ("0::/\n", {"memory.max": "8192"}, 8192),
         ("0::/elsewhere\n", {"memory.max": "8192"}, 8192),
+        (
+            "4:cpu:/b\n5:memory:/a:1\n",
+            {"memory/a:1/memory.limit_in_bytes": "20", "memory/b/memory.limit_in_bytes": "1"},
+            20,
+        ),
         ("5:cpu,memory:/a\n2:pids:/a\n0::/\n", {"memory/a/memory.limit_in_bytes": "2048"}, 2048),
     ],
 )

@@ -1,5 +1,7 @@
 """Tables survive crashes; journals resume and leave no trace of the order of work."""
 
+import errno
+import math
 import os
 import random
 from collections.abc import Callable, Iterable, Mapping
@@ -28,10 +30,69 @@ from omnisource.tables import (
     read_table,
     table_from_rows,
     view_table,
+    write_atomic,
+    write_batches,
     write_table,
+    writing,
 )
 
 ROWS = [{"sample_id": f"s{i:03d}", "status": "ok", "similarity": i / 7} for i in range(50)]
+
+
+def test_pieces_gather_into_groups_of_rows_or_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = table_from_rows(ROWS[:7], DUPLICATES).to_batches(max_chunksize=1)
+    path = tmp_path / "duplicates.parquet"
+
+    def groups(pieces: list[pa.RecordBatch]) -> list[int]:
+        write_batches(path, DUPLICATES, pieces)
+        found = pq.ParquetFile(path).metadata
+        return [found.row_group(number).num_rows for number in range(found.num_row_groups)]
+
+    assert groups(pieces) == [7] and read_table(path).to_pylist() == table_from_rows(ROWS[:7], DUPLICATES).to_pylist()
+    assert sum(groups([])) == 0 and read_table(path).schema.equals(DUPLICATES)
+    monkeypatch.setattr("omnisource.tables.io._GROUP_ROWS", 3)
+    assert groups(pieces) == [3, 3, 1]
+    assert groups(pieces[:6]) == [3, 3]
+    monkeypatch.setattr("omnisource.tables.io._GROUP_ROWS", 1000)
+    monkeypatch.setattr("omnisource.tables.io._GROUP_BYTES", 2 * pieces[0].nbytes)
+    assert groups(pieces) == [2, 2, 2, 1]
+
+
+def test_a_file_is_on_disk_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[bool] = []
+    sizes: list[int] = []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        named.append((tmp_path / "t").exists())
+        sizes.append(os.fstat(descriptor).st_size)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    write_atomic(tmp_path / "t", b"content")
+    assert named == [False, True], "first what is in it, then the folder that names it"
+    assert sizes[0] == len(b"content")
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [(errno.ENOSPC, "space"), (errno.EDQUOT, "space"), (errno.EACCES, "not writable"), (errno.EROFS, "not writable")],
+)
+def test_what_hinders_writing_is_said_in_one_line(tmp_path: Path, code: int, says: str) -> None:
+    with pytest.raises(UserError, match=f"t: .*{says}"), writing(tmp_path / "t"):
+        raise OSError(code, os.strerror(code))
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)), writing(tmp_path / "t"):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_only_the_columns_that_are_asked_for_must_be_whole(tmp_path: Path) -> None:
+    path = tmp_path / "duplicates.parquet"
+    rows = [{"sample_id": name, "status": "ok", "similarity": value} for name, value in (("a", 0.5), ("b", math.nan))]
+    write_table(path, table_from_rows(rows, DUPLICATES).drop_columns(["rule"]))
+    assert read_table(path, ["sample_id"])["sample_id"].to_pylist() == ["a", "b"]
+    for column, says in (("rule", "no column 'rule'"), ("similarity", "column 'similarity' has rows with NaN")):
+        with pytest.raises(UserError, match=says):
+            read_table(path, [column])
 
 
 def test_write_and_read(tmp_path: Path) -> None:

@@ -45,7 +45,8 @@ LONG_TAIL = [0] * 400 + [1] * 100 + [2] * 25 + [3] * 4
     [
         ({"target": 8, "web_ratio": 0.5}, [8, 4, 4, 4]),  # 2:1:1:1
         ({"target": 12, "sizes": {"images": 64, "clips": 12, "films": 12}}, [12, 64, 12, 12]),
-        ({"target": 4, "ratio": {"images": 2.0, "clips": 0.25}}, [4, 8, 1, 2]),
+        ({"target": 4, "ratio": {"images": 2.0, "clips": 0.1, "films": 0.4}}, [4, 8, 1, 2]),
+        ({"target": 4, "sizes": {"images": 3}, "ratio": {"images": 2.0}}, [4, 3, 2, 2]),  # sizes win
     ],
 )
 def test_every_step_has_the_share_of_each_source(batch: dict[str, Any], sizes: list[int]) -> None:
@@ -125,6 +126,24 @@ def test_a_step_follows_from_its_number_alone() -> None:
     assert not np.array_equal(other.unit, forwards[0].unit) and not np.array_equal(other.key, forwards[0].key)
 
 
+def test_a_plan_is_the_same_on_every_machine_and_in_every_version() -> None:
+    # Frozen: a change of these changes every training that was ever made.
+    settings = training(
+        batch={"target": 4, "sizes": {"images": 3, "clips": 2}},
+        mixup={"kind": "cross", "probability": 0.5},
+        resample={"images": {"power": 0.5, "clip": 50}},
+    )
+    plan = Plan(pool_of([[0, 1, 2, 3] * 5, LONG_TAIL, [1] * 9]), settings, seed=7)
+    slots = plan.step(1234)
+    assert slots.unit.tolist() == [4, 2, 11, 18, 545, 506, 539, 553, 552]
+    assert slots.partner.tolist() == [0, 5, 2, 4, 1, 5, 6, 0, 1]
+    assert slots.weight == pytest.approx([1, 0.2067906, 1, 0.9425302, 0.9995661, 1, 1, 0.6076300, 0.9626960], abs=1e-6)
+    assert slots.key[:2].tolist() == [10471148635187334935, 7449499676619544883]
+    assert [plan.replacement(1234, slot, 1) for slot in range(9)] == [12, 10, 11, 9, 440, 284, 404, 557, 556]
+    within = training(batch={"target": 4, "sizes": {"images": 3, "clips": 2}}, mixup={"kind": "within"})
+    assert Plan(plan.pool, within, seed=7).step(1234).partner.tolist() == [1, 2, 3, 0, 6, 4, 5, 8, 7]
+
+
 def test_another_source_leaves_the_order_of_the_others_alone() -> None:
     alone = Plan(pool_of([[0] * 50, [1] * 60]), training(batch={"target": 4}), seed=2)
     beside = Plan(pool_of([[0] * 50, [1] * 60, [2] * 70]), training(batch={"target": 4}), seed=2)
@@ -155,6 +174,8 @@ def test_cross_mixup_weights_are_beta_draws_and_its_probability_holds() -> None:
     mixed = np.concatenate([some.partner != np.arange(len(some)) for some in slots])
     weight = np.concatenate([some.weight for some in slots])
     assert abs(mixed.mean() - 0.7) < 5 * math.sqrt(0.21 / len(mixed))
+    of_steps = mixed.reshape(600, 16).mean(1)
+    assert abs(of_steps.var() * 16 / 0.21 - 1) < 0.3  # each slot draws for itself
     assert (weight[~mixed] == 1).all()
     assert abs(weight[mixed].mean() - 0.5) < 0.02
     assert abs(weight[mixed].var() * 4 * (2 * 0.4 + 1) - 1) < 0.05

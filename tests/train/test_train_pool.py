@@ -11,6 +11,7 @@ from omnisource.networks import takes_frames
 from omnisource.recipe import Training
 from omnisource.tables import DUPLICATES, read_table, table_from_rows, write_table
 from omnisource.train import Pool, build_pool
+from omnisource.train.pool import FACTS, Facts, Rows, digest_units
 
 
 def pool_of(small: Small, *sources: str, by_frame: bool = False, split: str = "train") -> Pool:
@@ -25,6 +26,7 @@ def units(pool: Pool, source: str) -> list[tuple[str, str, float, float | None]]
 def test_a_3d_network_gets_windows_and_a_2d_network_frames(small_tables: Small) -> None:
     deep, flat = pool_of(small_tables), pool_of(small_tables, by_frame=True)
     assert deep.counts() == {"clips": 16, "images": 12, "shorts": 9, "films": 9}
+    assert deep.has_images and not pool_of(small_tables, "clips").has_images
     assert flat.counts() == {"clips": 16, "images": 12, "shorts": 9, "films": 9}
     assert units(deep, "films")[:3] == [
         ("films-000", "window", 0.0, 2.0),
@@ -78,6 +80,38 @@ def test_the_digest_names_the_list_and_not_its_place(small: Small) -> None:
     write_table(path, table.set_column(table.schema.get_field_index("uri"), "uri", moved))
     after = pool_of(small)
     assert after.digest == before.digest and after.unit(0).uri == f"/elsewhere{before.unit(0).uri}"
+
+
+def test_the_digest_changes_with_all_that_training_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {name: np.zeros(3, kind) for name, kind in FACTS.items()} | {"soft": np.array([-1, 0, 1], np.int32)}
+    columns = {name: np.zeros(3, np.int32) for name in ("sample", "source", "label")}
+    columns["sample"] = np.array([0, 1, 3], np.int32)
+    soft = [[0.5, 0.5], [0.25, 0.75]]
+
+    def digest(names: list[list[str]], probs: list[list[float]] = soft, **changed: int) -> str:
+        pieces = [pa.record_batch({"sample_id": piece}) for piece in names]
+        given = {name: values.copy() for name, values in (columns | facts).items()}
+        for name, value in changed.items():
+            given[name][2] = value
+        rows = Rows([pa.record_batch({"probs": pa.array(probs, pa.list_(pa.float32()))})])
+        known = Facts(**{name: given[name] for name in FACTS})
+        return digest_units(Rows(pieces), given["sample"], given["source"], given["label"], known, rows)
+
+    plain = digest([["ab", "c", "not used", "d"]])
+    assert plain == "19a5442446b49d1d", "by it runs that were ever begun are known again"
+    assert plain == digest([["ab", "c"], ["another", "d"]]) == digest([["ab"], ["c", "", "d"]])
+    assert plain == digest([["ab", "c", "", "d"]], place=5, file=5, kind=1, side=48, sound=1)
+    others = [
+        *(digest([[*names, "", "d"]]) for names in (("ac", "c"), ("a", "bc"), ("c", "ab"))),
+        *(digest([["ab", "c", "", "d"]], **{name: 1}) for name in ("source", "label", "start_s", "end_s", "fps")),
+        digest([["ab", "c", "", "d"]], num_frames=1),
+        digest([["ab", "c", "", "d"]], sample=1),
+        digest([["ab", "c", "", "d"]], soft=0),
+        digest([["ab", "c", "", "d"]], probs=[[0.5, 0.5], [0.75, 0.25]]),
+    ]
+    assert len({plain, *others}) == 1 + len(others)
+    monkeypatch.setattr("omnisource.train.pool._ROWS", 2)
+    assert digest([["ab", "c", "", "d"]]) == plain
 
 
 def test_what_cannot_be_trained_on_is_refused(small: Small, capsys: pytest.CaptureFixture[str]) -> None:

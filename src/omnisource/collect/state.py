@@ -87,6 +87,8 @@ class CollectState:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(_SCHEMA)
+        # SQLite's LOWER knows no letters but those of ASCII, its TRIM no blanks but the space.
+        self._db.create_function("plain", 1, lambda text: text and _plain(text), deterministic=True)
         self._forgotten = set(self._db.execute("SELECT kind, hash FROM forgotten"))
 
     def close(self) -> None:
@@ -347,7 +349,7 @@ class CollectState:
             "url": "url = ?",
             "host": "(host = ? OR substr(host, 1, length(?) + 1) = ? || ':')",
             "sha256": "? IN (sha256, original_sha256)",
-            "author": "id IN (SELECT url_id FROM finds WHERE LOWER(TRIM(author)) = LOWER(TRIM(?)))",
+            "author": "id IN (SELECT url_id FROM finds WHERE plain(author) = plain(?))",
         }
         parameters = (value,) * conditions[kind].count("?")
         with self._lock:
@@ -378,4 +380,9 @@ def _storable(candidate: Candidate) -> Candidate:
 
 
 def _fingerprint(kind: str, value: str) -> str:
-    return hashlib.sha256(f"{kind}:{value.strip().lower() if kind != 'url' else value}".encode()).hexdigest()
+    return hashlib.sha256(f"{kind}:{_plain(value) if kind != 'url' else value}".encode()).hexdigest()
+
+
+def _plain(text: str) -> str:
+    """A name as it is compared."""
+    return text.strip().lower()

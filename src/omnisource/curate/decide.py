@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
-from omnisource.curate.overrides import OVERRIDES
 from omnisource.curate.units import RANGE_ROWS, in_ranges
 from omnisource.recipe import Select
 from omnisource.tables import DECISIONS
@@ -100,7 +99,8 @@ def _set_up(
         for column, kind in zip(zip(*rows, strict=True) if rows else [()] * 4, _FOUND, strict=True)
     ]
     db.register("found", pa.table(columns, ["source", "unit", "name", "value"]))
-    db.register("overrides", overrides if overrides is not None else OVERRIDES.empty_table())
+    if overrides is not None:
+        db.register("overrides", overrides)
 
 
 def _gather(db: duckdb.DuckDBPyConnection, name: str, query: str, rows: int) -> None:
@@ -188,7 +188,7 @@ _DECIDE = """
 # The most specific of several decisions about one unit wins.
 _HUMAN = """
         SELECT capped.sample_id, capped.unit, capped.start_s,
-               arg_min(overrides.keep, rank) AS keep, arg_min(overrides.place, rank) AS label
+               arg_min(overrides.keep, rank) AS keep, arg_min_null(overrides.place, rank) AS label
         FROM capped JOIN (
             SELECT *, (start_s IS NULL)::INT * 2 + (unit IS NULL)::INT AS rank
             FROM overrides LEFT JOIN classes ON classes.name = overrides.label

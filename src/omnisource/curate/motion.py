@@ -38,8 +38,7 @@ def likeness(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float:
 def _part(sample: Sample, limits: Limits) -> Part:
     start = sample.start_s or 0.0
     end = min(start + _SECONDS, sample.end_s or sample.duration_s or np.inf)
-    count = frames_between(sample, start, end if np.isfinite(end) else None)
-    indices = segment_test(count, _FRAMES)[None]
+    indices = segment_test(frames_between(sample, start, end), _FRAMES)[None]
     request = Request(sample.sample_id, sample.uri, indices, _CROPS, start_s=start)
     return next(parts_of(request, _SIDE, _SIDE, limits))
 

@@ -90,8 +90,8 @@ def units(
             db.execute("CREATE TABLE trust (source VARCHAR, unit VARCHAR, trust DOUBLE)")
             if rows:
                 db.executemany("INSERT INTO trust VALUES (?, ?, ?)", rows)
-            others = max(len(classes) - 1, 1)
-            db.execute(f"CREATE VIEW units AS {BELIEVED.format(plain='aligned', none=_NONE, others=others)}")
+            believed = BELIEVED.format(plain="aligned", none=_NONE, others=len(classes) - 1)
+            db.execute(f"CREATE VIEW units AS {believed}")
         else:
             db.execute("CREATE VIEW units AS FROM aligned")
         yield db

@@ -108,8 +108,6 @@ def sign_flip_test(changes: Floats, *, seed: int = 0) -> float:
 def mcnemar_test(only_a: int, only_b: int) -> float:
     """Two-sided exact McNemar test: `only_a` of the samples are right under A alone, `only_b` under B alone."""
     total = only_a + only_b
-    if total == 0:
-        return 1.0
     # log of Binomial(total, 1/2), so that thousands of discordant samples do not overflow.
     logs = [
         math.lgamma(total + 1) - math.lgamma(k + 1) - math.lgamma(total - k + 1) - total * math.log(2)

@@ -35,7 +35,6 @@ def fuse(tables: Sequence[Predictions], weights: Sequence[float], name: str = "f
     """
     aligned = align(tables)
     first = aligned[0]
-    shared = set(first.sample_ids)
     failed = {unscored.sample_id: unscored for table in tables for unscored in table.failed}
     return Predictions(
         name=name,
@@ -44,7 +43,7 @@ def fuse(tables: Sequence[Predictions], weights: Sequence[float], name: str = "f
         labels=first.labels,
         probs=_mix([table.probs for table in aligned], weights),
         groups=first.groups,
-        failed=[failed[key] for key in sorted(failed) if key not in shared],
+        failed=[failed[key] for key in sorted(failed)],
         list_hash=first.list_hash,
     )
 

@@ -92,8 +92,9 @@ def check(model: type[M], values: dict[str, Any], lines: dict[Location, str], wh
                 problem["type"].startswith("bool"),
             ),
         )
-        location = tuple(part for part in first["loc"])
-        name = _cut(".".join(str(part) for part in location if not _is_tag(part)))
+        whole = first["loc"]
+        location = tuple(part for n, part in enumerate(whole) if not _is_tag(part) or whole[: n + 1] in lines)
+        name = _cut(".".join(map(str, location)))
         place = _line(lines, location, where)
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         if first["type"] == "extra_forbidden":

@@ -17,7 +17,7 @@ def rate(settings: Optimiser, epoch: float, epochs: float) -> float:
     if epoch < settings.warmup_epochs:
         # From a tenth of the rate, linearly.
         warmed = 0.1 + 0.9 * epoch / settings.warmup_epochs
-        return settings.lr * warmed * _scheduled(settings, 0.0, epochs)
+        return settings.lr * warmed
     return settings.lr * _scheduled(settings, epoch, epochs)
 
 
