@@ -43,7 +43,7 @@ def _likeliest(bins: "np.ndarray[tuple[int, int], np.dtype[np.float64]]", classe
     bins: rows of (probability of the query's class, how many samples have it).
     """
     right, count = bins[:, 0], bins[:, 1]
-    wrong = (1 - right) / (classes - 1)
+    wrong = (1 - right) / max(classes - 1, 1)
     low, high = _LEAST, MOST_TRUST
     for _ in range(_HALVINGS):
         trust = (low + high) / 2

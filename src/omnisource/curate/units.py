@@ -90,7 +90,7 @@ def units(
             db.execute("CREATE TABLE trust (source VARCHAR, unit VARCHAR, trust DOUBLE)")
             if rows:
                 db.executemany("INSERT INTO trust VALUES (?, ?, ?)", rows)
-            believed = BELIEVED.format(plain="aligned", none=_NONE, others=len(classes) - 1)
+            believed = BELIEVED.format(plain="aligned", none=_NONE, others=max(len(classes) - 1, 1))
             db.execute(f"CREATE VIEW units AS {believed}")
         else:
             db.execute("CREATE VIEW units AS FROM aligned")

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 Triple = tuple[int, int, int]
 
-# Values in the kernel of a convolution and pixels of the map it writes (benchmarks/networks.py).
+# Values in the kernel of a convolution and pixels of the map it writes (docs/networks.md).
 _LARGE_KERNEL, _SMALL_MAP = 2**19, 16
 
 
@@ -48,7 +48,8 @@ def small_maps(x: Tensor, weight: Tensor, stride: Triple, padding: Triple) -> bo
 
     No map of one pixel a side: PyTorch leaves parts of a 3D kernel's gradient unset where they meet padding alone.
     """
-    if x.device.type != "cpu" or max(weight.shape[3:]) == 1 or weight.numel() < _LARGE_KERNEL:
+    grouped = weight.shape[1] != x.shape[1]
+    if x.device.type != "cpu" or grouped or max(weight.shape[3:]) == 1 or weight.numel() < _LARGE_KERNEL:
         return False
     height, width = ((x.shape[i] + 2 * padding[i - 2] - weight.shape[i]) // stride[i - 2] + 1 for i in (3, 4))
     return min(height, width) > 1 and height * width <= _SMALL_MAP

@@ -30,7 +30,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple, pad
         # One matrix product over all pixels; for few pictures and one thread PyTorch would take a slow kernel.
         x = kernels.every_other(x, stride)
         return F.linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
-    if folded == "frames" and not (ours and groups == 1 and kernels.small_maps(x, weight, stride, padding)):
+    if folded == "frames" and not (ours and kernels.small_maps(x, weight, stride, padding)):
         y = F.conv2d(fold_frames(x), weight.squeeze(2), bias, stride[1:], padding[1:], groups=groups)
         return unfold_frames(y, x.shape[2])
     if folded == "columns" and groups == 1:

@@ -90,7 +90,7 @@ def convolve(
     if uniform and weight.shape[1:] == (1, 3, 3, 3) and groups == x.shape[1] and shortcut is None:
         return depthwise(x, kernel, stride[0], act)
     folded = plane(weight.shape[2:], stride, padding)
-    if folded == "frames" and not (groups == 1 and small_maps(x, weight, stride, padding)):
+    if folded == "frames" and not small_maps(x, weight, stride, padding):
         other = None if shortcut is None else fold_frames(shortcut)
         y = _layer(fold_frames(x), kernel, weight.squeeze(2), stride[1:], padding[1:], groups, other, act, overwrite)
         return unfold_frames(y, x.shape[2])
