@@ -58,7 +58,7 @@ def run_in(recipe: Recipe, workspace: Workspace, *, jobs: int | None, tell: Tell
     tell(ingest(recipe, workspace))
     check_listed(recipe, workspace)
     tell(probe(recipe, workspace))
-    if _reads_prepared(recipe):
+    if reads_prepared(recipe):
         tell(prepare(recipe, workspace))
     if recipe.web_sources:
         tell(dedupe(recipe, workspace))
@@ -99,7 +99,7 @@ def used_teachers(recipe: Recipe) -> list[str]:
     return [name for name in recipe.teachers if name in wanted]
 
 
-def _reads_prepared(recipe: Recipe) -> bool:
+def reads_prepared(recipe: Recipe) -> bool:
     """Whether some training reads the media that `prepare` stores."""
     trainings = [recipe.teachers[name] for name in used_teachers(recipe)]
     trainings += [recipe.student_of(name) for name in recipe.planned_runs()]

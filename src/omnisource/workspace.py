@@ -6,6 +6,7 @@ WORKSPACE/partial/NAME/         the journal of a stage that is under way
 WORKSPACE/runs/NAME/            trainings
 WORKSPACE/media/                collected and prepared media
 WORKSPACE/report/               the report
+WORKSPACE/ablation/             what `ablate` measured, and workspaces of the splits that it trains on
 """
 
 import fcntl
@@ -117,6 +118,11 @@ class Workspace:
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
             raise self.damaged("ingest", "no list of classes")
         return classes
+
+    @property
+    def ablation_dir(self) -> Path:
+        """The folder of `ablate`."""
+        return self.root / "ablation"
 
     @property
     def report_path(self) -> Path:

@@ -3,6 +3,7 @@
 import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -55,14 +56,24 @@ def test_forget_takes_training_forms_too_and_resumes(
         names = ("source", "role", "format")
         added = table_from_rows([mine | {name: row[name] for name in names}], samples.schema)
         write_table(workspace.table("samples"), pa.concat_tables([samples, added]))
-        with monkeypatch.context() as killed:
-            killed.setattr(importlib.import_module("omnisource.collect.forget"), "_remove_rows", lambda *_: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                forget(workspace, "url", row["url"])
+        write_table(workspace.table("units"), pa.table({"sample_id": samples["sample_id"]}))
+        copy = workspace.ablation_dir / "own/fold-0/workspace/tables/samples.parquet"
+        copy.parent.mkdir(parents=True)
+        copy.write_text("")
+        module = importlib.import_module("omnisource.collect.forget")
+        for table in ("collected", "samples", "units"):
+
+            def dies(path: Path, ids: set[str], table: str = table, remove: Any = module._remove_rows) -> int:
+                return 1 // (path.stem != table) and remove(path, ids)
+
+            with monkeypatch.context() as killed:
+                killed.setattr(module, "_remove_rows", dies)
+                with pytest.raises(ZeroDivisionError):
+                    forget(workspace, "url", row["url"])
         result = forget(workspace, "url", row["url"])
-        left = [read_table(workspace.table(name)).num_rows for name in ("collected", "samples")]
-        assert not workspace.report_path.exists()
-    assert result.urls == 1 and result.rows == {"collected": 1, "samples": 2} and left == [len(rows) - 1] * 2
+        left = [read_table(workspace.table(name)).num_rows for name in ("collected", "samples", "units")]
+        assert not workspace.report_path.exists() and not workspace.ablation_dir.exists()
+    assert result.urls == 1 and result.rows == {"samples": 2} and left == [len(rows) - 1] * 3
     assert result.outside == ["/elsewhere/a.jpg"]
     assert not Path(row["uri"]).exists() and [path.exists() for path in forms] == [False, True]
 

@@ -1,6 +1,5 @@
 """Evidence: cells are the ordinary stages, are kept, and amount to the right figures."""
 
-import csv
 import json
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from films import film, table
 from PIL import Image
 from pydantic import create_model
 from typer.testing import CliRunner
@@ -31,7 +31,6 @@ from omnisource.evidence.cells import recipe_of
 from omnisource.evidence.key import cell_key
 from omnisource.evidence.page import BEGIN, END, forest, load_rows
 from omnisource.ingest import ingest
-from omnisource.media import write_video
 from omnisource.networks import is_spatial
 from omnisource.recipe import Recipe
 from omnisource.recipe.curation import Score
@@ -39,23 +38,6 @@ from omnisource.tables import read_table
 from omnisource.workspace import Workspace, open_workspace
 
 LABELS = ("backhand", "serve")
-
-
-def film(path: Path, label: int, number: int) -> None:
-    """A colour that drifts: its hue is the class."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    random = np.random.default_rng(number)
-    ground = random.integers(0, 90, (48, 64, 3), np.uint8)
-    ground[..., label] += 120
-    frames = ((n / 8, np.roll(ground, n * (1 + label), axis=1)) for n in range(12))
-    write_video(path, frames, options={"crf": "24", "preset": "ultrafast"})
-
-
-def table(path: Path, rows: list[dict[str, object]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 @pytest.fixture(scope="module")

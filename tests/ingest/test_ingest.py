@@ -24,6 +24,40 @@ def test_folders(tmp_path: Path) -> None:
     assert len({row["sample_id"] for row in rows}) == len(rows) == 19
 
 
+@pytest.mark.parametrize(("share", "clips"), [(0.25, 6), (0.25, 2), (0.5, 7), (0.3, 10), (0.1, 25)])
+def test_the_parts_of_a_share_have_no_clip_in_common(tmp_path: Path, share: float, clips: int) -> None:
+    touch(tmp_path, *(f"target/{label}/{n}.mp4" for label in "ab" for n in range(clips)))
+    parts = int(1 / share)
+    tested = list[str]()
+    for part in range(parts):
+        target = {"role": "target", "path": "target", "test_share": share, "test_part": part}
+        try:
+            _, rows = run(tmp_path, sources={"target": target})
+        except UserError as error:  # so few clips that there is none for every part
+            assert "no test clips" in str(error) and clips < parts and part
+            continue
+        found = [row["sample_id"] for row in rows if row["split"] == "test"]
+        assert abs(len(found) / 2 - share * clips) <= 1
+        tested += found
+    assert len(set(tested)) == len(tested) and abs(len(tested) / 2 - parts * share * clips) <= 1
+
+
+def test_the_parts_of_a_share_keep_groups_whole(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"v/{n}.mp4" for n in range(120)))
+    (tmp_path / "l.csv").write_text(
+        "\n".join(["path,label,group", *(f"v/{n}.mp4,{'ab'[n % 2]},film{n // 4}" for n in range(120))])
+    )
+    whole: set[str] = set()
+    for part in range(4):
+        _, rows = run(
+            tmp_path, sources={"t": {"role": "target", "path": "l.csv", "test_share": 0.25, "test_part": part}}
+        )
+        films = {row["group"] for row in rows if row["split"] == "test"}
+        assert films and not films & {row["group"] for row in rows if row["split"] == "train"} and not films & whole
+        whole |= films
+    assert len(whole) == 30, "each film is tested once"
+
+
 def test_what_makes_no_sample_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     touch(tmp_path, "t/train/a/1.mp4", "t/train/b/1.mp4", "t/test/a/2.mp4", "t/train/loose.mp4", "t/train/names.txt")
     (tmp_path / "t/test/b").mkdir()

@@ -11,6 +11,7 @@ from typing import NoReturn
 import typer
 
 from omnisource import __version__
+from omnisource.cli.ablate import ablate
 from omnisource.cli.bench import app as bench
 from omnisource.cli.calibrate import calibrate
 from omnisource.cli.camera import camera
@@ -86,6 +87,7 @@ app.command()(flow)
 app.command()(test)
 app.command()(compare)
 app.command()(fuse)
+app.command()(ablate)
 app.add_typer(bench, name="bench")
 app.command()(report)
 app.command()(predict)

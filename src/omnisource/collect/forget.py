@@ -17,6 +17,7 @@ from omnisource.tables import read_batches, read_schema, read_table, write_batch
 from omnisource.workspace import Workspace
 
 KINDS = ("url", "author", "host", "sha256")
+_SAMPLES = ("samples", "collected")  # tables that tell which samples are of a URL, an author, a host or a content
 Row = dict[str, Any]
 
 
@@ -35,9 +36,9 @@ class Forgotten:
 def forget(workspace: Workspace, kind: str, value: str) -> Forgotten:
     """Removes the media and every row of a URL, an author, a host or a content, and remembers not to fetch it again.
 
-    Their training forms go, too, and a report, which shows pictures. Stages whose tables lose rows run again with the
-    next `run`. Killed at any moment, the same call goes on. Networks that were trained on the samples keep what they
-    learned: `runs` lists them, to be trained again.
+    Their training forms go, too, a report, which shows pictures, and all that `ablate` made. Stages whose tables lose
+    rows run again with the next `run`. Killed at any moment, the same call goes on. Networks that were trained on the
+    samples keep what they learned: `runs` lists them, to be trained again.
 
     Raises:
         UserError: not one of the four kinds, or not a URL.
@@ -65,7 +66,9 @@ def forget(workspace: Workspace, kind: str, value: str) -> Forgotten:
         for content in found.contents:  # their training forms, which are named by content
             for path in workspace.media_dir("prepared").glob(f"*/{content[:2]}/{content}.*"):
                 _delete(path, result)
-        for path in sorted((workspace.root / "tables").glob("*.parquet")):
+        if ids:  # copies of rows and media; all else in it is figures
+            shutil.rmtree(workspace.ablation_dir, ignore_errors=True)
+        for path in sorted((workspace.root / "tables").glob("*.parquet"), key=_by_what_names_them):
             if lost := _remove_rows(path, ids):
                 result.rows[path.stem] = lost
         if result.rows:
@@ -73,6 +76,11 @@ def forget(workspace: Workspace, kind: str, value: str) -> Forgotten:
             shutil.rmtree(workspace.root / "partial", ignore_errors=True)  # no stage resumes from there any more
         state.remove(found.urls)  # last: killed before, the same command still finds all that is to go
     return result
+
+
+def _by_what_names_them(path: Path) -> tuple[bool, str]:
+    """The order in which tables lose rows: last those that tell which are meant, so that a killed call can go on."""
+    return path.stem in _SAMPLES, path.stem
 
 
 def _delete(path: Path, result: Forgotten) -> None:
@@ -84,7 +92,7 @@ def _delete(path: Path, result: Forgotten) -> None:
 
 def _samples(workspace: Workspace, columns: Sequence[str], which: pc.Expression) -> list[Row]:
     """These columns of the samples, collected ones and others, that satisfy `which`."""
-    names = [name for name in ("samples", "collected") if workspace.table(name).exists()]
+    names = [name for name in _SAMPLES if workspace.table(name).exists()]
     return [row for name in names for row in read_table(workspace.table(name), columns, which).to_pylist()]
 
 

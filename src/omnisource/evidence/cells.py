@@ -1,21 +1,24 @@
 """A cell is one training: a track's fold, a variant, a seed. Cells are independent and kept as they finish."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from omnisource.clips import fit_camera_stage
-from omnisource.curate import calibrate, dedupe, probe, score, select
+from omnisource.curate import calibrate, dedupe, prepare, probe, score, select
+from omnisource.errors import UserError
 from omnisource.evidence.features import test_on_features
 from omnisource.evidence.key import cell_key, differing
 from omnisource.evidence.tracks import Track
 from omnisource.evidence.variants import Variant
-from omnisource.ingest import ingest
+from omnisource.ingest import COLLECTED, ingest
 from omnisource.jobs import side_by_side
-from omnisource.pipeline import needs_camera, train_and_test, used_teachers
+from omnisource.pipeline import needs_camera, reads_prepared, train_and_test, used_teachers
 from omnisource.progress import say
 from omnisource.recipe import Recipe, Run
 from omnisource.recipe.load import check, set_key
@@ -64,15 +67,19 @@ def run_cells(
     """
     found: list[Cell] = []
     total = len(folds) * len(variants) * len(seeds)
+    known = {} if track.lasting else _data_of(track, data, root, folds)
     for fold in folds:
         place = root / track.name / f"fold-{fold}"
         media = track.media(data, root, fold)
         base = track.recipe(media, place, fold)
         kept = _Kept(place / "cells.jsonl")
-        planned = [work for variant in variants for work in _works(track, fold, base, variant, seeds)]
-        missing = {work.key: work for work in planned if work.key not in kept}
         with open_workspace(place / "workspace") as workspace:
-            _share_features(root / f"features-{track.folder or track.name}", workspace)
+            _share(root / f"features-{track.folder or track.name}", workspace.root / "runs" / ".features")
+            _share(root / f"media-{track.folder or track.name}", workspace.root / "media")
+            planned = [
+                work for variant in variants for work in _works(track, fold, base, variant, seeds, known.get(fold))
+            ]
+            missing = {work.key: work for work in planned if work.key not in kept}
             if missing:
                 track.provide(media, fold, jobs)
                 _make_ready(base, workspace)
@@ -91,7 +98,7 @@ def recipe_of(base: Recipe, variant: Variant) -> Recipe:
     values = base.model_dump(mode="json")
     values["runs"] = {"cell": {"sources": [*base.target_sources, *variant.sources]}}
     for key, value in variant.set.items():
-        set_key(values, key, value, f"variant {variant.name}")
+        set_key(values, key, deepcopy(value), f"variant {variant.name}")  # later keys may set something within
     recipe = check(Recipe, values, {}, f"variant {variant.name}")
     name = "s" + fingerprint(differing(recipe.select))[:12]
     return recipe.model_copy(update={"select": recipe.select.model_copy(update={"name": name})})
@@ -114,10 +121,34 @@ class _Work:
     recall: dict[str, float] = field(default_factory=dict)
 
 
-def _works(track: Track, fold: int, base: Recipe, variant: Variant, seeds: Sequence[int]) -> Iterator[_Work]:
+def _data_of(track: Track, data: Path | None, root: Path, folds: Sequence[int]) -> dict[int, str]:
+    """Fold -> what is known of its data at present. Mistakes in them show before anything is trained.
+
+    Raises:
+        UserError: two folds are tested on the same samples.
+    """
+    known, tested = dict[int, str](), dict[str, int]()
+    for fold in folds:
+        place = root / track.name / f"fold-{fold}"
+        with open_workspace(place / "workspace") as workspace:
+            if track.collected:
+                shutil.copyfile(track.collected, workspace.table(COLLECTED))
+            record = ingest(track.recipe(track.media(data, root, fold), place, fold), workspace)
+        known[fold] = fingerprint(record.settings)
+        if (same := tested.setdefault(record.counts["test_list"], fold)) != fold:
+            raise UserError(
+                f"{track.name}: splits {same} and {fold} are tested on the same samples; where the data name "
+                "their test samples, remove test_share"
+            )
+    return known
+
+
+def _works(
+    track: Track, fold: int, base: Recipe, variant: Variant, seeds: Sequence[int], known: str | None
+) -> Iterator[_Work]:
     recipe = recipe_of(base, variant)
     for seed in seeds:
-        key = cell_key(recipe, seed, variant.again)
+        key = cell_key(recipe, seed, variant.again, known)
         yield _Work(track.name, fold, variant.name, recipe, seed, key, variant.sources, variant.again)
 
 
@@ -125,8 +156,10 @@ def _make_ready(base: Recipe, workspace: Workspace) -> None:
     """What all cells of a fold share."""
     ingest(base, workspace)
     probe(base, workspace)
+    if reads_prepared(base):
+        prepare(base, workspace)
     dedupe(base, workspace)
-    for name in base.teachers:
+    for name in used_teachers(base):
         train_teacher(base, workspace, name)
     # Windows and, of 2D students, frames: variants differ in which they train on.
     kinds = {kind: Run(sources=list(base.sources), set={"snippets.kind": kind}) for kind in _KINDS}
@@ -242,9 +275,9 @@ class _Kept:
             file.write(json.dumps(asdict(cell)) + "\n")
 
 
-def _share_features(shared: Path, workspace: Workspace) -> None:
-    """Folds and tracks see the same files, so they share what the trunk says of them."""
-    mine = workspace.root / "runs" / ".features"
+def _share(shared: Path, mine: Path) -> None:
+    """Folds see the same files, so they share what was made of them: the trunk's features, prepared media."""
     shared.mkdir(parents=True, exist_ok=True)
     if not mine.exists():
-        mine.symlink_to(shared.resolve(), target_is_directory=True)
+        mine.unlink(missing_ok=True)  # a link whose target was moved
+        mine.symlink_to(os.path.relpath(shared, mine.parent), target_is_directory=True)

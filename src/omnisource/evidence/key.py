@@ -17,12 +17,13 @@ def differing(section: Section) -> dict[str, Any]:
     return section.model_dump(mode="json", exclude_defaults=True)
 
 
-def cell_key(recipe: Recipe, seed: int, again: bool) -> str:
+def cell_key(recipe: Recipe, seed: int, again: bool, data: str | None = None) -> str:
     """The key of a cell. Files of weights count by their content: another file may take the name.
 
     Args:
         recipe: of the cell's variant.
         again: whether the student teaches another one, which is tested.
+        data: what is known of the files, where they may change.
 
     Raises:
         UserError: a file that the recipe names can't be read.
@@ -40,4 +41,5 @@ def cell_key(recipe: Recipe, seed: int, again: bool) -> str:
         for field in _FILES:
             if field in section and section[field] not in _BUILT_IN:
                 section[field] = content_of(recipe.resolve(section[field]), f"{place}.{field}")
-    return fingerprint({"form": _FORM, "recipe": settings, "seed": seed} | ({"again": True} if again else {}))
+    more = ({"again": True} if again else {}) | ({"data": data} if data is not None else {})
+    return fingerprint({"form": _FORM, "recipe": settings, "seed": seed} | more)

@@ -101,11 +101,7 @@ def _row(row: Row) -> str:
     other = " | "
     if row.against != TARGET_ONLY:
         other = _gain(row.gain, row.gain_interval, row.gain_interval_folds, f" over {row.against}")
-    kept = ", ".join(
-        f"{name} {count:.0f}" + (f" ({row.precision[name]:.0%})" if name in row.precision else "")
-        for name, count in row.web_units.items()
-    )
-    return f"| {row.variant} | {row.top1:.1f} | {target} | {other} | {kept} | {row.paper} |"
+    return f"| {row.variant} | {row.top1:.1f} | {target} | {other} | {row.kept} | {row.paper} |"
 
 
 def _gain(gain: float | None, interval: Interval | None, by_folds: Interval | None, over: str = "") -> str:

@@ -42,6 +42,14 @@ class Row:
         """Whether the gain's interval is clear of zero."""
         return is_clear(self.gain_interval)
 
+    @property
+    def kept(self) -> str:
+        """How many units each source gave, and in brackets the share of them that is right where the truth is known."""
+        return ", ".join(
+            f"{name} {count:.0f}" + (f" ({self.precision[name]:.0%})" if name in self.precision else "")
+            for name, count in self.web_units.items()
+        )
+
 
 def is_clear(interval: Interval | None) -> bool:
     """Whether an interval is clear of zero."""

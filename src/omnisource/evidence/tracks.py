@@ -14,6 +14,7 @@ from omnisource.recipe import Recipe, load_recipe
 
 LABELLED_SHARE = 0.3  # of the groups, in `tennis-30`
 VIDEO_WEIGHTS = Path("weights/i3d_inception.safetensors")  # below the data folder: I3D, trained on Kinetics-400
+_NAME = 70  # characters of a track's name in the names of its folds
 WORLD = WorldSize(test_clips=40, images=480, clips=1200, untrimmed=32)  # as the demo's, with more web and tests
 _TENNIS = ["backhand", "forehand", "serve", "smash", "b_slice", "b_volley", "f_volley"]
 _HOME = ["walk", "standup", "sitdown", "sit", "falling", "falled", "lying", "sleeping"]
@@ -27,10 +28,12 @@ class Track:
 
     name: str
     about: str
-    folder: str | None  # below the data folder; None: a drawn world, every fold another one
+    folder: str | None  # below the data folder ("": itself); None: a drawn world, every fold another one
     folds: tuple[int, ...]
     sections: Callable[[Path, Path, int], Sections]  # (media, where lists may be written, fold) -> of the recipe
     weights: Path | None = None  # below the data folder, from which its networks start
+    collected: Path | None = None  # the table of what was collected, for sources with `layout: collected`
+    lasting: bool = True  # its data never change: else cells are known by them, too
 
     def media(self, data: Path | None, root: Path, fold: int) -> Path:
         """The folder of a fold's media.
@@ -52,7 +55,7 @@ class Track:
         """Films a world that is not there yet; real media must be there."""
         if self.folder is None:
             make_world(media, size=WORLD, seed=fold, workers=workers)
-        elif not media.is_dir():
+        elif self.folder and not media.is_dir():
             raise UserError(f"{media}: no such folder; --data names the folder that holds {self.folder}/")
 
     def ready(self, data: Path | None) -> bool:
@@ -62,7 +65,7 @@ class Track:
     def recipe(self, media: Path, place: Path, fold: int) -> Recipe:
         """The recipe of a fold: target alone and web data under the settings that all variants start from."""
         place.mkdir(parents=True, exist_ok=True)
-        given = {"name": f"{self.name}-{fold}", "data": str(media)}
+        given = {"name": f"{self.name[:_NAME]}-{fold}", "data": str(media)}
         return Recipe.model_validate(dict(self.sections(media, place, fold)) | given)
 
 

@@ -68,6 +68,11 @@ def variants_of(recipe: Recipe, few: bool = False, inflated: tuple[str, Path] | 
     start_of = "2D" if spatial else "3D, IG-65M" if recipe.student.network.init.checkpoint else "3D, scratch"
     helps, filters = "does each source help, do several help more?", "what does filtering contribute?"
     rule, least, label, evidence = "select.rule", "select.threshold", "select.label", "select.query_evidence"
+    queried = any(recipe.sources[name].layout != "files" for name in web)
+    plain: dict[str, Any] = {}
+    if recipe.select.query_evidence:  # which the paper's filters do not know; what people decided stays
+        unasked: dict[str, Any] = {} if queried else {rule: "teacher", least: 0.6, label: "teacher"}
+        plain = {"select": {"overrides": recipe.select.overrides}, **unasked, "student.confidence_weighted": False}
     found = [
         Variant(TARGET_ONLY, helps, (), paper=_published(start_of, TARGET_ONLY)),
         Variant("target-only, 2x epochs", helps, (), {"student.epochs": 2 * epochs}),
@@ -77,7 +82,8 @@ def variants_of(recipe: Recipe, few: bool = False, inflated: tuple[str, Path] | 
             if len(web) > 1
         ),
         Variant(ALL, helps, web, paper=_published(start_of, ALL)),
-        Variant("unfiltered", filters, web, {rule: "all"}, ALL, "unfiltered web images hurt"),
+        *([Variant("the paper's filter", filters, web, plain, ALL)] if plain else []),
+        Variant("unfiltered", filters, web, plain | {rule: "all"}, ALL, "unfiltered web images hurt"),
     ]
     if inflated and not spatial:
         network, file = inflated
@@ -96,22 +102,21 @@ def variants_of(recipe: Recipe, few: bool = False, inflated: tuple[str, Path] | 
 
     found.append(Variant("target-only, 3x epochs", helps, (), {"student.epochs": 3 * epochs}))
     for name in web if len(web) > 1 else ():
-        ask(filters, f"+{name}, unfiltered", {rule: "all"}, of=(name,))
-    queried = any(recipe.sources[name].layout != "files" for name in web)
+        ask(filters, f"+{name}, unfiltered", plain | {rule: "all"}, of=(name,))
     for threshold in (0.1, 0.3, 0.5, 0.7) if queried else ():
-        if (recipe.select.rule, recipe.select.threshold) != ("agree", threshold):
-            ask(filters, f"agree, t = {threshold}", {rule: "agree", least: threshold})
-    ask(filters, "query class's probability, t = 0.1", {rule: "query", least: 0.1})
-    ask(filters, "teacher's own label, t = 0.6", {rule: "teacher", label: "teacher", least: 0.6})
-    ask(filters, "soft labels", {label: "soft"})
-    ask(filters, "soft labels, unfiltered", {rule: "all", label: "soft"})
+        if plain or (recipe.select.rule, recipe.select.threshold) != ("agree", threshold):
+            ask(filters, f"agree, t = {threshold}", plain | {rule: "agree", least: threshold})
+    ask(filters, "query class's probability, t = 0.1", plain | {rule: "query", least: 0.1})
+    ask(filters, "teacher's own label, t = 0.6", plain | {rule: "teacher", label: "teacher", least: 0.6})
+    ask(filters, "soft labels", plain | {label: "soft"})
+    ask(filters, "soft labels, unfiltered", plain | {rule: "all", label: "soft"})
     balance = "how are target and web balanced?"
     for ratio in (0.25, 0.5, 2.0):
         ask(balance, f"web 1 : {ratio}", {"student.batch.ratio": {}, "student.batch.web_ratio": ratio})
     for power in (0.5, 0.2, 0.0):
         powers = {"student.resample": {name: {"power": power} for name in web}}
         ask(balance, f"classes resampled by N^{power}", powers, "2D: none 71.5, 0.2 72.0")
-        ask(balance, f"unfiltered, classes resampled by N^{power}", powers | {rule: "all"})
+        ask(balance, f"unfiltered, classes resampled by N^{power}", powers | plain | {rule: "all"})
     mixing = "does mixup help?"
     paper = "3D from scratch with Google images 74.1 -> 74.4; without web data 72.9 -> 73.3, from ImageNet 73.8 -> 73.6"
     ask(mixing, "cross-dataset mixup", {"student.mixup": {"kind": "cross", "alpha": 0.2}}, paper)
@@ -130,7 +135,7 @@ def variants_of(recipe: Recipe, few: bool = False, inflated: tuple[str, Path] | 
             if kind != recipe.student.snippets.kind:
                 ask(frames, name, {"student.snippets": {"kind": kind}}, paper if kind != "random" else "", of)
     beyond = "what goes beyond the paper?"
-    witness = {evidence: True, "select.calibrate.temperature": 3.0}
+    witness = plain | {evidence: True, "select.calibrate.temperature": 3.0}
     ask(beyond, "query as evidence, agree", witness)
     ask(beyond, "query as evidence, p >= 0.5", witness | {rule: "query", least: 0.5})
     ask(beyond, "query as evidence, soft, p >= 0.3", witness | {rule: "query", label: "soft"})
@@ -147,8 +152,9 @@ def variants_of(recipe: Recipe, few: bool = False, inflated: tuple[str, Path] | 
     ask(beyond, f"{full}, matched temperature", matched)
     for align, name in ((0.5, "half"), (1.0, "fully")) if not queried else ():
         ask(beyond, f"{full}, matched temperature, {name} aligned", matched | {"select.calibrate.align": align})
-    ask(beyond, "query as evidence without temperature, soft, p >= 0.3", {evidence: True, rule: "query", label: "soft"})
-    unlabelled = {rule: "all", "student.loss_weight": dict.fromkeys(web, 0.0)}
+    untempered = plain | {evidence: True, rule: "query", label: "soft"}
+    ask(beyond, "query as evidence without temperature, soft, p >= 0.3", untempered)
+    unlabelled = plain | {rule: "all", "student.loss_weight": dict.fromkeys(web, 0.0)}
     for least_sure in (0.95, 0.5):  # students of soft labels are hardly ever as sure as FixMatch's
         consistent = {"student.consistency": {"confidence": least_sure}}
         name = f"consistency, p >= {least_sure}"
@@ -163,11 +169,11 @@ def variants_of(recipe: Recipe, few: bool = False, inflated: tuple[str, Path] | 
     found.append(Variant(f"{full}, students as teachers", beyond, web, fully, full, again=True))
     for name in web if len(web) > 1 else ():
         ask(beyond, f"+{name}, {full}", fully, of=(name,))
-    surest = {rule: "agree" if queried else "teacher", least: 0.0, "select.calibrate.quantile": 0.3}
+    surest = plain | {rule: "agree" if queried else "teacher", least: 0.0, "select.calibrate.quantile": 0.3}
     ask(beyond, "thresholds by class: its surest 30 %", surest)
     if any(recipe.sources[name].val for name in recipe.target_sources):
         for share in (0.7, 0.9):
-            precise = {"select.calibrate.precision": share}
+            precise = plain | {"select.calibrate.precision": share}
             ask(beyond, f"thresholds by class: {100 * share:.0f} % of held-out samples right", precise)
         ask(beyond, f"{full}, fitted temperature", fully | {"select.calibrate.temperature": True})
     if not recipe.student.trunk_views:

@@ -37,12 +37,12 @@ def matches(columns: Mapping[str, Any], where: Mapping[str, Any], name: str) -> 
                 return False
             if condition.below is not None and number >= condition.below:
                 return False
-        elif not any(_same(value, one) for one in (condition if isinstance(condition, list) else [condition])):
+        elif not any(same(value, one) for one in (condition if isinstance(condition, list) else [condition])):
             return False
     return True
 
 
-def _same(value: Any, wanted: bool | int | float | str) -> bool:
+def same(value: Any, wanted: bool | int | float | str) -> bool:
     """Whether a list's value is what the recipe says: a text list knows no types, and YAML has its own."""
     if isinstance(wanted, bool) or isinstance(value, bool):
         return str(value).lower() == str(wanted).lower()

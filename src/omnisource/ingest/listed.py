@@ -65,7 +65,7 @@ class Listed:
         source = self._sources[name]
         share = 0.0 if source.layout == "collected" else source.test_share  # what was collected is web data
         if share and not self._any("split = 'test'", first):
-            self._draw(share, first)
+            self._draw(share, source.test_part, first)
         if source.max_per_class is not None:
             self._db.execute(
                 f"""INSERT INTO surplus SELECT place FROM kept WHERE place >= ? AND {_KNOWN}
@@ -96,27 +96,29 @@ class Listed:
             self._db.execute(f"SELECT 1 FROM listed WHERE place >= ? AND {condition} LIMIT 1", [first]).fetchall()
         )
 
-    def _draw(self, share: float, first: int) -> None:
+    def _draw(self, share: float, part: int, first: int) -> None:
         """Moves a share of each class to the test split, by a hash that no other row influences; whole groups together.
 
         Only rows from the place `first` on. A group may span classes, so it must fall by its hash alone; single clips
-        can be shared out evenly.
+        can be shared out evenly. No two parts have a clip in common.
         """
         unit = f"""SELECT place, coalesce(label, '') AS label, sha256(coalesce(nullif("group", ''), sample_id)) AS hash
             FROM listed WHERE place >= {first} AND {_KNOWN}"""
         if self._any("\"group\" <> ''", first):
+            number = "('0x' || substr(hash, 1, 8))::UBIGINT::DOUBLE / 4294967296::DOUBLE"
             self._db.execute(
-                f"INSERT INTO drawn SELECT place FROM ({unit})"
-                " WHERE ('0x' || substr(hash, 1, 8))::UBIGINT::DOUBLE / 4294967296::DOUBLE < ?::DOUBLE",
-                [share],
+                f"INSERT INTO drawn SELECT place FROM ({unit}) WHERE {number} >= ?::DOUBLE AND {number} < ?::DOUBLE",
+                [part * share, (part + 1) * share],
             )
             return
         sizes = self._db.execute(f"SELECT label, count(DISTINCT hash) FROM ({unit}) GROUP BY label").fetchall()
-        wanted = {label: max(1, round(share * size)) for label, size in sizes if size > 1}
-        self._db.register("wanted", _pairs(wanted, ("label", "clips"), pa.int64()))
+        wanted = [(label, _end(part, share, size), _end(part + 1, share, size)) for label, size in sizes if size > 1]
+        self._db.register(
+            "wanted", pa.Table.from_pylist([dict(zip(_WANTED.names, row, strict=True)) for row in wanted], _WANTED)
+        )
         self._db.execute(
             f"""INSERT INTO drawn SELECT place FROM ({unit}) JOIN wanted USING (label)
-            QUALIFY dense_rank() OVER (PARTITION BY label ORDER BY hash) <= clips"""
+            QUALIFY dense_rank() OVER (PARTITION BY label ORDER BY hash) BETWEEN above + 1 AND upto"""
         )
 
     def labels(self) -> list[str]:
@@ -224,6 +226,14 @@ def _table(name: str, rows: Sequence[dict[str, Any]], first: int) -> pa.Table:
             f"{rows[0]['uri']}: its row (sources.{name}) holds what a table can't ({error}); mend the list, or rename "
             "the folder"
         ) from error
+
+
+_WANTED = pa.schema([("label", pa.string()), ("above", pa.int64()), ("upto", pa.int64())])
+
+
+def _end(parts: int, share: float, size: int) -> int:
+    """How many of `size` clips the first so many parts hold together; the first part has one at least."""
+    return max(min(parts, 1), round(parts * share * size))
 
 
 def _pairs(values: Mapping[str, Any], names: tuple[str, str], kind: pa.DataType) -> pa.Table:

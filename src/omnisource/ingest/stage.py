@@ -18,6 +18,7 @@ from omnisource.ingest.listings import Entry
 from omnisource.ingest.values import by_plain_name, split_of
 from omnisource.progress import meter, say
 from omnisource.recipe import Recipe, Source
+from omnisource.recipe.sources import Scalar
 from omnisource.tables import SAMPLES, check_table, digest_file, digest_table, read_batches, read_table, sync_folder
 from omnisource.workspace import StageRecord, Workspace
 
@@ -68,7 +69,7 @@ def _source_rows(recipe: Recipe, workspace: Workspace, name: str, source: Source
         yield from _collected_rows(workspace, name, source)
         return
     path, layout = source_place(recipe, name)
-    root = recipe.resolve(source.root) if source.root else path if path.is_dir() else path.parent
+    root = _root(recipe, source, path)
     names = _class_names(recipe, source)
     entries = _used(_entries(path, root, source, layout), source, name, path)
     count, absent, first = 0, 0, ""
@@ -196,6 +197,23 @@ def source_place(recipe: Recipe, name: str) -> tuple[Path, str]:
     if not (path.is_dir() if folder else path.is_file()):
         raise UserError(f"{path}: sources.{name} has layout '{layout}', which needs {folder or 'a list file'}")
     return path, layout
+
+
+def column_values(recipe: Recipe, name: str, column: str) -> set[Scalar]:
+    """What stands in a column of the list of the source `name`; nothing where it has no such column.
+
+    Raises:
+        UserError: the source is not there, or its list cannot be read.
+    """
+    source = recipe.sources[name]
+    path, layout = source_place(recipe, name)
+    entries = _entries(path, _root(recipe, source, path), source, layout)
+    return {value for entry in entries if (value := entry.columns.get(column)) is not None}
+
+
+def _root(recipe: Recipe, source: Source, path: Path) -> Path:
+    """Where the paths of a list start."""
+    return recipe.resolve(source.root) if source.root else path if path.is_dir() else path.parent
 
 
 def _entries(path: Path, root: Path, source: Source, layout: str) -> Iterator[Entry]:

@@ -60,6 +60,7 @@ class Source(Section):
     val: Where = {}  # of the others, rows that satisfy all conditions are the val split
     # Without test rows otherwise: this share of each class, drawn by hash, whole groups together.
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    test_part: Annotated[int, Field(ge=0)] = 0  # which share of that size: 0 the first drawn, 1 the next
     max_per_class: Count | None = None  # keep the first so many of a class (by sample id)
     missing: Literal["refuse", "drop"] = "refuse"  # listed files that are not there
     licence: list[str] = []  # keep only these licences
@@ -71,6 +72,18 @@ class Source(Section):
         for name in self.columns:
             if name not in COLUMNS:
                 raise ValueError(f"columns: '{name}' is none of our names: {', '.join(COLUMNS)}")
-        if self.role == "web" and (self.split or self.test or self.val or self.test_share):
-            raise ValueError("web sources have no split: remove split, test, val, test_share")
+        if self.role == "web" and (self.split or self.test or self.val or self.test_share or self.test_part):
+            raise ValueError("web sources have no split: remove split, test, val, test_share, test_part")
+        if self.test_part and self.test_part >= self.test_parts:
+            raise ValueError(
+                f"test_part {self.test_part}: with test_share {self.test_share:g} there are the parts 0 to "
+                f"{self.test_parts - 1}"
+                if self.test_share
+                else "test_part says which share is tested, but there is no test_share"
+            )
         return self
+
+    @property
+    def test_parts(self) -> int:
+        """How many shares of the size `test_share` there are that have no clip in common; 0 without a share."""
+        return int(1 / self.test_share + 1e-9) if self.test_share else 0

@@ -4,24 +4,22 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import resources
 from typing import Any
 
 import pyarrow.compute as pc
 import yaml
-from jinja2 import Environment
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from omnisource import __version__
 from omnisource.errors import UserError
 from omnisource.evaluate import RunSummary, left_out, measure, predictions_name, read_predictions, summarise
-from omnisource.progress import printable
 from omnisource.recipe import ALL, Recipe
 from omnisource.report import charts
 from omnisource.report.examples import galleries
 from omnisource.report.findings import findings
 from omnisource.report.numbers import Story
+from omnisource.report.pages import page_template
 from omnisource.tables import read_table, write_atomic
 from omnisource.workspace import StageRecord, Workspace, content_of
 
@@ -73,10 +71,7 @@ def render(
             filters += Story(seen, workspace).selection_scores()
     records = [record for record in workspace.records() if record.stage != "report"]
     by_class = _by_class(recipe, workspace, summaries)
-    page = Environment(autoescape=True, finalize=_shown).from_string(
-        resources.files("omnisource.report").joinpath("page.html").read_text(encoding="utf-8")
-    )
-    return page.render(
+    return page_template("report/page.html").render(
         name=recipe.name,
         version=__version__,
         made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -188,11 +183,6 @@ def _untested(recipe: Recipe, summaries: Sequence[RunSummary], others: Mapping[s
         elif missing:
             found.append(f"{run} (seed {', '.join(map(str, missing))})")
     return found
-
-
-def _shown(value: object) -> object:
-    """What the page shows of a value: text without characters that do something instead of being seen."""
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _logs(workspace: Workspace, summaries: Sequence[RunSummary]) -> list[tuple[str, Any]]:
