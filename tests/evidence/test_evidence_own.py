@@ -191,6 +191,19 @@ def test_ablate(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "There is one split" in page and "Fewer than three trainings" in page
 
 
+def test_mistakes_show_before_anything_is_trained(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["ablate", str(written(tmp_path, data, "path: target, test_share: 0.25"))]
+    for wrong, said in (
+        ("student.network.init.imagenet=gone.pth", r"student\.network: .*gone\.pth: no such file"),
+        ("student.batch.target=400", r"student.batch.target is 400, but only 12 target samples train; lower it"),
+    ):
+        with pytest.raises(UserError, match=said):
+            CliRunner().invoke(app, [*command, "--set", wrong], catch_exceptions=False)
+    assert not list(tmp_path.glob("workspaces/own/ablation/own/fold-*/workspace/tables/quarantine*"))
+    assert not list(tmp_path.rglob("probe.json"))
+
+
 def test_a_share_of_a_target_that_has_its_own_split(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from omnisource.ahead import check_ahead, check_listed
 from omnisource.clips import fit_camera_stage
 from omnisource.curate import calibrate, dedupe, prepare, probe, score, select
 from omnisource.errors import UserError
@@ -133,7 +134,11 @@ def _data_of(track: Track, data: Path | None, root: Path, folds: Sequence[int]) 
         with open_workspace(place / "workspace") as workspace:
             if track.collected:
                 shutil.copyfile(track.collected, workspace.table(COLLECTED))
-            record = ingest(track.recipe(track.media(data, root, fold), place, fold), workspace)
+            base = track.recipe(track.media(data, root, fold), place, fold)
+            if not known:  # what it finds is wrong in all of them
+                check_ahead(base, workspace)
+            record = ingest(base, workspace)
+            check_listed(base, workspace)
         known[fold] = fingerprint(record.settings)
         if (same := tested.setdefault(record.counts["test_list"], fold)) != fold:
             raise UserError(
