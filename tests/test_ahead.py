@@ -111,6 +111,29 @@ def test_what_ingest_lists_is_checked_too(path: Path, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("override", "noted"),
+    [
+        ("select={}", "select.rule is 'agree'"),
+        ("select={rule: all}", "select.label is 'query'"),
+        ("select={rule: teacher, label: teacher}", ""),
+        ("select={rule: all, label: soft}", ""),
+    ],
+)
+def test_files_that_nobody_searched_are_pointed_out(
+    override: str, noted: str, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "list.csv").write_text("\n".join(["path", *map(str, sorted((tmp_path / "images").rglob("*.*")))]))
+    for source, said in (("{role: web, format: image, path: list.csv}", noted), ("{role: web, path: images}", "")):
+        recipe = load_recipe(path, [f"sources.images={source}", override])
+        with open_workspace(tmp_path / "ws") as workspace:
+            ingest(recipe, workspace)
+            capsys.readouterr()
+            check_listed(recipe, workspace)
+        found = " ".join(capsys.readouterr().err.split())
+        assert said in found and bool(said) == ("no row of sources.images says what was asked for" in found)
+
+
 @pytest.mark.parametrize(("given", "noted"), [("", True), (", norm_eps: 1.0e-5", False)])
 def test_weights_of_other_norms_are_pointed_out(
     given: str, noted: bool, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -4,7 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 
 import psutil
@@ -90,7 +90,8 @@ def check_listed(recipe: Recipe, workspace: Workspace) -> None:
         UserErrors: all that is wrong, each with its field and the cure.
     """
     problems, classes = _Problems(), workspace.classes()
-    samples = read_table(workspace.table("samples"), ["role", "status", "split"]).to_pylist()
+    columns = ["role", "status", "split", "source", "query_label"]
+    samples = read_table(workspace.table("samples"), columns).to_pylist()
     splits = Counter(row["split"] for row in samples if (row["role"], row["status"]) == ("target", "ok"))
     with problems.of():
         _need_samples(splits, recipe.test.split, "test.split")
@@ -105,6 +106,7 @@ def check_listed(recipe: Recipe, workspace: Workspace) -> None:
                 found = f"{splits['train']} target samples train"
                 raise UserError(f"{key}.batch.target is {training.batch.target}, but only {found}; lower it")
     if recipe.web_sources:
+        _point_out_unsearched(recipe, {row["source"] for row in samples if row["query_label"] is not None})
         with problems.of():
             human_decisions(recipe, classes)
         with problems.of():
@@ -114,6 +116,20 @@ def check_listed(recipe: Recipe, workspace: Workspace) -> None:
         if recipe.classes is None:  # else `check_ahead` knew them
             _check_foreign(recipe, classes, problems)
     problems.tell()
+
+
+def _point_out_unsearched(recipe: Recipe, searched: Set[str]) -> None:
+    """Says so where nobody searched by class, for a selection that looks at what was asked for."""
+    rule, label = recipe.select.rule, recipe.select.label
+    if rule not in ("agree", "query") and label != "query":
+        return
+    for name in recipe.web_sources:
+        if name not in searched:
+            key = f"select.rule is '{rule}'" if rule in ("agree", "query") else "select.label is 'query'"
+            say(
+                f"note: no row of sources.{name} says what was asked for, and {key}, so none of them will be kept; map "
+                "a column to `label`, or set select.rule and select.label to teacher"
+            )
 
 
 def _need_samples(splits: Counter[str], split: str, key: str) -> None:

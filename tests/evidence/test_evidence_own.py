@@ -69,6 +69,7 @@ teachers:
 student:
 {indented}    confidence_weighted: true
 test: {{clips: 1, crops: 1}}
+dedupe: {{against_test: false}}
 {more}"""
     )
     return path
@@ -115,6 +116,19 @@ def test_every_fold_takes_its_turn(data: Path, tmp_path: Path) -> None:
     named = recipe_with(data, columns={"fold": "film"}, where={"label": "jump"}, test={"film": 1})
     assert [one["test"]["film"] for one in splits(named, tmp_path)] == ["1", "2", "3", "0"]
     assert all(one["where"] == {"label": "jump"} for one in splits(named, tmp_path))
+    # Web data that are of another fold than what is tested on stay so.
+    shared = recipe_with(data, exclude={"fold": [2, 3]}, test={"fold": 0})
+    web = shared.sources["target"].model_copy(
+        update={"role": "web", "exclude": {}, "test": {}, "where": {"fold": [2, 3]}}
+    )
+    track = own_track(shared.model_copy(update={"sources": shared.sources | {"images": web}}), Workspace(tmp_path))
+    found = [track.recipe(data, tmp_path / "look", fold).sources for fold in track.folds]
+    assert [(one["target"].test["fold"], one["images"].where["fold"]) for one in found] == [
+        ("0", ["2", "3"]),
+        ("1", ["3", "0"]),
+        ("2", ["0", "1"]),
+        ("3", ["1", "2"]),
+    ]
     for condition in ({"fold": {"below": 2}}, {"fold": 7}, {"film": 0}, {"label": "jump"}):
         assert len(splits(recipe_with(data, test=condition), tmp_path)) == 1, "nothing takes turns here"
 

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ingesting import FOLDERS, run, touch, tree
+from ingesting import FOLDERS, NETS, run, touch, tree
 
 from omnisource.errors import UserError
+from omnisource.ingest import column_values, is_labelled
+from omnisource.recipe import Recipe
 from omnisource.tables import SAMPLES, table_from_rows, write_table
 from omnisource.workspace import open_workspace
 
@@ -40,6 +42,21 @@ def test_the_parts_of_a_share_have_no_clip_in_common(tmp_path: Path, share: floa
         assert abs(len(found) / 2 - share * clips) <= 1
         tested += found
     assert len(set(tested)) == len(tested) and abs(len(tested) / 2 - parts * share * clips) <= 1
+
+
+def test_what_a_list_says_before_it_is_ingested(tmp_path: Path) -> None:
+    touch(tmp_path, "v/a/0.mp4", "v/a/1.mp4", "w/0.mp4")
+    (tmp_path / "l.csv").write_text("path,fold,query\nv/a/0.mp4,1,\nv/a/1.mp4,2,")
+    web = {"role": "web", "path": "l.csv", "columns": {"label": "query"}}
+    sources = {
+        "t": {"role": "target", "path": "v"},
+        "unasked": web,
+        "files": {"role": "web", "path": "w", "layout": "files"},
+    }
+    sources |= {"asked": {"role": "web", "path": "v"}, "brought": {"role": "web", "layout": "collected"}}
+    recipe = Recipe.model_validate({"name": "t", "data": tmp_path, **NETS, "sources": sources})
+    assert [name for name in sources if is_labelled(recipe, name)] == ["t", "asked", "brought"]
+    assert column_values(recipe, "unasked", "fold") == {"1", "2"} and column_values(recipe, "t", "fold") == set()
 
 
 def test_the_parts_of_a_share_keep_groups_whole(tmp_path: Path) -> None:

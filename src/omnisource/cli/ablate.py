@@ -35,6 +35,7 @@ def ablate(
         write_results,
         write_sheet,
     )
+    from omnisource.ingest import is_labelled
     from omnisource.progress import say, show
 
     with opened(recipe, workspace, overrides, begin=True) as (loaded, place):
@@ -42,7 +43,9 @@ def ablate(
         track = own_track(loaded, place)
         numbers = track.folds[:folds]
         base = track.recipe(loaded.data, root / track.name, numbers[0])
-        every = own_variants(base, variants_of(base, few=not (full or only), inflated=start_of(inflated)))
+        queried = all(is_labelled(base, name) for name in base.web_sources)
+        asked = variants_of(base, not (full or only), start_of(inflated), queried)
+        every = own_variants(base, asked)
         variants = wanted_of(every, only, track.name)
         wanted_seeds = loaded.seeds if seeds is None else list(range(seeds))
         say(

@@ -85,8 +85,8 @@ def own_variants(base: Recipe, variants: Sequence[Variant]) -> list[Variant]:
 
 
 def _splits(recipe: Recipe) -> list[dict[str, Source]]:
-    """The target sources under each split, the recipe's own first."""
-    own = {name: recipe.sources[name] for name in recipe.target_sources}
+    """The sources under each split, the recipe's own first; web sources may be of other folds than what is tested."""
+    own = recipe.sources
     parts = min((source.test_parts for source in own.values() if source.test_share), default=0)
     if parts > 1:
         return [{name: _part(source, turn, parts) for name, source in own.items()} for turn in range(parts)]
@@ -117,6 +117,8 @@ def _column(source: Source, conditions: Where) -> str | None:
 def _values(recipe: Recipe, name: str) -> set[Scalar]:
     """What stands in the column by which the conditions of a source speak of the fold."""
     source = recipe.sources[name]
+    if source.layout == "collected":
+        return set()
     columns = {_column(source, conditions) for conditions in _conditions(source)} - {None}
     found = {value for column in columns for value in column_values(recipe, name, str(column))}
     return {value for value in found if isinstance(value, Scalar)}

@@ -51,7 +51,9 @@ def _published(start: str, trained_on: str) -> str:
     return f"{found} ({start})" if found else ""
 
 
-def variants_of(recipe: Recipe, few: bool = False, inflated: tuple[str, Path] | None = None) -> list[Variant]:
+def variants_of(
+    recipe: Recipe, few: bool = False, inflated: tuple[str, Path] | None = None, queried: bool | None = None
+) -> list[Variant]:
     """The variants that a track's sources allow.
 
     Args:
@@ -59,6 +61,7 @@ def variants_of(recipe: Recipe, few: bool = False, inflated: tuple[str, Path] | 
         few: without the ablations.
         inflated: a 3D network, and the file of a 2D ResNet's ImageNet weights from which it can start: a 3D student
             then starts from there, too.
+        queried: whether somebody searched for the web data by class; None: unless all of them are files alone.
     """
     web = tuple(recipe.web_sources)
     images, untrimmed = (
@@ -68,7 +71,8 @@ def variants_of(recipe: Recipe, few: bool = False, inflated: tuple[str, Path] | 
     start_of = "2D" if spatial else "3D, IG-65M" if recipe.student.network.init.checkpoint else "3D, scratch"
     helps, filters = "does each source help, do several help more?", "what does filtering contribute?"
     rule, least, label, evidence = "select.rule", "select.threshold", "select.label", "select.query_evidence"
-    queried = any(recipe.sources[name].layout != "files" for name in web)
+    if queried is None:
+        queried = any(recipe.sources[name].layout != "files" for name in web)
     plain: dict[str, Any] = {}
     if recipe.select.query_evidence:  # which the paper's filters do not know; what people decided stays
         unasked: dict[str, Any] = {} if queried else {rule: "teacher", least: 0.6, label: "teacher"}

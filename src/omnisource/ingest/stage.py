@@ -205,10 +205,22 @@ def column_values(recipe: Recipe, name: str, column: str) -> set[Scalar]:
     Raises:
         UserError: the source is not there, or its list cannot be read.
     """
+    return {value for entry in _listed(recipe, name) if (value := entry.columns.get(column)) is not None}
+
+
+def is_labelled(recipe: Recipe, name: str) -> bool:
+    """Whether the source `name` says of a file what it shows or, web data, what was asked for.
+
+    Raises:
+        UserError: as `column_values`.
+    """
+    return recipe.sources[name].layout == "collected" or any(entry.label for entry in _listed(recipe, name))
+
+
+def _listed(recipe: Recipe, name: str) -> Iterator[Entry]:
     source = recipe.sources[name]
     path, layout = source_place(recipe, name)
-    entries = _entries(path, _root(recipe, source, path), source, layout)
-    return {value for entry in entries if (value := entry.columns.get(column)) is not None}
+    return _entries(path, _root(recipe, source, path), source, layout)
 
 
 def _root(recipe: Recipe, source: Source, path: Path) -> Path:
