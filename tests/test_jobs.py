@@ -35,6 +35,25 @@ def test_what_is_left_in_its_middle_is_told_to_end() -> None:
     assert not set(multiprocessing.active_children()) - before
 
 
+def begin(note: Path | None) -> None:
+    """Work that is done at once, or ends its step when it is told to, as a training does."""
+    if note is not None:
+        with stop_signals() as stop:
+            note.touch()
+            if stop.wait(60):
+                raise KeyboardInterrupt
+
+
+def test_what_waits_does_not_begin_once_others_are_told_to_end(tmp_path: Path) -> None:
+    finished = side_by_side(begin, [None, *(tmp_path / str(number) for number in range(5))], 2)
+    assert next(finished) == (None, None)
+    while len(list(tmp_path.iterdir())) < 2:
+        time.sleep(0.05)
+    began = time.monotonic()
+    finished.close()
+    assert time.monotonic() - began < 40 and len(list(tmp_path.iterdir())) == 2
+
+
 @pytest.mark.usefixtures("handlers")
 def test_a_training_ends_in_order_unless_one_signal_comes_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("omnisource.train.stop.came", came := list[signal.Signals]())

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
+from multiprocessing.synchronize import Event as EventType
 from typing import TypeVar
 
 from omnisource.interrupts import end_with
@@ -30,13 +31,15 @@ def side_by_side(do: Callable[[Work], Done], work: Sequence[Work], jobs: int) ->
         return
     # Spawned: a forked copy of a process that has threads may hang, and one that has used CUDA can't go on.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin) as pool:
-        pending = {pool.submit(do, one): one for one in work}
+    ended = context.Event()
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(ended,)) as pool:
+        pending = {pool.submit(_do, do, one): one for one in work}
         try:
             for future in as_completed(pending):
                 yield pending[future], future.result()
         except BaseException:
             processes = multiprocessing.active_children()
+            ended.set()
             try:
                 for process in processes:
                     with suppress(ProcessLookupError):
@@ -49,8 +52,20 @@ def side_by_side(do: Callable[[Work], Done], work: Sequence[Work], jobs: int) ->
             raise
 
 
-def _begin() -> None:
+def _do(do: Callable[[Work], Done], one: Work) -> Done:
+    # The pool hands out one piece more than it has processes, which nobody can take back.
+    if _ended is not None and _ended.is_set():
+        raise KeyboardInterrupt
+    return do(one)
+
+
+_ended: EventType | None = None  # in a process of the pool: set once no more work is to begin
+
+
+def _begin(ended: EventType) -> None:
     """Makes a process quiet, and mortal: when the run is killed, its trainings must not write on behind its back."""
+    global _ended
+    _ended = ended
     be_quiet()
     for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to all; they are the parent's to handle
         signal.signal(number, signal.SIG_IGN)
