@@ -17,7 +17,10 @@ def ablate(
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Seeds of every row; default: the recipe's.", show_default=False)
     ] = None,
-    full: Annotated[bool, typer.Option("--full", help="Also filters, balance, mixup, and what goes beyond.")] = False,
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="Also filters, labels, balance, mixup, cameras, and what goes beyond the paper."),
+    ] = False,
     only: Only = None,
     inflated: Inflated = None,
     jobs: Jobs = 1,

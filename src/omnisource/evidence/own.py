@@ -50,7 +50,8 @@ def own_track(recipe: Recipe, workspace: Workspace) -> Track:
     splits = _splits(recipe)
 
     def sections(media: Path, place: Path, fold: int) -> Sections:
-        values = recipe.model_dump(mode="json")
+        # Runs and seeds are the cells' own: none of them is measured anew where the recipe names other ones.
+        values = recipe.model_dump(mode="json", exclude={"runs", "seeds"})
         values["sources"] |= {name: source.model_dump(mode="json") for name, source in splits[fold].items()}
         return values
 
