@@ -10,7 +10,6 @@ from rich.table import Table
 from omnisource.errors import UserError
 
 if TYPE_CHECKING:
-    from omnisource.evaluate.metrics import Interval
     from omnisource.evidence import Row, Variant
 
 Only = Annotated[
@@ -29,6 +28,8 @@ Jobs = Annotated[int, typer.Option(min=1, help="Cells trained side by side; no f
 
 def rows_table(rows: Sequence["Row"]) -> Table:
     """Every variant's accuracy, and its gain over the variant that it is compared with."""
+    from omnisource.evidence.sheet import span
+
     first = rows[0]
     table = Table(
         title=f"{first.track}: top-1, {first.folds} folds x {first.seeds} seeds, {first.tested} test samples in all; "
@@ -39,7 +40,7 @@ def rows_table(rows: Sequence["Row"]) -> Table:
         table.add_column(name, justify="left" if name in ("trained on", "over") else "right")
     for row in rows:
         gain = "" if row.gain is None else f"{row.gain:+.1f}"
-        table.add_row(row.variant, f"{row.top1:.1f}", gain, _span(row.gain_interval), row.against)
+        table.add_row(row.variant, f"{row.top1:.1f}", gain, span(row.gain_interval), row.against)
     return table
 
 
@@ -47,10 +48,6 @@ def said(only: list[str] | None, inflated: str | None) -> list[str]:
     """The options as words of a command that names no place of this machine."""
     words = ["--inflated", f"{inflated.partition('=')[0]}=FILE"] if inflated else []
     return words + [word for name in only or () for word in ("--only", name)]
-
-
-def _span(interval: "Interval | None") -> str:
-    return "" if interval is None else f"{interval[0]:+.1f} – {interval[1]:+.1f}"
 
 
 def start_of(inflated: str | None) -> tuple[str, Path] | None:
