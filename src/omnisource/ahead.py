@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 
 import psutil
+import pyarrow.compute as pc
 import torch
 
 from omnisource.clips import load_camera
@@ -90,9 +91,9 @@ def check_listed(recipe: Recipe, workspace: Workspace) -> None:
         UserErrors: all that is wrong, each with its field and the cure.
     """
     problems, classes = _Problems(), workspace.classes()
-    columns = ["role", "status", "split", "source", "query_label"]
-    samples = read_table(workspace.table("samples"), columns).to_pylist()
-    splits = Counter(row["split"] for row in samples if (row["role"], row["status"]) == ("target", "ok"))
+    samples = workspace.table("samples")
+    usable = (pc.field("role") == "target") & (pc.field("status") == "ok")
+    splits = Counter(read_table(samples, ["split"], usable)["split"].to_pylist())
     with problems.of():
         _need_samples(splits, recipe.test.split, "test.split")
     trainings = {f"teachers.{name}": recipe.teachers[name] for name in used_teachers(recipe)}
@@ -106,7 +107,8 @@ def check_listed(recipe: Recipe, workspace: Workspace) -> None:
                 found = f"{splits['train']} target samples train"
                 raise UserError(f"{key}.batch.target is {training.batch.target}, but only {found}; lower it")
     if recipe.web_sources:
-        _point_out_unsearched(recipe, {row["source"] for row in samples if row["query_label"] is not None})
+        searched = read_table(samples, ["source"], pc.field("query_label").is_valid())["source"].unique()
+        _point_out_unsearched(recipe, set(searched.to_pylist()))
         with problems.of():
             human_decisions(recipe, classes)
         with problems.of():

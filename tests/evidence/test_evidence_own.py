@@ -148,6 +148,16 @@ def test_what_cannot_be_measured(data: Path, tmp_path: Path) -> None:
         own_track(Recipe.model_validate(values), Workspace(tmp_path))
 
 
+def test_a_recipe_that_needs_its_runs_is_refused_in_a_line(data: Path, tmp_path: Path) -> None:
+    values = recipe_with(data, test={"fold": 0}).model_dump(mode="json")
+    web = {"sources": ["target", "images"]}
+    values |= {"seeds": [0, 1], "runs": {"all": web, "again": web | {"teacher": "all"}}}
+    values["select"]["unanimous"] = True
+    track = own_track(Recipe.model_validate(values), Workspace(tmp_path))
+    with pytest.raises(UserError, match=r"^own, fold 0: select.unanimous: no unit has several teachers"):
+        track.recipe(data, tmp_path / "look", 0)
+
+
 def test_variants_of_a_recipe_beyond_the_paper(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = load_recipe(written(tmp_path, data, "path: target.csv, test: {fold: 0}"))
     every = variants_of(base)

@@ -11,6 +11,7 @@ from typing import Any
 from omnisource.demo import WorldSize, make_world
 from omnisource.errors import UserError
 from omnisource.recipe import Recipe, load_recipe
+from omnisource.recipe.load import check
 
 LABELLED_SHARE = 0.3  # of the groups, in `tennis-30`
 VIDEO_WEIGHTS = Path("weights/i3d_inception.safetensors")  # below the data folder: I3D, trained on Kinetics-400
@@ -63,10 +64,14 @@ class Track:
         return self.weights is None or (data is not None and (data / self.weights).is_file())
 
     def recipe(self, media: Path, place: Path, fold: int) -> Recipe:
-        """The recipe of a fold: target alone and web data under the settings that all variants start from."""
+        """The recipe of a fold: target alone and web data under the settings that all variants start from.
+
+        Raises:
+            UserError: there is no such recipe, as of one's own that needs the runs that it names.
+        """
         place.mkdir(parents=True, exist_ok=True)
         given = {"name": f"{self.name[:_NAME]}-{fold}", "data": str(media)}
-        return Recipe.model_validate(dict(self.sections(media, place, fold)) | given)
+        return check(Recipe, dict(self.sections(media, place, fold)) | given, {}, f"{self.name}, fold {fold}")
 
 
 def training() -> dict[str, Any]:
