@@ -3,21 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from routes import ROUTES, clip, same_gradients, weights
 
 from omnisource.networks import create, freeze_norm, fused, kernels, layers
-
-sizes = st.integers(1, 6)
-
-
-@settings(max_examples=25, deadline=None)
-@given(n=st.integers(1, 3), c=sizes, o=sizes, tiles=st.integers(1, 3), h=sizes, w=sizes)
-def test_temporal(n: int, c: int, o: int, tiles: int, h: int, w: int) -> None:
-    x, (weight, bias) = clip(n, c, 4 * tiles, h, w), weights(o, c, 3, 1, 1)
-    ours = kernels.temporal(x, weight, bias)
-    same_gradients(ours, F.conv3d(x, weight, bias, 1, (1, 0, 0)), (x, weight, bias))
 
 
 @pytest.mark.parametrize("frames", [1, 3, 4])
@@ -49,6 +39,14 @@ def test_small_maps_take_another_route_to_the_same_values(size: tuple[int, int],
         strict=True,
     ):
         torch.testing.assert_close(mine, other, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("stride", [(1, 1, 1), (1, 2, 2), (2, 2, 2)])
+def test_a_large_kernel_of_one_point_is_a_product_of_matrices(stride: kernels.Triple) -> None:
+    x, (weight, bias) = clip(2, 256, 3, 5, 4), weights(2048, 256, 1, 1, 1)
+    assert kernels.point(x, weight, stride, (0, 0, 0))
+    ours = layers.convolve(x, weight, bias, stride, (0, 0, 0), 1)
+    same_gradients(ours, F.conv3d(x, weight, bias, stride), (x, weight, bias))
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -1,8 +1,4 @@
-"""Convolutions by faster routes than the vendor's, forward and backward.
-
-- A 3x1x1 convolution over a multiple of four frames is computed by Winograd's method, F(4,3): four outputs with six
-  products in place of twelve (Winograd, 1980; Lavin and Gray, 2016). All six are matrix products.
-- A 1x1x1 convolution that strides over frames is a matrix product over the points that it reads.
+"""Which kernels are 2D ones over the same memory, and what their faster routes share (`layers.convolve` takes them).
 
 Clips are channels last: (N, C, T, H, W) with C innermost in memory.
 """
@@ -16,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 Triple = tuple[int, int, int]
 
-# Values in the kernel of a convolution and pixels of the map it writes (docs/networks.md).
+# Values in the kernel of a convolution, and pixels of the map it writes (docs/networks.md).
 _LARGE_KERNEL, _SMALL_MAP = 2**19, 16
 
 
@@ -53,6 +49,14 @@ def small_maps(x: Tensor, weight: Tensor, stride: Triple, padding: Triple) -> bo
         return False
     height, width = ((x.shape[i] + 2 * padding[i - 2] - weight.shape[i]) // stride[i - 2] + 1 for i in (3, 4))
     return min(height, width) > 1 and height * width <= _SMALL_MAP
+
+
+def point(x: Tensor, weight: Tensor, stride: Triple, padding: Triple) -> bool:
+    """Whether a CPU computes a convolution of x (N, I, T, H, W) as one matrix product over the points that it reads."""
+    if x.device.type != "cpu" or weight.shape[1:] != (x.shape[1], 1, 1, 1) or any(padding):
+        return False
+    # Every other pixel of a map: the vendor's own way is slow where the kernel is large.
+    return stride == (1, 1, 1) or stride[0] > 1 or weight.numel() >= _LARGE_KERNEL
 
 
 def taps(frames: int, stride: int) -> list[tuple[int, slice, slice]]:
@@ -116,116 +120,4 @@ def every_other(x: Tensor, stride: Triple) -> Tensor:
     if stride == (1, 1, 1):
         return x
     y: Tensor = _EveryOther.apply(x, stride)  # type: ignore[no-untyped-call]
-    return y
-
-
-# Winograd's F(4,3) in the matrices of Lavin and Gray: y = A^T ((G w) * (B^T x)).
-_INPUT = (
-    (4.0, 0.0, -5.0, 0.0, 1.0, 0.0),
-    (0.0, -4.0, -4.0, 1.0, 1.0, 0.0),
-    (0.0, 4.0, -4.0, -1.0, 1.0, 0.0),
-    (0.0, -2.0, -1.0, 2.0, 1.0, 0.0),
-    (0.0, 2.0, -1.0, -2.0, 1.0, 0.0),
-    (0.0, 4.0, 0.0, -5.0, 0.0, 1.0),
-)
-_KERNEL = (
-    (1 / 4, 0.0, 0.0),
-    (-1 / 6, -1 / 6, -1 / 6),
-    (-1 / 6, 1 / 6, -1 / 6),
-    (1 / 24, 1 / 12, 1 / 6),
-    (1 / 24, -1 / 12, 1 / 6),
-    (0.0, 0.0, 1.0),
-)
-_OUTPUT = (
-    (1.0, 1.0, 1.0, 1.0, 1.0, 0.0),
-    (0.0, 1.0, -1.0, 2.0, -2.0, 0.0),
-    (0.0, 1.0, 1.0, 4.0, 4.0, 0.0),
-    (0.0, 1.0, -1.0, 8.0, -8.0, 1.0),
-)
-
-
-def _transforms(frames: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(6*tiles, T), (6, 3) and (T, 6*tiles): input, kernel and output transforms over whole clips.
-
-    Tile i reads frames 4i-1 .. 4i+4 (those outside the clip are zero, so their columns are left out) and writes
-    frames 4i .. 4i+3.
-    """
-    tiles = frames // 4
-    into = torch.zeros(6, tiles, frames + 2, dtype=like.dtype)
-    out = torch.zeros(tiles, 4, 6, tiles, dtype=like.dtype)
-    for i in range(tiles):
-        into[:, i, 4 * i : 4 * i + 6] = torch.tensor(_INPUT, dtype=like.dtype)
-        out[i, :, :, i] = torch.tensor(_OUTPUT, dtype=like.dtype)
-    kernel = torch.tensor(_KERNEL, dtype=like.dtype)
-    return into[:, :, 1:-1].reshape(6 * tiles, frames), kernel, out.reshape(frames, 6 * tiles)
-
-
-def _over_time(matrix: Tensor, x: Tensor) -> Tensor:
-    """matrix (J, T), x (N, T, M) -> (J, N, M): mixes frames, keeping the mixed axis outermost."""
-    y = x.new_empty(matrix.shape[0], x.shape[0], x.shape[2])
-    for i, clip in enumerate(x):
-        torch.mm(matrix, clip, out=y[:, i])
-    return y
-
-
-def _from_time(matrix: Tensor, x: Tensor) -> Tensor:
-    """matrix (T, J), x (J, N, M) -> (N, T, M)."""
-    y = x.new_empty(x.shape[1], matrix.shape[0], x.shape[2])
-    for i, clip in enumerate(y):
-        torch.mm(matrix, x[:, i], out=clip)
-    return y
-
-
-class _Temporal(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        n, c, t, h, w = x.shape
-        into, kernel, out = _transforms(t, x)
-        products = torch.bmm(
-            _over_time(into, _frames_first(x)).view(6, -1, c), _mix_kernel(kernel, weight).transpose(1, 2)
-        )
-        y = _from_time(out, products.view(out.shape[1], n, -1))
-        y = y.view(n, t, h, w, -1)
-        if bias is not None:
-            y += bias
-        return whole(y.permute(0, 4, 1, 2, 3))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        n, c, t, h, w = x.shape
-        into, kernel, out = _transforms(t, x)
-        dy = dy.contiguous(memory_format=torch.channels_last_3d)
-        dproducts = _over_time(out.t().contiguous(), _frames_first(dy)).view(6, -1, dy.shape[1])
-        dx = dweight = None
-        if ctx.needs_input_grad[0]:
-            dmixed = torch.bmm(dproducts, _mix_kernel(kernel, weight))
-            dx = _from_time(into.t().contiguous(), dmixed.view(into.shape[0], n, -1))
-            dx = dx.view(n, t, h, w, c).permute(0, 4, 1, 2, 3)
-        if ctx.needs_input_grad[1]:
-            mixed = _over_time(into, _frames_first(x)).view(6, -1, c)
-            dkernel = torch.bmm(dproducts.transpose(1, 2), mixed)
-            dweight = torch.tensordot(kernel.t(), dkernel, 1).permute(1, 2, 0)[..., None, None]
-        return dx, dweight, dy.sum((0, 2, 3, 4)) if ctx.needs_input_grad[2] else None
-
-
-def _frames_first(x: Tensor) -> Tensor:
-    """(N, C, T, H, W), channels last in memory -> (N, T, H*W*C), a view."""
-    return x.permute(0, 2, 3, 4, 1).reshape(x.shape[0], x.shape[2], -1)
-
-
-def _mix_kernel(kernel: Tensor, weight: Tensor) -> Tensor:
-    """(6, 3), (O, C, 3, 1, 1) -> (6, O, C)."""
-    mixed: Tensor = torch.tensordot(kernel, weight.flatten(2).permute(2, 0, 1), 1)
-    return mixed
-
-
-def temporal(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """3x1x1 convolution with padding 1 along time, on the CPU.
-
-    x (N, C, T, H, W) with T a multiple of 4, weight (O, C, 3, 1, 1), bias (O,) -> (N, O, T, H, W).
-    """
-    y: Tensor = _Temporal.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return y

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omnisource.networks import expand, kernels, onednn
+from omnisource.networks import expand, kernels, onednn, winograd
 from omnisource.networks.depthwise import depthwise
 from omnisource.networks.kernels import Triple, fold_frames, plane, unfold_frames
 
@@ -25,20 +25,18 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple, pad
     """A 3D convolution by the cheapest equal route; x (N, I, T, H, W), weight (O, I/groups, kT, kH, kW)."""
     folded = plane(weight.shape[2:], stride, padding)
     ours = free_form()
-    point = weight.shape[2:] == (1, 1, 1) and (stride[0] > 1 or stride == (1, 1, 1))
-    if ours and x.device.type == "cpu" and point and not any(padding) and groups == 1:
+    if ours and kernels.point(x, weight, stride, padding):
         # One matrix product over all pixels; for few pictures and one thread PyTorch would take a slow kernel.
         x = kernels.every_other(x, stride)
         return F.linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
     if folded == "frames" and not (ours and kernels.small_maps(x, weight, stride, padding)):
+        if ours and winograd.spatial_pays(x, weight, stride, padding):
+            return winograd.spatial(x, weight, bias)
         y = F.conv2d(fold_frames(x), weight.squeeze(2), bias, stride[1:], padding[1:], groups=groups)
         return unfold_frames(y, x.shape[2])
     if folded == "columns" and groups == 1:
-        # Winograd's method trades rounding for products: not for half precision.
-        exact = x.dtype == weight.dtype and x.dtype in (torch.float32, torch.float64) and x.device.type == "cpu"
-        exact = exact and not torch.is_autocast_enabled("cpu")
-        if ours and exact and (weight.shape[2], stride[0], padding[0]) == (3, 1, 1) and x.shape[2] % 4 == 0:
-            return kernels.temporal(x, weight, bias)
+        if ours and winograd.temporal_pays(x, weight, stride, padding):
+            return winograd.temporal(x, weight, bias)
         # (N, I, T, H*W): the kernel walks along T only, every pixel is a column of its own.
         y = F.conv2d(x.flatten(3), weight.squeeze(4), bias, (stride[0], 1), (padding[0], 0))
         return y.reshape(*y.shape[:3], *x.shape[3:])

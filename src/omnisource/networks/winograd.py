@@ -1,0 +1,234 @@
+"""Convolutions by Winograd's method, forward and backward, on a CPU: fewer products, all of them products of matrices.
+
+F(4,3) computes four outputs of a kernel of three taps with six products in place of twelve, and of a 3x3 kernel sixteen
+outputs with 36 in place of 144: y = A^T ((G w) * (B^T x)) along each axis (Winograd, 1980; Lavin and Gray, 2016). It
+trades rounding for products (some 1e-5 of the largest output in float32), so it is not for half precision.
+
+Clips are channels last: (N, C, T, H, W) with C innermost in memory.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from omnisource.networks.kernels import Triple, fold_frames, whole
+
+_CHANNELS, _TILES = 128, 128  # at least so many: what is transformed is small beside what is multiplied
+_USED = 0.75  # at least this part of the tiles' outputs lies within the map
+
+# B^T, G and A^T.
+_INPUT = (
+    (4.0, 0.0, -5.0, 0.0, 1.0, 0.0),
+    (0.0, -4.0, -4.0, 1.0, 1.0, 0.0),
+    (0.0, 4.0, -4.0, -1.0, 1.0, 0.0),
+    (0.0, -2.0, -1.0, 2.0, 1.0, 0.0),
+    (0.0, 2.0, -1.0, -2.0, 1.0, 0.0),
+    (0.0, 4.0, 0.0, -5.0, 0.0, 1.0),
+)
+_KERNEL = (
+    (1 / 4, 0.0, 0.0),
+    (-1 / 6, -1 / 6, -1 / 6),
+    (-1 / 6, 1 / 6, -1 / 6),
+    (1 / 24, 1 / 12, 1 / 6),
+    (1 / 24, -1 / 12, 1 / 6),
+    (0.0, 0.0, 1.0),
+)
+_OUTPUT = (
+    (1.0, 1.0, 1.0, 1.0, 1.0, 0.0),
+    (0.0, 1.0, -1.0, 2.0, -2.0, 0.0),
+    (0.0, 1.0, 1.0, 4.0, 4.0, 0.0),
+    (0.0, 1.0, -1.0, 8.0, -8.0, 1.0),
+)
+
+
+def temporal(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """3x1x1 convolution with padding 1 along time.
+
+    x (N, C, T, H, W) with T a multiple of 4, weight (O, C, 3, 1, 1), bias (O,) -> (N, O, T, H, W).
+    """
+    y: Tensor = _Temporal.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    return y
+
+
+def spatial(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """1x3x3 convolution with padding 0,1,1.
+
+    x (N, C, T, H, W), weight (O, C, 1, 3, 3), bias (O,) -> (N, O, T, H, W).
+    """
+    y: Tensor = _Spatial.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    return y
+
+
+def temporal_pays(x: Tensor, weight: Tensor, stride: Triple, padding: Triple) -> bool:
+    """Whether `temporal` can stand for a convolution of x (N, C, T, H, W), and is faster than the vendor's."""
+    same = weight.shape[1:] == (x.shape[1], 3, 1, 1) and (stride, padding) == ((1, 1, 1), (1, 0, 0))
+    return same and x.shape[2] % 4 == 0 and _exact(x, weight)
+
+
+def spatial_pays(x: Tensor, weight: Tensor, stride: Triple, padding: Triple) -> bool:
+    """Whether `spatial` can stand for a convolution of x (N, C, T, H, W), and is faster than the vendor's."""
+    n, c, t, h, w = x.shape
+    tiles = -(-h // 4) * -(-w // 4)
+    same = weight.shape[1:] == (c, 1, 3, 3) and (stride, padding) == ((1, 1, 1), (0, 1, 1))
+    large = min(weight.shape[:2]) >= _CHANNELS and n * t * tiles >= _TILES and h * w >= _USED * 16 * tiles
+    return same and large and _exact(x, weight)
+
+
+def _exact(x: Tensor, weight: Tensor) -> bool:
+    exact = x.dtype == weight.dtype and x.dtype in (torch.float32, torch.float64)
+    return exact and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+
+class _Temporal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        n, c, t, h, w = x.shape
+        into, out = _over_clips(t, x)
+        mixed = _over_time(into, _frames_first(x)).view(6, -1, c)
+        products = torch.bmm(mixed, _mix(_matrix(_KERNEL, weight), weight).transpose(1, 2))
+        y = _from_time(out, products.view(out.shape[1], n, -1))
+        y = y.view(n, t, h, w, -1)
+        if bias is not None:
+            y += bias
+        return whole(y.permute(0, 4, 1, 2, 3))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        n, c, t, h, w = x.shape
+        into, out = _over_clips(t, x)
+        kernel = _matrix(_KERNEL, weight)
+        dy = dy.contiguous(memory_format=torch.channels_last_3d)
+        dproducts = _over_time(out.t().contiguous(), _frames_first(dy)).view(6, -1, dy.shape[1])
+        dx = dweight = None
+        if ctx.needs_input_grad[0]:
+            dmixed = torch.bmm(dproducts, _mix(kernel, weight))
+            dx = _from_time(into.t().contiguous(), dmixed.view(into.shape[0], n, -1))
+            dx = dx.view(n, t, h, w, c).permute(0, 4, 1, 2, 3)
+        if ctx.needs_input_grad[1]:
+            mixed = _over_time(into, _frames_first(x)).view(6, -1, c)
+            dweight = _unmix(kernel, torch.bmm(dproducts.transpose(1, 2), mixed)).view_as(weight)
+        return dx, dweight, dy.sum((0, 2, 3, 4)) if ctx.needs_input_grad[2] else None
+
+
+def _over_clips(frames: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """(6*tiles, T) and (T, 6*tiles): input and output transforms over whole clips.
+
+    Tile i reads frames 4i-1 .. 4i+4 (those outside the clip are zero, so their columns are left out) and writes
+    frames 4i .. 4i+3.
+    """
+    tiles = frames // 4
+    into = torch.zeros(6, tiles, frames + 2, dtype=like.dtype)
+    out = torch.zeros(tiles, 4, 6, tiles, dtype=like.dtype)
+    for i in range(tiles):
+        into[:, i, 4 * i : 4 * i + 6] = _matrix(_INPUT, like)
+        out[i, :, :, i] = _matrix(_OUTPUT, like)
+    return into[:, :, 1:-1].reshape(6 * tiles, frames), out.reshape(frames, 6 * tiles)
+
+
+def _over_time(matrix: Tensor, x: Tensor) -> Tensor:
+    """matrix (J, T), x (N, T, M) -> (J, N, M): mixes frames, keeping the mixed axis outermost."""
+    y = x.new_empty(matrix.shape[0], x.shape[0], x.shape[2])
+    for i, clip in enumerate(x):
+        torch.mm(matrix, clip, out=y[:, i])
+    return y
+
+
+def _from_time(matrix: Tensor, x: Tensor) -> Tensor:
+    """matrix (T, J), x (J, N, M) -> (N, T, M)."""
+    y = x.new_empty(x.shape[1], matrix.shape[0], x.shape[2])
+    for i, clip in enumerate(y):
+        torch.mm(matrix, x[:, i], out=clip)
+    return y
+
+
+def _frames_first(x: Tensor) -> Tensor:
+    """(N, C, T, H, W), channels last in memory -> (N, T, H*W*C), a view."""
+    return x.permute(0, 2, 3, 4, 1).reshape(x.shape[0], x.shape[2], -1)
+
+
+class _Spatial(torch.autograd.Function):
+    """Height and width at once: the matrices of one axis times those of the other."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        n, _, t, h, w = x.shape
+        products = torch.bmm(_mixed_tiles(x), _mix(_both(_KERNEL, weight), weight).transpose(1, 2))
+        parts = torch.mm(_both(_OUTPUT, x), products.view(36, -1))
+        rows, columns = -(-h // 4), -(-w // 4)
+        y = parts.view(4, 4, n * t, rows, columns, -1).permute(2, 3, 0, 4, 1, 5)
+        y = y.reshape(n, t, 4 * rows, 4 * columns, -1)[:, :, :h, :w].contiguous()
+        if bias is not None:
+            y += bias
+        return whole(y.permute(0, 4, 1, 2, 3))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        kernel = _both(_KERNEL, weight)
+        dproducts = torch.mm(_both(_OUTPUT, dy).t(), _tiles(dy, 4)).view(36, -1, dy.shape[1])
+        dx = dweight = None
+        if ctx.needs_input_grad[0]:
+            dmixed = torch.bmm(dproducts, _mix(kernel, weight))
+            dx = _joined(torch.mm(_both(_INPUT, x).t(), dmixed.view(36, -1)), x.shape)
+        if ctx.needs_input_grad[1]:
+            dweight = _unmix(kernel, torch.bmm(dproducts.transpose(1, 2), _mixed_tiles(x))).view_as(weight)
+        return dx, dweight, dy.sum((0, 2, 3, 4)) if ctx.needs_input_grad[2] else None
+
+
+def _mixed_tiles(x: Tensor) -> Tensor:
+    """(N, C, T, H, W) -> (36, tiles, C): what the mixed kernel is multiplied with."""
+    return torch.mm(_both(_INPUT, x), _tiles(x, 6)).view(36, -1, x.shape[1])
+
+
+def _tiles(x: Tensor, size: int) -> Tensor:
+    """(N, C, T, H, W) -> (size*size, N*T*rows*columns*C): the tiles of 4 x 4 pixels, of size 6 with one pixel around
+    each; zero outside the map."""
+    frames = fold_frames(x).permute(0, 2, 3, 1)
+    near, (h, w) = (size - 4) // 2, x.shape[3:]
+    padded = F.pad(frames, (0, 0, near, -w % 4 + near, near, -h % 4 + near))
+    return padded.unfold(1, size, 4).unfold(2, size, 4).permute(4, 5, 0, 1, 2, 3).reshape(size * size, -1)
+
+
+def _joined(tiles: Tensor, shape: torch.Size) -> Tensor:
+    """The gradient of `_tiles` of size 6, whose tiles share pixels, for x of this shape (N, C, T, H, W)."""
+    n, c, t, h, w = shape
+    rows, columns = -(-h // 4), -(-w // 4)
+    parts = tiles.view(6, 6, n * t, rows, columns, c).permute(2, 3, 0, 4, 1, 5)  # frame, row, pixel, column, pixel
+    # A tile's last two pixels a side are the next one's first two.
+    dx = tiles.new_zeros(n * t, rows + 1, 4, columns + 1, 4, c)
+    dx[:, :-1, :, :-1] = parts[:, :, :4, :, :4]
+    dx[:, 1:, :2, :-1] += parts[:, :, 4:, :, :4]
+    dx[:, :-1, :, 1:, :2] += parts[:, :, :4, :, 4:]
+    dx[:, 1:, :2, 1:, :2] += parts[:, :, 4:, :, 4:]
+    dx = dx.view(n, t, 4 * rows + 4, 4 * columns + 4, c)[:, :, 1 : h + 1, 1 : w + 1].contiguous()
+    return dx.permute(0, 4, 1, 2, 3)
+
+
+def _matrix(rows: tuple[tuple[float, ...], ...], like: Tensor) -> Tensor:
+    return torch.tensor(rows, dtype=like.dtype)
+
+
+def _both(rows: tuple[tuple[float, ...], ...], like: Tensor) -> Tensor:
+    """(J, K) -> (J*J, K*K): the matrix along both axes."""
+    matrix = torch.tensor(rows, dtype=torch.float64)
+    return torch.kron(matrix, matrix).to(like.dtype)
+
+
+def _mix(matrix: Tensor, weight: Tensor) -> Tensor:
+    """matrix (J, taps), weight (O, C, and its taps) -> (J, O, C)."""
+    outputs, inputs = weight.shape[:2]
+    taps = weight.flatten(2).permute(2, 0, 1).reshape(matrix.shape[1], -1)  # a view of what is contiguous
+    return torch.mm(matrix, taps).view(-1, outputs, inputs)
+
+
+def _unmix(matrix: Tensor, dkernel: Tensor) -> Tensor:
+    """The gradient of `_mix`: matrix (J, taps), dkernel (J, O, C) -> (O*C, taps), contiguous as weights are."""
+    return torch.mm(dkernel.flatten(1).t(), matrix)
