@@ -71,15 +71,15 @@ def test_an_epoch_is_a_pass_over_the_target() -> None:
 
 
 @pytest.mark.parametrize("power", [0.0, 0.2, 0.5, 1.0])
-@pytest.mark.parametrize("clip", [None, 50])
-def test_classes_are_drawn_by_the_power_of_their_clipped_size(power: float, clip: int | None) -> None:
+@pytest.mark.parametrize(("clip", "most"), [(None, 400), (50, 50), ("mean", 132)])
+def test_classes_are_drawn_by_the_power_of_their_clipped_size(power: float, clip: int | str | None, most: int) -> None:
     """Chi-square of the classes drawn over many passes against min(N_c, clip)^p."""
     resample = {"images": {"power": power, "clip": clip}}
     pool = pool_of([[0, 1, 2, 3] * 8, LONG_TAIL])
     plan = Plan(pool, training(batch={"target": 8, "sizes": {"images": 16}}, resample=resample), seed=3)
     units = plan.decks[1].units(np.arange(24_000))  # of 1,500 steps
     counts = np.bincount(pool.label[units], minlength=4)
-    sizes = np.minimum([400, 100, 25, 4], clip or 400).astype(float) ** power
+    sizes = np.minimum([400, 100, 25, 4], most).astype(float) ** power
     expected = len(units) * sizes / sizes.sum()
     # Passes are stratified, so the statistic is far below that of independent draws; it must not be above.
     assert ((counts - expected) ** 2 / expected).sum() < 11.3  # 99 % of chi-square with 3 degrees of freedom

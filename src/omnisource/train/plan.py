@@ -136,7 +136,8 @@ class Deck:
         self._sizes = np.bincount(labels)
         self._sizes = self._sizes[self._sizes > 0]
         self._starts = np.cumsum([0, *self._sizes])
-        cards = np.minimum(self._sizes, resample.clip or len(units))
+        most = round(len(units) / len(self._sizes)) if resample.clip == "mean" else resample.clip or len(units)
+        cards = np.minimum(self._sizes, most)
         self.length = int(cards.sum())
         shares = cards.astype(np.float64) ** resample.power
         self._edges = np.cumsum([0.0, *shares]) * (self.length / shares.sum() if resample.power != 1 else 1.0)
