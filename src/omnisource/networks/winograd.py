@@ -7,7 +7,7 @@ trades rounding for products (some 1e-5 of the largest output in float32), so it
 Clips are channels last: (N, C, T, H, W) with C innermost in memory.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +49,7 @@ def temporal(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
     x (N, C, T, H, W) with T a multiple of 4, weight (O, C, 3, 1, 1), bias (O,) -> (N, O, T, H, W).
     """
-    y: Tensor = _Temporal.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    y: Tensor = _Convolution.apply(x, weight, bias, _Time)  # type: ignore[no-untyped-call]
     return y
 
 
@@ -58,7 +58,7 @@ def spatial(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
     x (N, C, T, H, W), weight (O, C, 1, 3, 3), bias (O,) -> (N, O, T, H, W).
     """
-    y: Tensor = _Spatial.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    y: Tensor = _Convolution.apply(x, weight, bias, _Maps)  # type: ignore[no-untyped-call]
     return y
 
 
@@ -82,16 +82,39 @@ def _exact(x: Tensor, weight: Tensor) -> bool:
     return exact and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
 
-class _Temporal(torch.autograd.Function):
+class _Axes(Protocol):
+    """The transforms along the axes of a kernel: J products stand for every tile."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def kernel(like: Tensor) -> Tensor:
+        """(J, taps)"""
+
+    @staticmethod
+    def into(x: Tensor) -> Tensor:
+        """(N, C, T, H, W) -> (J, tiles, C)"""
+
+    @staticmethod
+    def into_adjoint(mixed: Tensor, shape: torch.Size) -> Tensor:
+        """Gradient of `into`, for x of this shape."""
+
+    @staticmethod
+    def out(products: Tensor, shape: torch.Size) -> Tensor:
+        """(J, tiles, O) -> (N, T, H, W, O), where x has this shape (N, C, T, H, W)."""
+
+    @staticmethod
+    def out_adjoint(dy: Tensor) -> Tensor:
+        """Gradient of `out`: (N, O, T, H, W) -> (J, tiles, O)."""
+
+
+class _Convolution(torch.autograd.Function):
+    """What is small beside the products is computed again in the backward pass, not kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, axes: type[_Axes]) -> Tensor:
         ctx.save_for_backward(x, weight)
-        n, c, t, h, w = x.shape
-        into, out = _over_clips(t, x)
-        mixed = _over_time(into, _frames_first(x)).view(6, -1, c)
-        products = torch.bmm(mixed, _mix(_matrix(_KERNEL, weight), weight).transpose(1, 2))
-        y = _from_time(out, products.view(out.shape[1], n, -1))
-        y = y.view(n, t, h, w, -1)
+        ctx.axes = axes
+        products = torch.bmm(axes.into(x), _mix(axes.kernel(x), weight).transpose(1, 2))
+        y = axes.out(products, x.shape)
         if bias is not None:
             y += bias
         return whole(y.permute(0, 4, 1, 2, 3))
@@ -100,35 +123,70 @@ class _Temporal(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        n, c, t, h, w = x.shape
-        into, out = _over_clips(t, x)
-        kernel = _matrix(_KERNEL, weight)
-        dy = dy.contiguous(memory_format=torch.channels_last_3d)
-        dproducts = _over_time(out.t().contiguous(), _frames_first(dy)).view(6, -1, dy.shape[1])
+        kernel = ctx.axes.kernel(x)
+        dproducts = ctx.axes.out_adjoint(dy)
         dx = dweight = None
         if ctx.needs_input_grad[0]:
-            dmixed = torch.bmm(dproducts, _mix(kernel, weight))
-            dx = _from_time(into.t().contiguous(), dmixed.view(into.shape[0], n, -1))
-            dx = dx.view(n, t, h, w, c).permute(0, 4, 1, 2, 3)
+            dx = ctx.axes.into_adjoint(torch.bmm(dproducts, _mix(kernel, weight)), x.shape)
         if ctx.needs_input_grad[1]:
-            mixed = _over_time(into, _frames_first(x)).view(6, -1, c)
-            dweight = _unmix(kernel, torch.bmm(dproducts.transpose(1, 2), mixed)).view_as(weight)
-        return dx, dweight, dy.sum((0, 2, 3, 4)) if ctx.needs_input_grad[2] else None
+            dkernel = torch.bmm(dproducts.transpose(1, 2), ctx.axes.into(x))
+            dweight = torch.mm(dkernel.flatten(1).t(), kernel).view_as(weight)
+        return dx, dweight, dy.sum((0, 2, 3, 4)) if ctx.needs_input_grad[2] else None, None
 
 
-def _over_clips(frames: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """(6*tiles, T) and (T, 6*tiles): input and output transforms over whole clips.
+def _mix(kernel: Tensor, weight: Tensor) -> Tensor:
+    """kernel (J, taps), weight (O, C, and its taps) -> (J, O, C)."""
+    outputs, inputs = weight.shape[:2]
+    taps = weight.flatten(2).permute(2, 0, 1).reshape(kernel.shape[1], -1)  # a view of what is contiguous
+    return torch.mm(kernel, taps).view(-1, outputs, inputs)
 
-    Tile i reads frames 4i-1 .. 4i+4 (those outside the clip are zero, so their columns are left out) and writes
-    frames 4i .. 4i+3.
-    """
+
+class _Time:
+    """Along time. Tile i reads frames 4i-1 .. 4i+4 and writes frames 4i .. 4i+3; all tiles of a clip are one matrix."""
+
+    @staticmethod
+    def kernel(like: Tensor) -> Tensor:
+        return _matrix(_KERNEL, like)
+
+    @staticmethod
+    def into(x: Tensor) -> Tensor:
+        return _over_time(_input_over_clips(x.shape[2], x), _frames_first(x)).view(6, -1, x.shape[1])
+
+    @staticmethod
+    def into_adjoint(mixed: Tensor, shape: torch.Size) -> Tensor:
+        matrix = _input_over_clips(shape[2], mixed).t().contiguous()
+        dx = _from_time(matrix, mixed.view(matrix.shape[1], shape[0], -1))
+        return dx.view(shape[0], *shape[2:], shape[1]).permute(0, 4, 1, 2, 3)
+
+    @staticmethod
+    def out(products: Tensor, shape: torch.Size) -> Tensor:
+        matrix = _output_over_clips(shape[2], products)
+        y = _from_time(matrix, products.view(matrix.shape[1], shape[0], -1))
+        return y.view(shape[0], *shape[2:], products.shape[2])
+
+    @staticmethod
+    def out_adjoint(dy: Tensor) -> Tensor:
+        dy = dy.contiguous(memory_format=torch.channels_last_3d)
+        matrix = _output_over_clips(dy.shape[2], dy).t().contiguous()
+        return _over_time(matrix, _frames_first(dy)).view(6, -1, dy.shape[1])
+
+
+def _input_over_clips(frames: int, like: Tensor) -> Tensor:
+    """(6*tiles, T): frames outside the clip are zero, so their columns are left out."""
     tiles = frames // 4
-    into = torch.zeros(6, tiles, frames + 2, dtype=like.dtype)
-    out = torch.zeros(tiles, 4, 6, tiles, dtype=like.dtype)
+    matrix = torch.zeros(6, tiles, frames + 2, dtype=like.dtype)
     for i in range(tiles):
-        into[:, i, 4 * i : 4 * i + 6] = _matrix(_INPUT, like)
-        out[i, :, :, i] = _matrix(_OUTPUT, like)
-    return into[:, :, 1:-1].reshape(6 * tiles, frames), out.reshape(frames, 6 * tiles)
+        matrix[:, i, 4 * i : 4 * i + 6] = _matrix(_INPUT, like)
+    return matrix[:, :, 1:-1].reshape(6 * tiles, frames)
+
+
+def _output_over_clips(frames: int, like: Tensor) -> Tensor:
+    """(T, 6*tiles)"""
+    tiles = frames // 4
+    matrix = torch.zeros(tiles, 4, 6, tiles, dtype=like.dtype)
+    for i in range(tiles):
+        matrix[i, :, :, i] = _matrix(_OUTPUT, like)
+    return matrix.reshape(frames, 6 * tiles)
 
 
 def _over_time(matrix: Tensor, x: Tensor) -> Tensor:
@@ -152,40 +210,32 @@ def _frames_first(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 4, 1).reshape(x.shape[0], x.shape[2], -1)
 
 
-class _Spatial(torch.autograd.Function):
-    """Height and width at once: the matrices of one axis times those of the other."""
+class _Maps:
+    """Along height and width at once: the matrices of one axis times those of the other, over tiles of 4 x 4 pixels."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        n, _, t, h, w = x.shape
-        products = torch.bmm(_mixed_tiles(x), _mix(_both(_KERNEL, weight), weight).transpose(1, 2))
-        parts = torch.mm(_both(_OUTPUT, x), products.view(36, -1))
+    def kernel(like: Tensor) -> Tensor:
+        return _both(_KERNEL, like)
+
+    @staticmethod
+    def into(x: Tensor) -> Tensor:
+        return torch.mm(_both(_INPUT, x), _tiles(x, 6)).view(36, -1, x.shape[1])
+
+    @staticmethod
+    def into_adjoint(mixed: Tensor, shape: torch.Size) -> Tensor:
+        return _joined(torch.mm(_both(_INPUT, mixed).t(), mixed.view(36, -1)), shape)
+
+    @staticmethod
+    def out(products: Tensor, shape: torch.Size) -> Tensor:
+        n, _, t, h, w = shape
         rows, columns = -(-h // 4), -(-w // 4)
-        y = parts.view(4, 4, n * t, rows, columns, -1).permute(2, 3, 0, 4, 1, 5)
-        y = y.reshape(n, t, 4 * rows, 4 * columns, -1)[:, :, :h, :w].contiguous()
-        if bias is not None:
-            y += bias
-        return whole(y.permute(0, 4, 1, 2, 3))
+        y = torch.mm(_both(_OUTPUT, products), products.view(36, -1))
+        y = y.view(4, 4, n * t, rows, columns, -1).permute(2, 3, 0, 4, 1, 5)
+        return y.reshape(n, t, 4 * rows, 4 * columns, -1)[:, :, :h, :w].contiguous()
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        kernel = _both(_KERNEL, weight)
-        dproducts = torch.mm(_both(_OUTPUT, dy).t(), _tiles(dy, 4)).view(36, -1, dy.shape[1])
-        dx = dweight = None
-        if ctx.needs_input_grad[0]:
-            dmixed = torch.bmm(dproducts, _mix(kernel, weight))
-            dx = _joined(torch.mm(_both(_INPUT, x).t(), dmixed.view(36, -1)), x.shape)
-        if ctx.needs_input_grad[1]:
-            dweight = _unmix(kernel, torch.bmm(dproducts.transpose(1, 2), _mixed_tiles(x))).view_as(weight)
-        return dx, dweight, dy.sum((0, 2, 3, 4)) if ctx.needs_input_grad[2] else None
-
-
-def _mixed_tiles(x: Tensor) -> Tensor:
-    """(N, C, T, H, W) -> (36, tiles, C): what the mixed kernel is multiplied with."""
-    return torch.mm(_both(_INPUT, x), _tiles(x, 6)).view(36, -1, x.shape[1])
+    def out_adjoint(dy: Tensor) -> Tensor:
+        return torch.mm(_both(_OUTPUT, dy).t(), _tiles(dy, 4)).view(36, -1, dy.shape[1])
 
 
 def _tiles(x: Tensor, size: int) -> Tensor:
@@ -220,15 +270,3 @@ def _both(rows: tuple[tuple[float, ...], ...], like: Tensor) -> Tensor:
     """(J, K) -> (J*J, K*K): the matrix along both axes."""
     matrix = torch.tensor(rows, dtype=torch.float64)
     return torch.kron(matrix, matrix).to(like.dtype)
-
-
-def _mix(matrix: Tensor, weight: Tensor) -> Tensor:
-    """matrix (J, taps), weight (O, C, and its taps) -> (J, O, C)."""
-    outputs, inputs = weight.shape[:2]
-    taps = weight.flatten(2).permute(2, 0, 1).reshape(matrix.shape[1], -1)  # a view of what is contiguous
-    return torch.mm(matrix, taps).view(-1, outputs, inputs)
-
-
-def _unmix(matrix: Tensor, dkernel: Tensor) -> Tensor:
-    """The gradient of `_mix`: matrix (J, taps), dkernel (J, O, C) -> (O*C, taps), contiguous as weights are."""
-    return torch.mm(dkernel.flatten(1).t(), matrix)
