@@ -188,6 +188,22 @@ def test_tables_as_programs_and_people_write_them(text: str, tmp_path: Path) -> 
     assert (second.path, second.label) == ("c", None)
 
 
+@pytest.mark.parametrize("web", [True, False])
+@pytest.mark.parametrize(
+    ("columns", "asked"),
+    [({}, "jump"), ({"query": "term"}, "leap"), ({"label": "label"}, "run"), ({"label": "term"}, "leap")],
+)
+def test_web_data_show_what_was_asked_for(columns: dict[str, str], asked: str, web: bool, tmp_path: Path) -> None:
+    """Not what somebody may have labelled them, for scoring a filter, unless the recipe says so."""
+    row = {"path": "a.mp4", "label": "run", "query": "jump", "term": "leap"}
+    (tmp_path / "list.csv").write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
+    (tmp_path / "list.json").write_text(json.dumps([row]))
+    table = read_table_rows(tmp_path / "list.csv", columns, web)
+    objects = read_json(tmp_path / "list.json", tmp_path, columns, web)
+    target = row[columns.get("label", "label")]
+    assert [entry.label for entry in (*table, *objects)] == [asked if web else target] * 2
+
+
 def test_columns_without_a_name_may_be_several(tmp_path: Path) -> None:
     path = tmp_path / "list.csv"
     path.write_text("path,label,,\nx.mp4,a,,\n")

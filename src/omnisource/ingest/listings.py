@@ -155,11 +155,17 @@ def _files(folder: Path, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{entry.name}"
 
 
-def read_table_rows(path: Path, columns: dict[str, str]) -> Iterator[Entry]:
-    """Rows of a table; `columns` maps our names to the file's where they differ."""
+def read_table_rows(path: Path, columns: dict[str, str], web: bool = False) -> Iterator[Entry]:
+    """Rows of a table; `columns` maps our names to the file's where they differ.
+
+    What a row of `web` data shows is what was asked for, where a column says that and none is mapped to `label`.
+    """
     names, rows = parquet_rows(path) if path.suffix == ".parquet" else csv_rows(path)
     if not names:
         raise UserError(f"{path}: empty; a table begins with a line that names its columns, such as path,label")
+    asked = columns.get("query", "query")
+    if web and asked in names:
+        columns = {"label": asked, **columns}
     twice = [name for name, count in Counter(names).items() if name and count > 1]
     if twice:
         raise UserError(f"{path}: two columns are called {shown(twice[0])}; rename one of them")
@@ -303,8 +309,10 @@ def _hmdb51_clip(line: str, label: str, fold: int, where: str) -> Iterator[Entry
         yield Entry(f"{label}/{words[0]}", label, split, fold, columns=columns, place=where)
 
 
-def read_json(path: Path, root: Path, columns: dict[str, str]) -> Iterator[Entry]:
+def read_json(path: Path, root: Path, columns: dict[str, str], web: bool = False) -> Iterator[Entry]:
     """Lists of objects (also under "data_list"), and databases of videos with labelled segments.
+
+    Labels of `web` data as in `read_table_rows`.
 
     `positive_clip_inds` of an object names positive 10 s parts, as in `read_lines`. An `id` may be the name of a file
     without its suffix (Something-Something).
@@ -329,7 +337,9 @@ def read_json(path: Path, root: Path, columns: dict[str, str]) -> Iterator[Entry
     available = _stems(root) if by_id else {}
     for number, item in enumerate(items):
         where = f"{path}: entry {number}"
-        yield from _tried(where, _object_entries, item, root, available, columns, where)
+        asked = columns.get("query", "query")
+        ours = {"label": asked, **columns} if web and isinstance(item, dict) and asked in item else columns
+        yield from _tried(where, _object_entries, item, root, available, ours, where)
 
 
 def _object_entries(

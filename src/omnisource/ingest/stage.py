@@ -239,13 +239,13 @@ def _entries(path: Path, root: Path, source: Source, layout: str) -> Iterator[En
         case "hmdb51":
             return listings.read_hmdb51(path)
         case "table":
-            return listings.read_table_rows(path, source.columns)
+            return listings.read_table_rows(path, source.columns, source.role == "web")
         case "lines":
             return listings.read_lines(path, root)
         case "kinetics":
             return listings.read_kinetics(path, root)
         case _:
-            return listings.read_json(path, root, source.columns)
+            return listings.read_json(path, root, source.columns, source.role == "web")
 
 
 def _class_names(recipe: Recipe, source: Source) -> dict[str, str]:
