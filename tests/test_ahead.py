@@ -118,13 +118,17 @@ def test_what_ingest_lists_is_checked_too(path: Path, tmp_path: Path) -> None:
         ("select={rule: all}", "select.label is 'query'"),
         ("select={rule: teacher, label: teacher}", ""),
         ("select={rule: all, label: soft}", ""),
+        ("select={rule: all, label: soft, query_evidence: true}", "if a column of its list says it"),
     ],
 )
 def test_files_that_nobody_searched_are_pointed_out(
     override: str, noted: str, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "list.csv").write_text("\n".join(["path", *map(str, sorted((tmp_path / "images").rglob("*.*")))]))
-    for source, said in (("{role: web, format: image, path: list.csv}", noted), ("{role: web, path: images}", "")):
+    sources = {"{role: web, format: image, path: list.csv}": noted, "{role: web, path: images}": ""}
+    if "query_evidence" in override:  # whoever gives files without a list knows that nobody searched
+        sources["{role: web, path: images, layout: files}"] = ""
+    for source, said in sources.items():
         recipe = load_recipe(path, [f"sources.images={source}", override])
         with open_workspace(tmp_path / "ws") as workspace:
             ingest(recipe, workspace)

@@ -122,16 +122,26 @@ def check_listed(recipe: Recipe, workspace: Workspace) -> None:
 
 def _point_out_unsearched(recipe: Recipe, searched: Set[str]) -> None:
     """Says so where nobody searched by class, for a selection that looks at what was asked for."""
-    rule, label = recipe.select.rule, recipe.select.label
-    if rule not in ("agree", "query") and label != "query":
-        return
-    for name in recipe.web_sources:
-        if name not in searched:
+    rule, label, evidence = recipe.select.rule, recipe.select.label, recipe.select.query_evidence
+    needed = rule in ("agree", "query") or label == "query"
+    for name in sorted(set(recipe.web_sources) - searched):
+        unsaid = f"note: no row of sources.{name} says what was asked for, and"
+        if needed:
             key = f"select.rule is '{rule}'" if rule in ("agree", "query") else "select.label is 'query'"
             say(
-                f"note: no row of sources.{name} says what was asked for, and {key}, so none of them will be kept; map "
-                "a column to `label`, or set select.rule and select.label to teacher"
+                f"{unsaid} {key}, so none of them will be kept; map a column to `label`, or set select.rule and "
+                "select.label to teacher"
             )
+        elif evidence and _is_table(recipe, name):
+            say(
+                f"{unsaid} select.query_evidence then has the teacher's word alone; if a column of its list says it, "
+                "map that one to `label`"
+            )
+
+
+def _is_table(recipe: Recipe, name: str) -> bool:
+    """Whether a source is a list whose columns have names."""
+    return recipe.sources[name].layout != "collected" and source_place(recipe, name)[1] in ("table", "json")
 
 
 def _need_samples(splits: Counter[str], split: str, key: str) -> None:
