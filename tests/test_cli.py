@@ -63,7 +63,7 @@ def test_version_and_help(tmp_path: Path) -> None:
         (["ingest", "recipe.yaml", "-w", "recipe.yaml/x"], "cannot be a workspace"),
         (["score", "recipe.yaml"], "run `omnisource"),
         (["report", "recipe.yaml"], "nothing tested yet"),
-        (["init", "other", "--target", "nowhere"], "nowhere: no such folder (--target)"),
+        (["init", "other", "--target", "nowhere"], "nowhere: no such folder or list (--target)"),
         (["export", "small.safetensors", "recipe.yaml/n.onnx"], "recipe.yaml/n.onnx: can't be written (File exists)"),
     ],
 )

@@ -9,7 +9,7 @@ from omnisource.errors import UserError
 from omnisource.ingest import ingest
 from omnisource.media.write import write_video
 from omnisource.recipe import load_recipe
-from omnisource.starter import classes_in, write_starter
+from omnisource.starter import read_target, write_starter
 from omnisource.tables import read_table
 from omnisource.workspace import open_workspace
 
@@ -31,7 +31,7 @@ def test_plain_folders(tmp_path: Path) -> None:
     assert list(recipe.planned_runs()) == ["target-only", "+images", "+untrimmed", "all"]
     with open_workspace(tmp_path / "ws") as workspace:
         assert ingest(recipe, workspace).counts["classes"] == ["jump", "run: fast"]
-    assert classes_in(tmp_path / 'my "clips"') == ["jump", "run: fast"]
+    assert read_target(tmp_path / 'my "clips"').labels == ["jump", "run: fast"]
     with pytest.raises(UserError, match="already there"):
         write_starter(tmp_path / "new project", target=tmp_path / 'my "clips"')
 
@@ -73,7 +73,7 @@ def test_a_web_folder_without_queries_is_the_teachers_word_alone(tmp_path: Path)
 
 def test_wrong_folders(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"no such folder \(--target\)"):
+    with pytest.raises(UserError, match=r"no such folder or list \(--target\)"):
         write_starter(tmp_path / "p", target=tmp_path / "none")
     with pytest.raises(UserError, match=r"no class folders with files in them \(--target\)"):
         write_starter(tmp_path / "p", target=tmp_path / "empty")
@@ -90,3 +90,58 @@ def test_target_folders_with_splits_keep_them(tmp_path: Path) -> None:
     recipe = load_recipe(write_starter(tmp_path / "p", target=tmp_path / "t", network="slowonly_r18"))
     assert recipe.sources["target"].test_share == 0
     assert recipe.student.network.name == "slowonly_r18"
+
+
+LIST = "path,label,group,fold,split,query\n"
+
+
+@pytest.mark.parametrize(
+    ("fold", "split", "written", "tested"),
+    [
+        ("{part}", "", {"test": {"fold": "0"}, "test_share": 0}, 4),
+        ("", "", {"test": {}, "test_share": 0.25}, 2),
+        ("7", "", {"test": {}, "test_share": 0.25}, 2),
+        ("{part}", "{word}", {"test": {}, "test_share": 0}, 4),
+        ("", "train", {"test": {}, "test_share": 0.25}, 2),
+    ],
+)
+def test_lists(fold: str, split: str, written: dict[str, object], tested: int, tmp_path: Path) -> None:
+    """What is tested on is what the list says, else one of its folds, else a share."""
+    rows = [
+        f"v/{label}-{i}.mp4,{label},film-{i},{fold.format(part=i % 2)},{split.format(word=('train', 'test')[i % 2])},\n"
+        for i in range(4)
+        for label in ("jump", "run")
+    ]
+    (tmp_path / "clips.csv").write_text(LIST + "".join(rows) + "v/wrong.mp4,run,g,,neither,\n")
+    (tmp_path / "images.csv").write_text(LIST + "w/1.jpg,run,,,,jump\n")  # found to be run, where jump was asked for
+    (tmp_path / "long.json").write_text('[{"path": "w/1.mp4"}]')
+    make(tmp_path, *(f"v/{label}-{i}.mp4" for i in range(4) for label in ("jump", "run")), "w/1.jpg", "w/1.mp4")
+    given = {"target": tmp_path / "clips.csv", "images": tmp_path / "images.csv"}
+    recipe = load_recipe(write_starter(tmp_path / "p", **given))
+    assert recipe.sources["target"].model_dump(include={"test", "test_share"}) == written
+    assert recipe.student.confidence_weighted
+    found = load_recipe(write_starter(tmp_path / "q", **given, untrimmed=tmp_path / "long.json"))
+    assert found.select.calibrate.temperature == "matched"
+    with open_workspace(tmp_path / "ws") as workspace:
+        counts = ingest(recipe, workspace).counts
+        rows_read = read_table(workspace.table("samples")).to_pylist()
+    assert counts["classes"] == ["jump", "run"] and counts["test"] == (
+        4 if fold != "" != split or "part" in fold else 2
+    )
+    assert [row["query_label"] for row in rows_read if row["role"] == "web"] == ["jump"]
+
+
+def test_lists_of_no_use(tmp_path: Path) -> None:
+    make(tmp_path, "t/jump/1.mp4")
+    for name, text, wrong in (
+        ("a.csv", "path,class\nv/1.mp4,jump\n", r"a.csv: no row has a label \(--target\); copy its column"),
+        ("b.csv", "label,youtube_id,time_start,time_end\njump,abc,1,2\n", "does not say where its files are"),
+        ("c.csv", "file,label\nv/1.mp4,jump\n", r"c.csv: no column 'path'"),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UserError, match=wrong):
+            write_starter(tmp_path / "p", target=tmp_path / name)
+        if name != "a.csv":
+            with pytest.raises(UserError, match=wrong):
+                write_starter(tmp_path / "p", target=tmp_path / "t", clips=tmp_path / name)
+    assert not (tmp_path / "p").exists()

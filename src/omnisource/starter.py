@@ -1,21 +1,34 @@
-"""`init`: a working recipe from plain folders, short enough to read and commented where a choice was made."""
+"""`init`: a working recipe from plain folders or lists, short enough to read and commented where a choice was made."""
 
 import importlib.util
 import json
 import re
 import statistics
 import textwrap
-from itertools import islice
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from omnisource.errors import UserError
-from omnisource.ingest.listings import detect_layout, folders_in, is_by_split, read_files, read_folders
+from omnisource.ingest.listings import (
+    Entry,
+    detect_layout,
+    folders_in,
+    read_files,
+    read_folders,
+    read_json,
+    read_lines,
+    read_table_rows,
+)
+from omnisource.ingest.values import SPLITS
 from omnisource.media import DEFAULT_LIMITS, Failure, IsolatedPool, probe_media
+from omnisource.recipe.sources import Scalar
 from omnisource.tables import write_atomic
 
 LITE0 = "tsn_efficientnet_lite0"
 _MANY = 128  # target clips, from which on batches are large
 _LOOKED_AT = 16  # target clips, for their length
+_KEPT = 10_000  # target clips, from which those are taken
 
 TEMPLATE = """\
 # Written by `omnisource init`. Run it:  omnisource run {recipe}
@@ -91,6 +104,22 @@ HELD_OUT = """\
 """
 
 
+ONE_FOLD = """\
+  # One value of the list's column `fold` is tested on; `omnisource ablate` takes each in its turn.
+"""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What a folder or list says of the target, as far as a recipe needs it."""
+
+    labels: list[str]
+    files: list[Path]  # the first ones
+    count: int
+    tested: bool  # it says which samples are tested on
+    folds: list[Scalar]  # values of a column `fold`
+
+
 def write_starter(
     folder: Path,
     *,
@@ -100,7 +129,8 @@ def write_starter(
     untrimmed: Path | None = None,
     network: str | None = None,
 ) -> Path:
-    """Writes `folder/recipe.yaml` for data in plain folders (`<class>/<file>`).
+    """Writes `folder/recipe.yaml` for data in plain folders (`<class>/<file>`), or in lists with paths from where they
+    lie.
 
     Web folders are `<query>/<file>`, or hold files alone where nobody searched by class.
 
@@ -108,41 +138,41 @@ def write_starter(
         Path of the recipe.
 
     Raises:
-        UserError: a folder is missing or empty or would hold the recipe's, the target has no class folders, no network
-            has that name, or a recipe is already there.
+        UserError: a folder is missing or empty or would hold the recipe's, the target has no class folders or its list
+            no labels, a list does not say where its files are, no network has that name, or a recipe is already there.
     """
     path = folder / "recipe.yaml"
     if path.exists():
         raise UserError(f"{path}: already there; delete it or choose another folder")
     given = {"images": (images, "image"), "clips": (clips, "clip"), "untrimmed": (untrimmed, "untrimmed")}
-    lines, searched = [_target_line(target)], True
+    listed = read_target(target)
+    lines, searched = [_target_line(target, listed)], True
     _need_apart(folder, target, "--target")
     for name, (place, form) in given.items():
         if place is not None:
             by_query = _by_query(place, f"--{name}")
             _need_apart(folder, place, f"--{name}")
             searched &= by_query
-            layout = "" if by_query else ", layout: files"
+            layout = "" if by_query or not place.is_dir() else ", layout: files"
             lines.append(f"  {name}: {{role: web, format: {form}, path: {_quoted(place)}{layout}}}")
     if network is not None:
         _need_network(network)
     chosen = network or default_network()
     spatial = chosen.startswith("tsn_")
-    listed = _count(target)
     # No larger than what trains, of which there is less where some are tested on.
-    batch = 32 if listed >= _MANY else max(2, min(8, listed // 2))
+    batch = 32 if listed.count >= _MANY else max(2, min(8, listed.count // 2))
     write_atomic(
         path,
         TEMPLATE.format(
             recipe=path,
             name=re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-.") or "recipe",
-            held_out=HELD_OUT if "test_share" in lines[0] else "",
+            held_out="" if listed.tested else ONE_FOLD if listed.folds else HELD_OUT,
             sources="\n".join(lines),
             fixed=FIXED if LITE0 in (chosen, default_network()) else "",
             image_teacher=_training(default_network(), batch, indent=4),
             video_teacher=_training(chosen, batch, indent=4),
             student=_training(chosen, batch, indent=2),
-            windows=_windows(target) if untrimmed is not None else "",
+            windows=_windows(listed.files) if untrimmed is not None else "",
             selection=SEARCHED if searched else FOUND,
             # What a lone witness is sure of would only be told twice.
             weighting="\n  confidence_weighted: true" if searched else "",
@@ -152,9 +182,32 @@ def write_starter(
     return path
 
 
-def classes_in(target: Path) -> list[str]:
-    """The names of the classes of a target in plain folders."""
-    return sorted({entry.label or "" for entry in read_folders(target)})
+def read_target(target: Path) -> Listed:
+    """What the target's folder or list says.
+
+    Raises:
+        UserError: as `write_starter`.
+    """
+    folder, option = target.is_dir(), "--target"
+    if folder:
+        _need_classes(target, option)
+    labels, files, count, tested, folds = set[str](), list[Path](), 0, False, set[Scalar]()
+    for entry in read_folders(target) if folder else _rows(target, option, web=False):
+        if entry.fault is not None:
+            continue
+        count += 1
+        labels |= {entry.label} if entry.label else set()
+        tested |= entry.split is not None and (folder or SPLITS.get(entry.split.lower()) == "test")
+        folds |= {entry.columns["fold"]} if isinstance(entry.columns.get("fold"), Scalar) else set()
+        if count <= _KEPT:
+            files.append((target if folder else target.parent) / entry.path)
+    if not labels:
+        raise UserError(
+            f"{target}: no row has a label ({option}); copy its column to one called `label`, or write the recipe by "
+            "hand with columns: {label: NAME} (docs/data.md)"
+        )
+    # Of a single fold nothing would be left to train on.
+    return Listed(sorted(labels), files, count, tested, sorted(folds, key=str) if len(folds) > 1 else [])
 
 
 def default_network() -> str:
@@ -172,11 +225,10 @@ def _training(network: str, batch: int, indent: int) -> str:
     return textwrap.indent(form.format(network=network, frames=8, batch=batch).rstrip(), " " * indent)
 
 
-def _windows(target: Path) -> str:
+def _windows(files: list[Path]) -> str:
     """A line of the recipe: windows of untrimmed videos as long as the target's clips, each beginning in the middle of
     the one before."""
-    files = sorted(target / entry.path for entry in read_files(target))
-    some = files[:: max(1, len(files) // _LOOKED_AT)]
+    some = sorted(files)[:: max(1, len(files) // _LOOKED_AT)]
     with IsolatedPool(1, DEFAULT_LIMITS.timeout_s) as pool:
         found = [facts for _, facts in pool.map(probe_media, some) if not isinstance(facts, Failure)]
     lengths = [facts.duration_s for facts in found if facts.duration_s]
@@ -186,30 +238,46 @@ def _windows(target: Path) -> str:
     return f"score: {{window_s: {window:g}, hop_s: {window / 2:g}}}  # windows as long as the target's clips\n\n"
 
 
-def _count(folder: Path) -> int:
-    """Files below a folder, as far as it matters."""
-    return sum(1 for _ in islice(read_files(folder), _MANY))
-
-
-def _target_line(target: Path) -> str:
-    _need_classes(target, "--target")
-    by_split = detect_layout(target) == "folders" and is_by_split(target)
-    share = "" if by_split else ", test_share: 0.25"
+def _target_line(target: Path, listed: Listed) -> str:
+    share = ", test_share: 0.25"
+    if listed.tested:
+        share = ""
+    elif listed.folds:
+        share = f", test: {{fold: {json.dumps(listed.folds[0], ensure_ascii=False)}}}"
     return f"  target: {{role: target, path: {_quoted(target)}{share}}}"
 
 
+def _rows(path: Path, option: str, web: bool) -> Iterator[Entry]:
+    """The rows of a list that says where its files are."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such folder or list ({option})")
+    match detect_layout(path):
+        case "table":
+            return read_table_rows(path, {}, web)
+        case "json":
+            return read_json(path, path.parent, {}, web)
+        case "lines":
+            return read_lines(path, path.parent)
+        case layout:
+            raise UserError(
+                f"{path}: a list of layout '{layout}' does not say where its files are ({option}); write the recipe by "
+                "hand, with `root` (docs/data.md)"
+            )
+
+
 def _need_classes(folder: Path, option: str) -> None:
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder ({option})")
     if not any(any(child.iterdir()) for child in folders_in(folder)):
         raise UserError(f"{folder}: no class folders with files in them ({option}); expected <class>/<file>")
 
 
-def _by_query(folder: Path, option: str) -> bool:
-    """Whether the files of a web folder lie in folders of queries; if not, they lie in it directly."""
-    if folder.is_dir() and not folders_in(folder) and next(read_files(folder), None):
+def _by_query(place: Path, option: str) -> bool:
+    """Whether a web list says what was asked for, or the files of a web folder lie in folders of queries; if not, they
+    lie in it directly."""
+    if not place.is_dir():
+        return any(entry.label for entry in _rows(place, option, web=True))
+    if not folders_in(place) and next(read_files(place), None):
         return False
-    _need_classes(folder, option)
+    _need_classes(place, option)
     return True
 
 

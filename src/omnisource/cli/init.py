@@ -8,13 +8,18 @@ import typer
 from omnisource.progress import say
 
 Folder = Annotated[
-    Path | None, typer.Option(show_default=False, help="Folder of <query>/<file>, or of files without a query.")
+    Path | None,
+    typer.Option(
+        show_default=False, help="Folder of <query>/<file>, or of files without a query; or a list with a column query."
+    ),
 ]
 
 
 def init(
     folder: Annotated[Path, typer.Argument(help="Where the recipe goes.", show_default=False)],
-    target: Annotated[Path, typer.Option(show_default=False, help="Folder of labelled clips: <class>/<file>.")],
+    target: Annotated[
+        Path, typer.Option(show_default=False, help="Folder of labelled clips, <class>/<file>, or a list.")
+    ],
     images: Folder = None,
     clips: Folder = None,
     untrimmed: Folder = None,
@@ -22,14 +27,14 @@ def init(
         str | None, typer.Option(show_default=False, help="Network of video teacher and student.")
     ] = None,
 ) -> None:
-    """Write a working recipe from plain folders.
+    """Write a working recipe from plain folders, or from lists (CSV, Parquet, JSON).
 
     Example: omnisource init project --target clips/ --images web-images/ --untrimmed web-videos/
     """
-    from omnisource.starter import classes_in, has_lite0, write_starter
+    from omnisource.starter import has_lite0, read_target, write_starter
 
     path = write_starter(folder, target=target, images=images, clips=clips, untrimmed=untrimmed, network=network)
-    classes = classes_in(target)
+    classes = read_target(target).labels
     say(f"{len(classes)} classes: {', '.join(classes)}")
     say(f"wrote {path}; now: ", (f"omnisource run {path}", "bold"))
     if not has_lite0():
