@@ -85,9 +85,8 @@ class Resample(Section):
     """Classes of a source are drawn with probability ~ N_c^power, N_c clipped at `clip` (paper, section 3.4)."""
 
     power: Annotated[float, Field(ge=0, le=1)] = 1.0  # 1: classes as they come; 0: all alike
-    clip: Count | Literal["mean"] | None = (
-        None  # mean: the source's mean N_c (the paper's 5,000 was about that); null: none
-    )
+    # mean: the source's mean N_c, as the paper's 5,000 about was; null: none.
+    clip: Count | Literal["mean"] | None = None
 
 
 class Mixup(Section):
