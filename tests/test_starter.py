@@ -135,7 +135,11 @@ def test_lists_of_no_use(tmp_path: Path) -> None:
     make(tmp_path, "t/jump/1.mp4")
     for name, text, wrong in (
         ("a.csv", "path,class\nv/1.mp4,jump\n", r"a.csv: no row has a label \(--target\); copy its column"),
-        ("b.csv", "label,youtube_id,time_start,time_end\njump,abc,1,2\n", "does not say where its files are"),
+        (
+            "b.csv",
+            "label,youtube_id,time_start,time_end\njump,abc,1,2\n",
+            "Kinetics list does not say where its files are",
+        ),
         ("c.csv", "file,label\nv/1.mp4,jump\n", r"c.csv: no column 'path'"),
     ):
         (tmp_path / name).write_text(text)

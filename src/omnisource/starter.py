@@ -8,20 +8,14 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from omnisource.errors import UserError
-from omnisource.ingest.listings import (
-    Entry,
-    detect_layout,
-    folders_in,
-    read_files,
-    read_folders,
-    read_json,
-    read_lines,
-    read_table_rows,
-)
+from omnisource.ingest import entries_of
+from omnisource.ingest.listings import Entry, detect_layout, folders_in, read_files, read_folders
 from omnisource.ingest.values import SPLITS
 from omnisource.media import DEFAULT_LIMITS, Failure, IsolatedPool, probe_media
+from omnisource.recipe import Source
 from omnisource.recipe.sources import Scalar
 from omnisource.tables import write_atomic
 
@@ -192,7 +186,7 @@ def read_target(target: Path) -> Listed:
     if folder:
         _need_classes(target, option)
     labels, files, count, tested, folds = set[str](), list[Path](), 0, False, set[Scalar]()
-    for entry in read_folders(target) if folder else _rows(target, option, web=False):
+    for entry in read_folders(target) if folder else _rows(target, option, "target"):
         if entry.fault is not None:
             continue
         count += 1
@@ -247,22 +241,17 @@ def _target_line(target: Path, listed: Listed) -> str:
     return f"  target: {{role: target, path: {_quoted(target)}{share}}}"
 
 
-def _rows(path: Path, option: str, web: bool) -> Iterator[Entry]:
+def _rows(path: Path, option: str, role: Literal["target", "web"]) -> Iterator[Entry]:
     """The rows of a list that says where its files are."""
     if not path.is_file():
         raise UserError(f"{path}: no such folder or list ({option})")
-    match detect_layout(path):
-        case "table":
-            return read_table_rows(path, {}, web)
-        case "json":
-            return read_json(path, path.parent, {}, web)
-        case "lines":
-            return read_lines(path, path.parent)
-        case layout:
-            raise UserError(
-                f"{path}: a list of layout '{layout}' does not say where its files are ({option}); write the recipe by "
-                "hand, with `root` (docs/data.md)"
-            )
+    layout = detect_layout(path)
+    if layout == "kinetics":
+        raise UserError(
+            f"{path}: a Kinetics list does not say where its files are ({option}); write the recipe by hand, with "
+            "`root` (docs/data.md)"
+        )
+    return entries_of(path, path.parent, Source(role=role, path=str(path)), layout)
 
 
 def _need_classes(folder: Path, option: str) -> None:
@@ -274,7 +263,7 @@ def _by_query(place: Path, option: str) -> bool:
     """Whether a web list says what was asked for, or the files of a web folder lie in folders of queries; if not, they
     lie in it directly."""
     if not place.is_dir():
-        return any(entry.label for entry in _rows(place, option, web=True))
+        return any(entry.label for entry in _rows(place, option, "web"))
     if not folders_in(place) and next(read_files(place), None):
         return False
     _need_classes(place, option)

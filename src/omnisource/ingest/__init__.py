@@ -1,5 +1,5 @@
 """Folders and lists become the samples table."""
 
-from omnisource.ingest.stage import COLLECTED, column_values, ingest, is_labelled, source_place
+from omnisource.ingest.stage import COLLECTED, column_values, entries_of, ingest, is_labelled, source_place
 
-__all__ = ["COLLECTED", "column_values", "ingest", "is_labelled", "source_place"]
+__all__ = ["COLLECTED", "column_values", "entries_of", "ingest", "is_labelled", "source_place"]

@@ -15,7 +15,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -156,16 +156,11 @@ def _files(folder: Path, prefix: str = "") -> Iterator[str]:
 
 
 def read_table_rows(path: Path, columns: dict[str, str], web: bool = False) -> Iterator[Entry]:
-    """Rows of a table; `columns` maps our names to the file's where they differ.
-
-    What a row of `web` data shows is what was asked for, where a column says that and none is mapped to `label`.
-    """
+    """Rows of a table, of `web` data or the target's; `columns` maps our names to the file's where they differ."""
     names, rows = parquet_rows(path) if path.suffix == ".parquet" else csv_rows(path)
     if not names:
         raise UserError(f"{path}: empty; a table begins with a line that names its columns, such as path,label")
-    asked = columns.get("query", "query")
-    if web and asked in names:
-        columns = {"label": asked, **columns}
+    columns = _of_queries(columns, names) if web else columns
     twice = [name for name, count in Counter(names).items() if name and count > 1]
     if twice:
         raise UserError(f"{path}: two columns are called {shown(twice[0])}; rename one of them")
@@ -178,6 +173,12 @@ def read_table_rows(path: Path, columns: dict[str, str], web: bool = False) -> I
             yield faulty(where, f"{where}: {row}")
         else:
             yield from _tried(where, _table_entry, row, columns, where)
+
+
+def _of_queries(columns: dict[str, str], names: Container[str]) -> dict[str, str]:
+    """The columns of web data: what was asked for is the label, where one says that and none is mapped to it."""
+    asked = columns.get("query", "query")
+    return {"label": asked, **columns} if asked in names else columns
 
 
 def _table_entry(row: dict[str, Any], columns: dict[str, str], where: str) -> Iterator[Entry]:
@@ -312,8 +313,6 @@ def _hmdb51_clip(line: str, label: str, fold: int, where: str) -> Iterator[Entry
 def read_json(path: Path, root: Path, columns: dict[str, str], web: bool = False) -> Iterator[Entry]:
     """Lists of objects (also under "data_list"), and databases of videos with labelled segments.
 
-    Labels of `web` data as in `read_table_rows`.
-
     `positive_clip_inds` of an object names positive 10 s parts, as in `read_lines`. An `id` may be the name of a file
     without its suffix (Something-Something).
     """
@@ -337,8 +336,7 @@ def read_json(path: Path, root: Path, columns: dict[str, str], web: bool = False
     available = _stems(root) if by_id else {}
     for number, item in enumerate(items):
         where = f"{path}: entry {number}"
-        asked = columns.get("query", "query")
-        ours = {"label": asked, **columns} if web and isinstance(item, dict) and asked in item else columns
+        ours = _of_queries(columns, item) if web and isinstance(item, dict) else columns
         yield from _tried(where, _object_entries, item, root, available, ours, where)
 
 

@@ -71,7 +71,7 @@ def _source_rows(recipe: Recipe, workspace: Workspace, name: str, source: Source
     path, layout = source_place(recipe, name)
     root = _root(recipe, source, path)
     names = _class_names(recipe, source)
-    entries = _used(_entries(path, root, source, layout), source, name, path)
+    entries = _used(entries_of(path, root, source, layout), source, name, path)
     count, absent, first = 0, 0, ""
     with meter(f"listing {name}") as bar:
         for group in look(root, name, entries, path):
@@ -220,7 +220,7 @@ def is_labelled(recipe: Recipe, name: str) -> bool:
 def _listed(recipe: Recipe, name: str) -> Iterator[Entry]:
     source = recipe.sources[name]
     path, layout = source_place(recipe, name)
-    return _entries(path, _root(recipe, source, path), source, layout)
+    return entries_of(path, _root(recipe, source, path), source, layout)
 
 
 def _root(recipe: Recipe, source: Source, path: Path) -> Path:
@@ -228,7 +228,8 @@ def _root(recipe: Recipe, source: Source, path: Path) -> Path:
     return recipe.resolve(source.root) if source.root else path if path.is_dir() else path.parent
 
 
-def _entries(path: Path, root: Path, source: Source, layout: str) -> Iterator[Entry]:
+def entries_of(path: Path, root: Path, source: Source, layout: str) -> Iterator[Entry]:
+    """What a folder or list says, as it stands there. `root`: where the paths of a list start."""
     match layout:
         case "folders":
             return listings.read_folders(path)

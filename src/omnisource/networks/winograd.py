@@ -71,7 +71,8 @@ def temporal_pays(x: Tensor, weight: Tensor, stride: Triple, padding: Triple) ->
 def spatial_pays(x: Tensor, weight: Tensor, stride: Triple, padding: Triple) -> bool:
     """Whether `spatial` can stand for a convolution of x (N, C, T, H, W), and is faster than the vendor's."""
     n, c, t, h, w = x.shape
-    tiles = -(-h // 4) * -(-w // 4)
+    rows, columns = _grid(x.shape)
+    tiles = rows * columns
     same = weight.shape[1:] == (c, 1, 3, 3) and (stride, padding) == ((1, 1, 1), (0, 1, 1))
     large = min(weight.shape[:2]) >= _CHANNELS and n * t * tiles >= _TILES and h * w >= _USED * 16 * tiles
     return same and large and _exact(x, weight)
@@ -228,7 +229,7 @@ class _Maps:
     @staticmethod
     def out(products: Tensor, shape: torch.Size) -> Tensor:
         n, _, t, h, w = shape
-        rows, columns = -(-h // 4), -(-w // 4)
+        rows, columns = _grid(shape)
         y = torch.mm(_both(_OUTPUT, products), products.view(36, -1))
         y = y.view(4, 4, n * t, rows, columns, -1).permute(2, 3, 0, 4, 1, 5)
         return y.reshape(n, t, 4 * rows, 4 * columns, -1)[:, :, :h, :w].contiguous()
@@ -236,6 +237,11 @@ class _Maps:
     @staticmethod
     def out_adjoint(dy: Tensor) -> Tensor:
         return torch.mm(_both(_OUTPUT, dy).t(), _tiles(dy, 4)).view(36, -1, dy.shape[1])
+
+
+def _grid(shape: torch.Size) -> tuple[int, int]:
+    """Tiles of 4 x 4 pixels from top to bottom and from left to right of maps (N, C, T, H, W)."""
+    return -(-shape[3] // 4), -(-shape[4] // 4)
 
 
 def _tiles(x: Tensor, size: int) -> Tensor:
@@ -250,7 +256,7 @@ def _tiles(x: Tensor, size: int) -> Tensor:
 def _joined(tiles: Tensor, shape: torch.Size) -> Tensor:
     """The gradient of `_tiles` of size 6, whose tiles share pixels, for x of this shape (N, C, T, H, W)."""
     n, c, t, h, w = shape
-    rows, columns = -(-h // 4), -(-w // 4)
+    rows, columns = _grid(shape)
     parts = tiles.view(6, 6, n * t, rows, columns, c).permute(2, 3, 0, 4, 1, 5)  # frame, row, pixel, column, pixel
     # A tile's last two pixels a side are the next one's first two.
     dx = tiles.new_zeros(n * t, rows + 1, 4, columns + 1, 4, c)
