@@ -1,5 +1,7 @@
 """Winograd's method against torch's own convolution: values and all gradients."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -62,10 +64,10 @@ def test_where_it_does_not_pay(shape: tuple[int, ...], outputs: int, stride: int
 
 
 @pytest.mark.parametrize("pays", [winograd.temporal_pays, winograd.spatial_pays])
-def test_half_precision_is_left_to_the_vendor(pays: object) -> None:
+def test_half_precision_is_left_to_the_vendor(pays: Callable[..., bool]) -> None:
     taps, padding = ((3, 1, 1), (1, 0, 0)) if pays is winograd.temporal_pays else ((1, 3, 3), (0, 1, 1))
     x, weight = torch.zeros(1, 128, 8, 14, 14), torch.zeros(128, 128, *taps)
-    assert callable(pays) and pays(x, weight, (1, 1, 1), padding)
+    assert pays(x, weight, (1, 1, 1), padding)
     assert not pays(x.bfloat16(), weight.bfloat16(), (1, 1, 1), padding)
     with torch.autocast("cpu", torch.bfloat16):
         assert not pays(x, weight, (1, 1, 1), padding)
