@@ -4,19 +4,23 @@ Features of single frames tell places apart, and hardly what happens in them: fi
 that were cropped or encoded badly. So the frames themselves are compared (moments.py).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from omnisource.clips.glimpse import Glimpse, read_glimpse
+from omnisource.clips.moments import Shown, compare, compare_closer, step_s
 from omnisource.clips.temporal import segment_test
 from omnisource.curate.engine import LOCAL, Engine, on_ray
-from omnisource.curate.moments import Shown, likely_places, same, seen_seldom, step_s
 from omnisource.curate.samples import SAMPLE, Sample, frames_between
 from omnisource.media import Failure, IsolatedPool, Limits, shared_pool
+
+V = TypeVar("V")
+_Films = tuple[Shown | None, Shown | None]  # of the web and of the test; None: it does not decode
 
 _SIDE = 48  # pixels of the shorter side
 _FRAMES, _MOST = 32, 1024  # of a sample; of a long one a frame every
@@ -24,8 +28,7 @@ _EVERY_S = 2.0  # of which two fall into any clip that is worth a look
 _BLOCK = 64  # pairs whose frames are in memory
 # In a long film a test film's likeliest places are looked at closer:
 _SPARE_S = 0.5  # seconds by which a place may be wrong,
-_CLOSE = 96  # in as many frames as this makes of the test film,
-_SAME_CLOSER = 0.8  # and asked for this in motion, the best of very many moments being alike by chance
+_CLOSE = 96  # in as many frames as this makes of the test film
 
 
 def verify(
@@ -76,14 +79,12 @@ def _verdicts(
             samples = {sample.sample_id: sample for pair in block for sample in pair}
             looks = _read(pool, [(sample, glimpse_of(sample, limits)) for sample in samples.values()])
             seen = dict(zip(samples, looks, strict=True))
-            for web, test in block:
-                first, second = seen[web.sample_id], seen[test.sample_id]
-                if first is None or second is None:
-                    yield None
-                elif seen_seldom(first, second):
-                    yield _within(pool, (web, first), (test, second), limits)
+            films = [(seen[web.sample_id], seen[test.sample_id]) for web, test in block]
+            for samples_of, shown_of, verdict in zip(block, films, _ask(pool, compare, films), strict=True):
+                if isinstance(verdict, list):
+                    yield _within(pool, samples_of, shown_of, verdict, limits)
                 else:
-                    yield same(first, second)
+                    yield verdict
 
 
 def _read(pool: IsolatedPool, looks: Sequence[tuple[Sample, Glimpse]]) -> list[Shown | None]:
@@ -95,19 +96,26 @@ def _read(pool: IsolatedPool, looks: Sequence[tuple[Sample, Glimpse]]) -> list[S
     ]
 
 
-def _within(pool: IsolatedPool, web: tuple[Sample, Shown], test: tuple[Sample, Shown], limits: Limits) -> bool | None:
+def _ask(pool: IsolatedPool, question: Callable[[_Films], V], films: Sequence[_Films]) -> list[V | None]:
+    """What the question has of each pair; None where its process was stopped."""
+    answers = pool.map(question, films, ordered=True)
+    return [None if isinstance(answer, Failure) else answer for _, answer in answers]
+
+
+def _within(
+    pool: IsolatedPool, samples: tuple[Sample, Sample], films: _Films, places: Sequence[float], limits: Limits
+) -> bool | None:
     """Whether a test film is a part of a long web film: its likeliest places there are looked at moment by moment.
 
     None: it may lie between the frames that were seen of the web film.
     """
-    step = step_s(web[1].times)
-    places = likely_places(web[1], test[1])
-    shown_test, *pieces = _read(pool, _looks_closer(web[0], test[0], places, limits))
-    if shown_test is None:
+    test, *pieces = _read(pool, _looks_closer(*samples, places, limits))
+    if test is None:
         return None
-    if any(piece is not None and same(piece, shown_test, _SAME_CLOSER) for piece in pieces):
+    if any(_ask(pool, compare_closer, [(piece, test) for piece in pieces])):
         return True
-    return None if step > test[1].times[-1] - test[1].times[0] and not places else False
+    web_s, test_s = (film.times for film in films if film is not None)
+    return None if step_s(web_s) > test_s[-1] - test_s[0] and not places else False
 
 
 def _looks_closer(web: Sample, test: Sample, places: Sequence[float], limits: Limits) -> list[tuple[Sample, Glimpse]]:
@@ -141,4 +149,4 @@ def glimpse_of(sample: Sample, limits: Limits) -> Glimpse:
 
 def shown(sample: Sample, glimpse: Glimpse, frames: npt.NDArray[np.uint8]) -> Shown:
     """What was read of a sample."""
-    return Shown(frames.astype(np.float32), np.array(glimpse.indices) / (sample.fps or 25.0))
+    return Shown(frames, np.array(glimpse.indices) / (sample.fps or 25.0))

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from random import Random
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
 from court import FPS, film
+from hypothesis import given
+from hypothesis import strategies as st
 
-from omnisource.curate.moments import Shown, same
+from omnisource.clips.moments import Shown, _median, _nanmedian, compare, compare_closer, same
 
 F32 = npt.NDArray[np.float32]
 
@@ -72,3 +75,37 @@ def test_what_does_not_overlap_can_not_be_told() -> None:
     assert same(sparse, film(1)) is None  # alike, but a frame every 30 seconds meets no clip twice
     picture = Shown(film(1).frames[:1], np.zeros(1))
     assert same(picture, picture) is None
+
+
+def test_a_long_film_seen_seldom_is_to_be_looked_at_closer() -> None:
+    """Every fifteenth frame of it says too little; where its scenes are most like the clip, more are to be read."""
+    clip = film(3)
+    scenes = np.concatenate([film(seed).frames for seed in (20, 21, 3, 22, 23)])
+    seldom = Shown(scenes[::10], np.arange(len(scenes))[::10] / FPS)
+    places = compare((seldom, clip))
+    assert isinstance(places, list)
+    assert len(places) == 3
+    assert min(abs(place - 8.0) for place in places) <= 1.0
+    often = Shown(scenes, np.arange(len(scenes)) / FPS)
+    assert compare((often, clip)) is True
+    assert compare_closer((often, clip)) is True
+    assert compare((film(30), clip)) is compare_closer((film(30), clip)) is False
+    for films in ((None, clip), (clip, None), (None, None)):
+        assert compare(films) is compare_closer(films) is None
+
+
+def test_more_is_asked_of_a_place_in_a_long_film() -> None:
+    clip = film(5)
+    noise = np.random.default_rng(1).normal(0, 60, clip.frames.shape).astype(np.float32)
+    worn = Shown(clip.frames + noise * clip.moving, clip.times)  # what moves correlates by 0.75 to 0.8
+    assert (compare((worn, clip)), compare_closer((worn, clip))) == (True, False)
+
+
+@given(st.integers(1, 9), st.integers(1, 6), st.randoms(use_true_random=False))
+def test_the_median_is_that_of_numpy(count: int, width: int, random: Random) -> None:
+    values = np.array([[random.choice([np.nan, random.uniform(-1, 1)]) for _ in range(width)] for _ in range(count)])
+    values[random.randrange(count)] = 0.25
+    values = values.astype(np.float32)
+    assert np.array_equal(_nanmedian(values), np.nanmedian(values, axis=0))
+    values = np.nan_to_num(values)
+    assert np.array_equal(_median(values), np.median(values, axis=0))

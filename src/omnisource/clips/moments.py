@@ -1,10 +1,12 @@
 """Whether the frames of a web sample and of a test sample show the same moments.
 
-A copy shows the same things moving at the same times before the same picture.
+A copy shows the same things moving at the same times before the same picture. Comparing two films takes as long as
+decoding one, so decoding processes do that too.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import cv2
@@ -12,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 F32 = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
 Box = tuple[slice, slice]  # rows, columns
 
 _SELDOM = 1.5  # times the test film's step: a web film of which so few frames were seen must be looked at closer,
@@ -24,6 +27,7 @@ _FLAT = 2.0  # grey levels; a tile that varies less shows nothing
 _NOISE = 1.0  # grey levels that encoding changes
 _OVERLAP = 0.7  # of the shorter of two films must be compared
 _SAME_MOTION, _SAME_PICTURE = 0.7, 0.8  # correlations
+_SAME_CLOSER = 0.8  # asked for in motion where the best of very many moments are alike by chance
 _SAME_MOMENT = 0.8  # correlation of what moves, of a picture and of one frame: there is no second frame to confirm it
 _BANDS = ((0.0, 1.0), (0.0, 0.8), (0.2, 1.0))  # of a picture's height: all, and without lines of text below or above
 _BAND_MOTION = 0.5  # of what moves in a frame must lie in a band that is to tell
@@ -32,10 +36,52 @@ _SAME_STILL = 0.94  # 1 less the largest local difference of two like pictures, 
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """Grey frames of a sample, (T, H, W), at times (T,) in seconds."""
+    """Grey frames of a sample, (T, H, W), 0 to 255, at times (T,) in seconds."""
 
-    frames: F32
+    frames: npt.NDArray[np.uint8] | F32
     times: npt.NDArray[np.float64]
+
+    @cached_property
+    def grey(self) -> F32:
+        """The frames, to be computed with."""
+        return self.frames.astype(np.float32)
+
+    @cached_property
+    def standing(self) -> F32:
+        """(H, W): the picture before which things move."""
+        return _median(self.grey)
+
+    @cached_property
+    def moving(self) -> Bools:
+        """(T, H, W): where something moves."""
+        return _moving(self.grey - self.standing)
+
+    @cached_property
+    def moves(self) -> Bools:
+        """(T,): in which frames something does."""
+        return np.asarray(self.moving.any((1, 2)))
+
+    def mirrored(self) -> "Shown":
+        """The same, left and right exchanged."""
+        return Shown(np.ascontiguousarray(self.grey[:, :, ::-1]), self.times)
+
+
+def compare(pair: tuple[Shown | None, Shown | None]) -> bool | list[float] | None:
+    """As `same`; where too few frames of a long web film were seen, the places at which to look closer.
+
+    Args:
+        pair: of the web and of the test; None: it does not decode.
+    """
+    web, test = pair
+    if web is None or test is None:
+        return None
+    return likely_places(web, test) if _seen_seldom(web, test) else same(web, test)
+
+
+def compare_closer(pair: tuple[Shown | None, Shown | None]) -> bool | None:
+    """As `same`, for a place in a long film: the best of very many moments are alike by chance."""
+    web, test = pair
+    return None if web is None or test is None else same(web, test, _SAME_CLOSER)
 
 
 def same(web: Shown, test: Shown, motion: float = _SAME_MOTION) -> bool | None:
@@ -46,17 +92,14 @@ def same(web: Shown, test: Shown, motion: float = _SAME_MOTION) -> bool | None:
     """
     if len(web.frames) == len(test.frames) == 1:
         return None  # features tell single pictures apart better than a correlation does
-    views = [web, replace(web, frames=np.ascontiguousarray(web.frames[:, :, ::-1]))]
-    films = len(web.frames) > 1 and _moves(test).sum() > 1
-    found = [_motion(view, test, motion) if films else _picture(view, test) for view in views]
-    if any(likeness is not None and likeness.copy for likeness in found):
-        return True
-    return None if None in found else False
+    films = len(web.frames) > 1 and test.moves.sum() > 1
+    found = [_motion(view, test, motion) if films else _picture(view, test) for view in (web, web.mirrored())]
+    return True if True in found else None if None in found else False
 
 
-def seen_seldom(web: Shown, test: Shown) -> bool:
+def _seen_seldom(web: Shown, test: Shown) -> bool:
     """Whether so few frames of a long web film were seen that beside the test film they say too little."""
-    films = len(web.frames) > 1 and _moves(test).sum() > 1
+    films = len(web.frames) > 1 and test.moves.sum() > 1
     return bool(films and step_s(web.times) > _SELDOM * step_s(test.times))
 
 
@@ -65,19 +108,18 @@ def likely_places(web: Shown, test: Shown) -> list[float]:
 
     What moves is seen before the standing picture of the test film, because that of the whole web film may be another.
     """
-    standing = _standing(test)
-    mask, there = _moving(test.frames - standing), test.frames - standing
-    moves = np.asarray(mask.any((1, 2)))
-    begins: dict[float, float] = {}
-    for frames in (web.frames, web.frames[:, :, ::-1]):
+    standing, mask, moves = test.standing, test.moving, test.moves
+    there = test.grey - standing
+    views = []
+    for frames in (web.grey, web.grey[:, :, ::-1]):
         here: F32 = np.stack([_resized(frame, standing.shape) for frame in frames])
-        motion = _correlations(here - standing, there, mask)
-        likeness = motion + _pictures(here, test.frames)
-        for begin, here_at, there_at in _offsets(web.times, test.times):
-            told = moves[there_at]
-            if told.any():
-                score = float(np.median(likeness[here_at[told], there_at[told]]))
-                begins[begin] = max(score, begins.get(begin, -1.0))
+        views.append(_correlations(here - standing, there, mask) + _pictures(here, test.grey))
+    likeness = np.stack(views, -1)
+    begins: dict[float, float] = {}
+    for begin, here_at, there_at in _offsets(web.times, test.times):
+        told = moves[there_at]
+        if told.any():
+            begins[begin] = float(_median(likeness[here_at[told], there_at[told]]).max())
     chosen: list[float] = []
     for begin in sorted(begins, key=lambda begin: -begins[begin]):
         if len(chosen) < _PLACES and all(abs(begin - other) > step_s(web.times) / 2 for other in chosen):
@@ -85,42 +127,22 @@ def likely_places(web: Shown, test: Shown) -> list[float]:
     return chosen
 
 
-@dataclass(frozen=True)
-class Likeness:
-    """How alike two samples are, of which one moment, or all, are compared."""
-
-    motion: float
-    """Correlation of what moves; where nothing moves, 1 less the largest local difference in standard deviations."""
-    picture: float
-    """Correlation of whole frames, as `_pictures` has it."""
-    least: float
-    """The `motion` from which it is a copy."""
-
-    @property
-    def copy(self) -> bool:
-        return self.picture >= _SAME_PICTURE and self.motion >= self.least
-
-
-def _rank(likeness: Likeness) -> tuple[bool, float]:
-    return likeness.copy, likeness.motion
-
-
-def _picture(web: Shown, test: Shown) -> Likeness:
-    """A picture, or a film in which nothing moves, beside the frame that is most like it."""
-    here, standing, moves = _standing(web), _standing(test), _moves(test)
-    frames = test.frames if moves.any() else standing[None]
+def _picture(web: Shown, test: Shown) -> bool:
+    """Whether a picture, or a film in which nothing moves, is the frame that is most like it."""
+    here, standing, moves = web.standing, test.standing, test.moves
+    frames = test.grey if moves.any() else standing[None]
     fits = [max(_windows(here, frame), key=lambda fit: fit[0]) for frame in frames]
     best = int(np.argmax([closeness for closeness, _ in fits]))
-    found = []
     for box in (_whole(standing), fits[best][1]):
         part, there = _resized(here, standing[box].shape)[None], frames[best : best + 1, *box]
-        picture = float(_pictures(part, there)[0, 0])
+        if float(_pictures(part, there)[0, 0]) < _SAME_PICTURE:
+            continue
         moment = _moment(part - standing[box], there - standing[box])
-        if moment is None:
-            found.append(Likeness(1 - _difference(part[0], there[0]), picture, _SAME_STILL))
-        else:
-            found.append(Likeness(moment, picture, _SAME_MOMENT))
-    return max(found, key=_rank)
+        if moment is None and 1 - _difference(part[0], there[0]) >= _SAME_STILL:
+            return True
+        if moment is not None and moment >= _SAME_MOMENT:
+            return True
+    return False
 
 
 def _moment(here: F32, there: F32) -> float | None:
@@ -146,45 +168,43 @@ def _difference(here: F32, there: F32) -> float:
     return float(np.abs(cv2.blur(gain * here - there, (5, 5))).max() / max(float(there.std()), 1.0))
 
 
-def _standing(film: Shown) -> F32:
-    """(H, W): the picture before which things move."""
-    return np.median(film.frames, axis=0).astype(np.float32)
+def _motion(web: Shown, test: Shown, least: float) -> bool | None:
+    """Whether two films are one at the offset in time at which most moves alike; None where they do not overlap.
 
-
-def _moves(film: Shown) -> npt.NDArray[np.bool_]:
-    """(T,): in which frames something moves."""
-    return np.asarray(_moving(film.frames - _standing(film)).any((1, 2)))
-
-
-def _motion(web: Shown, test: Shown, least: float) -> Likeness | None:
-    """Two films at the offset in time at which most moves alike; None where they do not overlap."""
-    standing = _standing(test)
-    likely = max(_windows(_standing(web), standing), key=lambda fit: fit[0])[1]
-    found = []
-    for box in (_whole(standing), likely):
-        there = test.frames[:, *box]
-        here: F32 = np.stack([_resized(frame, there.shape[1:]) for frame in web.frames])
-        mask = _moving(there - standing[box])
-        motion = _correlations(here - _standing(replace(web, frames=here)), there - standing[box], mask)
-        picture = _pictures(here, there)
-        most = Likeness(float(motion.max()), float(picture.max()), least)
-        if not most.copy:  # not even one moment of the one is like any of the other
-            found.append(most)
+    Args:
+        least: correlation of what moves in two films that are the same.
+    """
+    likely = max(_windows(web.standing, test.standing), key=lambda fit: fit[0])[1]
+    overlap = False
+    for box in (_whole(test.standing), likely):
+        there, standing = test.grey[:, *box], test.standing[box]
+        here: F32 = np.stack([_resized(frame, standing.shape) for frame in web.grey])
+        mask = _moving(there - standing)
+        motion = _correlations(here - _median(here), there - standing, mask)
+        if float(motion.max()) < least:  # not even one moment of the one is like any of the other
+            overlap = True
             continue
-        best = _at_one_offset(motion, picture, np.asarray(mask.any((1, 2))), web.times, test.times, least)
-        if best is not None:
-            found.append(best)
-    return max(found, default=None, key=_rank)
+        picture = _pictures(here, there)
+        if float(picture.max()) < _SAME_PICTURE:
+            overlap = True
+            continue
+        best = _best_offset(motion, np.asarray(mask.any((1, 2))), web.times, test.times)
+        if best is None:
+            continue
+        overlap = True
+        if float(_median(motion[best])) >= least and float(_median(picture[best])) >= _SAME_PICTURE:
+            return True
+    return False if overlap else None
 
 
-def _moving(residual: F32) -> npt.NDArray[np.bool_]:
+def _moving(residual: F32) -> Bools:
     """(T, H, W): where something moves, from the frames less their standing picture."""
     energy = np.stack([cv2.blur(frame * frame, (5, 5)) for frame in residual])
-    moving: npt.NDArray[np.bool_] = energy > np.maximum(_STEPS**2, _PART * energy.max((1, 2), keepdims=True))
+    moving: Bools = energy > np.maximum(_STEPS**2, _PART * energy.max((1, 2), keepdims=True))
     return moving
 
 
-def _correlations(first: F32, second: F32, mask: npt.NDArray[np.bool_] | None = None) -> F32:
+def _correlations(first: F32, second: F32, mask: Bools | None = None) -> F32:
     """(N, M) correlations of every frame of one film with every frame of the other, within the mask of the other.
 
     One-sided on purpose: subtitles and logos of the first do not count where nothing moves in the second.
@@ -196,33 +216,30 @@ def _correlations(first: F32, second: F32, mask: npt.NDArray[np.bool_] | None = 
     return np.asarray(products / np.sqrt(squares + 1e-6), np.float32)
 
 
-def _at_one_offset(
-    motion: F32,
-    picture: F32,
-    moves: npt.NDArray[np.bool_],
-    web_s: npt.NDArray[np.float64],
-    test_s: npt.NDArray[np.float64],
-    least: float,
-) -> Likeness | None:
-    """Medians of (N, M) correlations over the moments that coincide when one film starts at the best time of the other.
+def _best_offset(
+    motion: F32, moves: Bools, web_s: npt.NDArray[np.float64], test_s: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]] | None:
+    """Which frames of two films coincide when one starts at that time of the other at which most moves alike.
 
     Args:
-        motion, picture: of the frames of the two films.
+        motion: (N, M) correlations of the frames of the two films.
         moves: (M,) whether something moves in a frame of the second film; only those can tell.
         web_s, test_s: (N,), (M,) times of the frames, evenly spaced.
-        least: of the likeness.
+
+    Returns:
+        Places in `motion`; None where the films do not overlap.
     """
     needed = max(2.0, _OVERLAP * min(len(web_s), (test_s[-1] - test_s[0]) / step_s(web_s)))
-    best = None
+    most, best = -np.inf, None
     for _, here, place in _offsets(web_s, test_s):
         if len(here) < needed:
             continue
         here, place = here[moves[place]], place[moves[place]]
         if len(here) < 2:
             continue
-        likeness = Likeness(float(np.median(motion[here, place])), float(np.median(picture[here, place])), least)
-        if best is None or likeness.motion > best.motion:
-            best = likeness
+        alike = float(_median(motion[here, place]))
+        if alike > most:
+            most, best = alike, (here, place)
     return best
 
 
@@ -259,8 +276,21 @@ def _pictures(first: F32, second: F32) -> F32:
         a, b = (x[:, rows, columns] - x[:, rows, columns].mean((1, 2), keepdims=True) for x in (first, second))
         tiles.append(np.where(b.std((1, 2)) < _FLAT, np.nan, _correlations(a, b)))
     tiles.append(np.where(np.isnan(tiles).all(0), 1.0, np.nan))
-    median: F32 = np.nanmedian(tiles, axis=0).astype(np.float32)
-    return median
+    return _nanmedian(np.asarray(tiles, np.float32))
+
+
+def _median(values: F32) -> F32:
+    """The median along the first axis; sorted, as numpy's own is several times slower."""
+    ordered, count = np.sort(values, axis=0), len(values)
+    return np.asarray((ordered[(count - 1) // 2] + ordered[count // 2]) / 2, np.float32)
+
+
+def _nanmedian(values: F32) -> F32:
+    """The median along the first axis of what is not NaN; something has to be."""
+    ordered = np.sort(values, axis=0)  # NaN last
+    known = np.count_nonzero(~np.isnan(ordered), axis=0)[None]
+    below, above = (np.take_along_axis(ordered, at, axis=0)[0] for at in ((known - 1) // 2, known // 2))
+    return np.asarray((below + above) / 2, np.float32)
 
 
 def _windows(picture: F32, frame: F32) -> list[tuple[float, Box]]:

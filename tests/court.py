@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from omnisource.curate.moments import Shown
+from omnisource.clips.moments import Shown
 
 FPS = 10.0
 
