@@ -97,6 +97,21 @@ def run(data: Path, **changes: Any) -> tuple[StageRecord, dict[str, dict[str, An
     return record, {Path(names[row["sample_id"]]).name: row for row in rows if row["sample_id"] in names}
 
 
+def test_groups_on_two_sides_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(6):
+        write_video(tmp_path / f"{number}.mp4", number)
+    films = ["a,train,x", "b,train,y", "a,test,x", "b,test,", "a,val,y", "b,test,z"]
+    (tmp_path / "l.csv").write_text("path,label,split,group\n" + "".join(f"{n}.mp4,{s}\n" for n, s in enumerate(films)))
+    with open_workspace(tmp_path / "ws") as workspace:
+        given = recipe(tmp_path, sources={"target": {"role": "target", "path": "l.csv"}})
+        ingest(given, workspace)
+        counts = probe(given, workspace).counts
+    assert counts["of_groups_in_two_splits"] == 2 and "in_two_splits" not in counts
+    said = " ".join(capsys.readouterr().err.split())
+    first = f"first {tmp_path}/2.mp4 and {tmp_path}/0.mp4 of 'x'"
+    assert f"note: 2 test or val samples are of groups that are also trained on, {first}; leave them out" in said
+
+
 def test_target_files_on_two_sides_or_of_no_use_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "target"
     one = write_video(target / "train/jump/1.mp4", 4)

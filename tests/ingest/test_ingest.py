@@ -75,6 +75,23 @@ def test_the_parts_of_a_share_keep_groups_whole(tmp_path: Path) -> None:
     assert len(whole) == 30, "each film is tested once"
 
 
+def test_pieces_of_one_film_fall_on_one_side(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"v/{n}.mp4" for n in range(24)))
+    rows = ["path,label,begin,end", *(f"v/{n}.mp4,{'ab'[k % 2]},{k},{k + 2}" for n in range(20) for k in range(4))]
+    rows += [f"v/{n}.mp4,a,," for n in range(20, 24)]
+    (tmp_path / "l.csv").write_text("\n".join(rows))
+    source = {"role": "target", "path": "l.csv", "columns": {"start_s": "begin", "end_s": "end"}, "test_share": 0.25}
+    _, rows = run(tmp_path, sources={"t": source})
+    sides: dict[str, set[str]] = {}
+    for row in rows:
+        assert row["group"] == (None if row["start_s"] is None else f"v/{Path(row['uri']).name}")
+        sides.setdefault(row["uri"], set()).add(row["split"])
+    assert all(len(splits) == 1 for splits in sides.values()) and {"train", "test"} == set.union(*sides.values())
+    few = {"t": source | {"test_share": 0.0001}}
+    with pytest.raises(UserError, match=r"no test clips; no group fell into the share: raise sources\.t\.test_share"):
+        run(tmp_path, sources=few)
+
+
 def test_what_makes_no_sample_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     touch(tmp_path, "t/train/a/1.mp4", "t/train/b/1.mp4", "t/test/a/2.mp4", "t/train/loose.mp4", "t/train/names.txt")
     (tmp_path / "t/test/b").mkdir()

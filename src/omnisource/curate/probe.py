@@ -1,7 +1,7 @@
 """`probe`: looks into every file; what is broken is dropped with a reason (paper, section 3.1)."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from omnisource.progress import meter, say, track
 from omnisource.recipe import Probe, Recipe
 from omnisource.tables import PROBE, Journal, read_batches, read_table, table_from_rows
 from omnisource.workspace import StageRecord, Workspace
+
+Row = dict[str, Any]
 
 _MOST_SAID = 5  # target files that are named; the table has all
 _SAMPLES = pa.list_(pa.struct([("sample_id", pa.string()), ("format", pa.string())]))  # those that share a file
@@ -100,7 +102,7 @@ def _unprobed(workspace: Workspace, done: set[Any]) -> dict[str, list[tuple[str,
     return files
 
 
-def _rows(samples: list[tuple[str, str]], result: MediaFacts | Failure, min_share: float) -> list[dict[str, Any]]:
+def _rows(samples: list[tuple[str, str]], result: MediaFacts | Failure, min_share: float) -> list[Row]:
     """The rows of one file's samples."""
     if isinstance(result, Failure):
         return [{"sample_id": sample_id, **_dropped(result)} for sample_id, _ in samples]
@@ -142,11 +144,11 @@ def _verdict(facts: MediaFacts, form: str, min_share: float) -> Failure | None:
     return None
 
 
-def _dropped(failure: Failure) -> dict[str, Any]:
+def _dropped(failure: Failure) -> Row:
     return {"status": "dropped", "reason": str(failure.reason), "message": " ".join(failure.message.split())}
 
 
-def _counts(path: Path) -> dict[str, Any]:
+def _counts(path: Path) -> Row:
     reasons, flags = Counter[str](), Counter[str]()
     rows = 0
     for batch in read_batches(path, ["reason", "flags"]):
@@ -162,12 +164,13 @@ def _counts(path: Path) -> dict[str, Any]:
 
 
 def _target_faults(workspace: Workspace) -> dict[str, int]:
-    """Names target files that are of no use, and those with one content in two splits or under two labels.
+    """Names target files that are of no use, and those with one content or group in two splits, or under two labels.
 
     Returns:
-        For the record: of how many samples a copy is in the training split, or has another label; nothing where none.
+        For the record: of how many samples a copy, or another of their group, is in the training split, and of how many
+        a copy has another label; nothing where none.
     """
-    columns = ["sample_id", "uri", "label", "split", "start_s", "end_s"]
+    columns = ["sample_id", "uri", "label", "split", "group", "start_s", "end_s"]
     samples = read_table(workspace.table("samples"), columns, pc.field("role") == "target")
     mine = pc.field("sample_id").isin(samples["sample_id"].combine_chunks())  # there may be far more of the web
     probed = read_table(workspace.table("probe"), ["sample_id", "sha256", "status", "reason"], mine)
@@ -182,23 +185,36 @@ def _target_faults(workspace: Workspace) -> dict[str, int]:
     lost -= {row["label"] for row in rows if row["split"] == "train" and row["status"] == "ok"}
     if lost:
         say(f"note: no training file of {', '.join(sorted(lost))} is of use")
-    same: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        if row["status"] == "ok":
-            same.setdefault((row["sha256"], row["start_s"], row["end_s"]), []).append(row)
-    trained, labelled = list[tuple[str, str]](), list[tuple[str, str]]()
-    for copies in same.values():
-        train = next((row["uri"] for row in copies if row["split"] == "train"), None)
-        if train is not None:
-            trained += [(row["uri"], train) for row in copies if row["split"] != "train"]
-        labelled += [(row["uri"], copies[0]["uri"]) for row in copies if row["label"] != copies[0]["label"]]
+    same = _alike(rows, "sha256", "start_s", "end_s")
+    trained, together = _on_both_sides(same), _on_both_sides(_alike(rows, "group"))
+    cure = "leave them out of one split, or what is measured is how well they are remembered"
     if trained:
-        said = (
-            f"{len(trained)} test or val samples are files that are also trained on, first {' and '.join(trained[0])}"
-        )
-        say(f"note: {said}; leave them out of one split, or what is measured is how well they are remembered")
+        first = f"{trained[0][0]['uri']} and {trained[0][1]['uri']}"
+        say(f"note: {len(trained)} test or val samples are files that are also trained on, first {first}; {cure}")
+    if together:
+        first = f"{together[0][0]['uri']} and {together[0][1]['uri']} of '{together[0][0]['group']}'"
+        say(f"note: {len(together)} test or val samples are of groups that are also trained on, first {first}; {cure}")
+    labelled = [(row, copies[0]) for copies in same for row in copies if row["label"] != copies[0]["label"]]
     if labelled:
-        said = f"{len(labelled)} target samples are files that have another label, too"
-        say(f"note: {said}, first {' and '.join(labelled[0])}")
-    found = {"in_two_splits": len(trained), "with_two_labels": len(labelled)}
-    return {name: count for name, count in found.items() if count}
+        first = f"{labelled[0][0]['uri']} and {labelled[0][1]['uri']}"
+        say(f"note: {len(labelled)} target samples are files that have another label, too, first {first}")
+    found = {"in_two_splits": trained, "of_groups_in_two_splits": together, "with_two_labels": labelled}
+    return {name: len(rows) for name, rows in found.items() if rows}
+
+
+def _alike(rows: Sequence[Row], *keys: str) -> list[list[Row]]:
+    """The usable rows that have the same values, together; those without the first are left out."""
+    alike: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        if row["status"] == "ok" and row[keys[0]]:
+            alike.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return list(alike.values())
+
+
+def _on_both_sides(alike: Sequence[Sequence[Row]]) -> list[tuple[Row, Row]]:
+    """Each row that is not trained on, with one that is and belongs to it."""
+    found = []
+    for rows in alike:
+        train = next((row for row in rows if row["split"] == "train"), None)
+        found += [(row, train) for row in rows if row["split"] != "train" and train is not None]
+    return found

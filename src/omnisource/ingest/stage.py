@@ -138,6 +138,7 @@ def _used(entries: Iterable[Entry], source: Source, name: str, path: Path) -> It
 def _row(entry: Entry, fact: Row, name: str, source: Source, names: Mapping[str, str]) -> Row:
     """The row of SAMPLES that an entry and what was found out about its file make."""
     label = names.get(entry.label or "", entry.label)
+    whole = entry.start_s is None and entry.end_s is None
     row = {
         "source": name,
         "role": source.role,
@@ -145,7 +146,7 @@ def _row(entry: Entry, fact: Row, name: str, source: Source, names: Mapping[str,
         "label" if source.role == "target" else "query_label": source.labels.get(label or "", label),
         "split": entry.split,
         "fold": entry.fold,
-        "group": entry.group,
+        "group": entry.group or (None if whole else entry.path),  # pieces of one film belong together
         "start_s": entry.start_s,
         "end_s": entry.end_s,
         **{key: str(value) for key in _PASSED_ON if (value := entry.columns.get(key)) is not None},
@@ -316,10 +317,11 @@ def _check_target(recipe: Recipe, groups: Sequence[Group], classes: list[str]) -
         have = {group.label for group in usable if group.split == split}
         names = ", ".join(recipe.target_sources)
         if split == "test" and not have:
-            raise UserError(
-                f"recipe {recipe.name}: target ({names}) has no test clips; "
-                f"give sources.{recipe.target_sources[0]} a `test:` condition or a test_share"
-            )
+            shared = next((name for name in recipe.target_sources if recipe.sources[name].test_share), None)
+            cure = f"give sources.{recipe.target_sources[0]} a `test:` condition or a test_share"
+            if shared:
+                cure = f"no group fell into the share: raise sources.{shared}.test_share or take another test_part"
+            raise UserError(f"recipe {recipe.name}: target ({names}) has no test clips; {cure}")
         absent = [name for name in classes if name not in have]
         if split == "test" and absent:
             say(f"note: no test clips of {', '.join(absent)}: how well they are recognised is not measured")
