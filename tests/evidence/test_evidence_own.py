@@ -135,9 +135,6 @@ def test_every_fold_takes_its_turn(data: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_measured(data: Path, tmp_path: Path) -> None:
     recipe = recipe_with(data, test={"fold": 0})
-    alone = recipe.model_copy(update={"sources": {"target": recipe.sources["target"]}})
-    with pytest.raises(UserError, match="no source has `role: web`"):
-        own_track(alone, Workspace(tmp_path))
     values = recipe.model_dump(mode="json")
     values["student"]["input"]["modality"] = "flow"
     with pytest.raises(UserError, match="optical flow trains on the target alone"):
@@ -213,6 +210,40 @@ def test_ablate(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert json.loads(lines[-1])["web_units"]["clips"] == json.loads(lines[2])["web_units"]["clips"] + 1
     page = (root / "index.html").read_text()
     assert "There is one split" in page and "Fewer than three trainings" in page
+
+
+def test_ablate_films_alone(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but films, and a 2D student that takes windows of them: rows of others may take frames."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(4):
+        film(tmp_path / f"films/{number}.mp4", number % 2, 900 + number)
+    path = written(tmp_path, data, "path: target, test_share: 0.5", "score: {window_s: 0.6, hop_s: 0.6}\n")
+    text = path.read_text()
+    web = text[text.index("  images: {role") : text.index("teachers:")]
+    films = f"  films: {{role: web, format: untrimmed, path: {tmp_path}/films, layout: files}}\n"
+    path.write_text(text.replace(web, films))
+    done = CliRunner().invoke(app, ["ablate", str(path), "--folds", "1", "--only", "all"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    rows = json.loads((tmp_path / "workspaces/own/ablation/effect-own.json").read_text())["rows"]
+    assert [row["variant"] for row in rows] == ["target-only", "all"] and rows[1]["web_units"]["films"] >= 4
+
+
+def test_ablate_the_target_alone(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = written(tmp_path, data, "path: target.csv, test: {fold: 0}")
+    text = path.read_text()
+    head, rest = text[: text.index("  images: {role")], text[text.index("student:\n") :]
+    path.write_text(head + rest.replace("    confidence_weighted: true\n", ""))
+    done = CliRunner().invoke(app, ["ablate", str(path), "--full", "--folds", "2"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    root = tmp_path / "workspaces/own/ablation"
+    facts = json.loads((root / "effect-own.json").read_text())
+    rows = facts["rows"]
+    named = ["", ", 2x epochs", ", 3x epochs", ", mixup", ", averaged weights (EMA 0.99)", ", label smoothing 0.1"]
+    assert [row["variant"] for row in rows] == [f"target-only{name}" for name in named]
+    assert rows[1]["target_clips_seen"] == 2 * rows[0]["target_clips_seen"] and rows[0]["tested"] == 8
+    page = (root / "index.html").read_text()
+    assert "How strong is the target alone?" in page and "kept of each source" not in page
 
 
 def test_mistakes_show_before_anything_is_trained(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

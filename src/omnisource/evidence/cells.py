@@ -163,12 +163,14 @@ def _make_ready(base: Recipe, workspace: Workspace) -> None:
     probe(base, workspace)
     if reads_prepared(base):
         prepare(base, workspace)
-    dedupe(base, workspace)
-    for name in used_teachers(base):
-        train_teacher(base, workspace, name)
-    # Windows and, of 2D students, frames: variants differ in which they train on.
-    kinds = {kind: Run(sources=list(base.sources), set={"snippets.kind": kind}) for kind in _KINDS}
-    score(base.model_copy(update={"runs": kinds}), workspace)
+    if base.web_sources:
+        dedupe(base, workspace)
+        # Windows and, of 2D students, frames: variants differ in which they train on.
+        kinds = {kind: Run(sources=list(base.sources), set={"snippets.kind": kind}) for kind in _KINDS}
+        seen = base.model_copy(update={"runs": kinds})
+        for name in used_teachers(seen):
+            train_teacher(base, workspace, name)
+        score(seen, workspace)
     if needs_camera(base):
         fit_camera_stage(base, workspace)
 

@@ -30,7 +30,7 @@ def cell_key(recipe: Recipe, seed: int, again: bool, data: str | None = None) ->
     """
     settings = differing(recipe)
     trainings = {"student": settings["student"]}
-    trainings |= {f"teachers.{name}": teacher for name, teacher in settings["teachers"].items()}
+    trainings |= {f"teachers.{name}": teacher for name, teacher in settings.get("teachers", {}).items()}
     sections = {"dedupe": settings.get("dedupe", {}), "flow": settings.get("flow", {})}
     for place, training in trainings.items():
         sections[f"{place}.network.init"] = training["network"].get("init", {})

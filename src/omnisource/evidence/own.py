@@ -27,16 +27,12 @@ def own_track(recipe: Recipe, workspace: Workspace) -> Track:
     in `test: {fold: 0}`, every value takes its turn. Else there is one split.
 
     Args:
-        recipe: with its web sources and its own settings.
+        recipe: with its own settings. Without web sources it is the target alone that is looked at.
         workspace: of the recipe, which holds what was collected.
 
     Raises:
-        UserError: no web source, or a student that sees none; nothing was collected yet; a list that cannot be read.
+        UserError: a student that sees no web source; nothing was collected yet; a list that cannot be read.
     """
-    if not recipe.web_sources:
-        raise UserError(
-            f"recipe {recipe.name}: no source has `role: web`, so there is nothing to measure the effect of"
-        )
     if recipe.student.input.modality == "flow":
         raise UserError(
             f"recipe {recipe.name}: a student of optical flow trains on the target alone, so there is no effect to "

@@ -40,6 +40,7 @@ def write_sheet(results: Path, recipe: Recipe, path: Path) -> None:
         picture=Markup(forest(rows)),
         questions={question: [r for r in rows if r.question == question] for question in _questions(rows)},
         baseline=TARGET_ONLY,
+        web=recipe.web_sources,
         recipe=yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True),
         span=span,
         tone=_tone,

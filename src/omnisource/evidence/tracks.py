@@ -184,10 +184,10 @@ def _tennis_30(data: Path, place: Path, fold: int) -> dict[str, Any]:
     ]
     listed = place / "hidden.csv"
     with listed.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["path", "query", "oracle"])
+        writer = csv.DictWriter(file, ["file", "path", "query", "oracle"])
         writer.writeheader()
-        # The truth of a list is looked up from where the list lies.
-        writer.writerows({**row, "path": str(data / row["path"])} for row in hidden)
+        # The truth of a list is looked up from where the list lies; ids, and so the draws, do not depend on that.
+        writer.writerows({**row, "file": row["path"], "path": str(data / row["path"])} for row in hidden)
     source = {"role": "target", "path": "target.csv", "columns": {"label": "label", "group": "group"}}
     sources = {
         "target": source | {"where": {"rank": {"below": LABELLED_SHARE}}, "exclude": {"fold": fold}},
@@ -197,7 +197,7 @@ def _tennis_30(data: Path, place: Path, fold: int) -> dict[str, Any]:
             "format": "clip",
             "path": str(listed),
             "root": str(data),
-            "columns": {"label": "query"},
+            "columns": {"path": "file", "label": "query"},
         },
     }
     sources |= {name: value for name, value in given["sources"].items() if name != "target"}

@@ -12,6 +12,8 @@ BELIEVED = "query as evidence, soft, all"
 EVIDENCE = f"{BELIEVED}, weighted by confidence"  # what `omnisource init` writes where there are queries
 INFLATED = "inflated from ImageNet"
 _CONSENSUS = "student.network.options.consensus"
+_EMA, _SMOOTHING = "averaged weights (EMA 0.99)", "label smoothing 0.1"
+_WITHIN = {"student.mixup": {"kind": "within", "alpha": 0.2}}
 _SNIPPETS = {
     "positive-negative": "one positive frame, the others negative",
     "positives-only": "positives only",
@@ -51,10 +53,33 @@ def _published(start: str, trained_on: str) -> str:
     return f"{found} ({start})" if found else ""
 
 
+def _from_imagenet(recipe: Recipe, network: str, file: Path) -> dict[str, Any]:
+    """A student that starts from the ImageNet weights of a 2D ResNet."""
+    start: dict[str, Any] = {"student.network": {"name": network, "init": {"imagenet": str(file)}}}
+    start["student.epochs"] = recipe.student.epochs / 4  # from scratch it takes four times the demo's
+    if meta := read_meta(file):  # else the weights are of a foreign layout, and see pixels as recipes do
+        start |= {"student.input.mean": list(meta.mean), "student.input.std": list(meta.std)}
+    return start
+
+
+def _alone(recipe: Recipe, few: bool, inflated: tuple[str, Path] | None) -> list[Variant]:
+    """Rows of a recipe without web data: how strong its target can be made before any web data come."""
+    epochs = recipe.student.epochs
+    changes: dict[str, Mapping[str, Any]] = {"2x epochs": {"student.epochs": 2 * epochs}}
+    if inflated and not is_spatial(recipe.student.network.name):
+        changes[INFLATED] = _from_imagenet(recipe, *inflated)
+    if not few:
+        changes |= {"3x epochs": {"student.epochs": 3 * epochs}, "mixup": _WITHIN, _EMA: {"student.ema": 0.99}}
+        changes |= {_SMOOTHING: {"student.label_smoothing": 0.1}} if not recipe.student.label_smoothing else {}
+    question = "how strong is the target alone?"
+    rows = [Variant(f"{TARGET_ONLY}, {name}", question, (), change) for name, change in changes.items()]
+    return [Variant(TARGET_ONLY, question, ()), *rows]
+
+
 def variants_of(
     recipe: Recipe, few: bool = False, inflated: tuple[str, Path] | None = None, queried: bool | None = None
 ) -> list[Variant]:
-    """The variants that a track's sources allow.
+    """The variants that a track's sources allow; without web sources, what may strengthen the target alone.
 
     Args:
         recipe: of the track.
@@ -64,6 +89,8 @@ def variants_of(
         queried: whether somebody searched for the web data by class; None: unless all of them are files alone.
     """
     web = tuple(recipe.web_sources)
+    if not web:
+        return _alone(recipe, few, inflated)
     images, untrimmed = (
         tuple(name for name in web if recipe.sources[name].format == form) for form in ("image", "untrimmed")
     )
@@ -90,11 +117,7 @@ def variants_of(
         Variant("unfiltered", filters, web, plain | {rule: "all"}, ALL, "unfiltered web images hurt"),
     ]
     if inflated and not spatial:
-        network, file = inflated
-        start: dict[str, Any] = {"student.network": {"name": network, "init": {"imagenet": str(file)}}}
-        start["student.epochs"] = epochs / 4  # from scratch it takes four times the demo's
-        if meta := read_meta(file):  # else the weights are of a foreign layout, and see pixels as recipes do
-            start |= {"student.input.mean": list(meta.mean), "student.input.std": list(meta.std)}
+        start = _from_imagenet(recipe, *inflated)
         alone, paper = f"{TARGET_ONLY}, {INFLATED}", _published("3D, ImageNet", ALL)
         found.append(Variant(alone, helps, (), start, paper=_published("3D, ImageNet", TARGET_ONLY)))
         found.append(Variant(f"{ALL}, {INFLATED}", helps, web, start, alone, paper))
@@ -126,9 +149,8 @@ def variants_of(
     mixing = "does mixup help?"
     paper = "3D from scratch with Google images 74.1 -> 74.4; without web data 72.9 -> 73.3, from ImageNet 73.8 -> 73.6"
     ask(mixing, "cross-dataset mixup", {"student.mixup": {"kind": "cross", "alpha": 0.2}}, paper)
-    within = {"student.mixup": {"kind": "within", "alpha": 0.2}}
-    ask(mixing, "mixup within a source", within)
-    found.append(Variant("target-only, mixup", mixing, (), within, paper="from scratch 72.9 -> 73.3"))
+    ask(mixing, "mixup within a source", _WITHIN)
+    found.append(Variant("target-only, mixup", mixing, (), _WITHIN, paper="from scratch 72.9 -> 73.3"))
     if images and not spatial:
         inflating, of = "how do images become clips?", images if len(web) > 1 else web
         for mode, paper in _INFLATION.items():
@@ -187,7 +209,7 @@ def variants_of(
     if recipe.student.network.options.get("consensus", "mean") != "mean":
         found.append(Variant("target-only, mean consensus", beyond, (), {_CONSENSUS: "mean"}))
         ask(beyond, "mean consensus", {_CONSENSUS: "mean"})
-    ask(beyond, "averaged weights (EMA 0.99)", {"student.ema": 0.99})
+    ask(beyond, _EMA, {"student.ema": 0.99})
     if not recipe.student.label_smoothing:
-        ask(beyond, "label smoothing 0.1", {"student.label_smoothing": 0.1})
+        ask(beyond, _SMOOTHING, {"student.label_smoothing": 0.1})
     return found
