@@ -67,12 +67,19 @@ def test_the_average_follows_weights_slowly_and_statistics_at_once(network: Netw
     with torch.no_grad():
         for value in network.state_dict().values():
             value.add_(1)
-    average.update(network)
+    average.update(network, 1000)
     assert average.weights.keys() == before.keys() and len(trained) < len(before)
     for name, value in average.weights.items():
         torch.testing.assert_close(value, before[name] + (0.25 if name in trained else 1))
     other = Average(network, 0.75)
     other.load(average.weights)
-    average.update(network)  # what was loaded is a copy
+    average.update(network, 1001)  # what was loaded is a copy
     for name, value in other.weights.items():
         torch.testing.assert_close(value, before[name] + (0.25 if name in trained else 1))
+    # In the first steps hardly anything is left of the weights before them.
+    for step, share in ((0, 0.1), (1, 2 / 11), (25, 26 / 35), (26, 0.75), (40, 0.75)):
+        early = Average(network, 0.75)
+        early.load(before)
+        early.update(network, step)
+        for name, value in early.weights.items():
+            torch.testing.assert_close(value, before[name] + (1 - share if name in trained else 1))

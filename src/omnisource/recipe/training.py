@@ -167,7 +167,7 @@ class Training(Section):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # the others by autocast
     compile: bool = False  # by torch.compile
     checkpointing: bool = False  # compute activations again in the backward pass: less memory, more time
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay; 0: off
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay, smaller in the first steps; 0: off
     # With a fixed trunk (optimiser.trunk_lr_scale: 0) every unit is seen in so many augmented views, whose features are
     # computed once and kept: minutes instead of hours on a laptop. null: new views every time.
     trunk_views: Annotated[int, Field(ge=1, le=64)] | None = None

@@ -117,7 +117,7 @@ class Trainer:
         self.scaler.step(self.optimiser)
         self.scaler.update()
         if self.average is not None:
-            self.average.update(self.network)
+            self.average.update(self.network, batch.slots.step)
         return sums, float(norm)
 
     # All steps.
