@@ -141,8 +141,18 @@ def leave_records(workspace: Workspace, recipe: Recipe, run: str, seed: int) -> 
     leave_record(workspace, basis_of_test(f"{run}-{seed}", recipe.student_of(run), recipe.test))
 
 
-def leave_record(workspace: Workspace, basis: Basis) -> None:
-    workspace.run_stage(basis.stage, settings=basis.settings, after=basis.after, outputs=[], work=lambda _: {})
+def leave_record(workspace: Workspace, basis: Basis, **counts: int) -> None:
+    workspace.run_stage(basis.stage, settings=basis.settings, after=basis.after, outputs=[], work=lambda _: counts)
+
+
+def test_the_page_says_what_is_tested_and_trained_on(tmp_path: Path) -> None:
+    with open_workspace(tmp_path / "ws") as workspace:
+        recipe = curated(tmp_path, workspace)
+        leave_record(workspace, Basis("probe", {}, []), in_two_splits=3)
+        put_to_test(workspace, recipe)
+        write_report(recipe, workspace)
+        page = workspace.report_path.read_text()
+    assert "3 test or val samples are files that are also trained on, so that part of the accuracies is memory" in page
 
 
 def test_the_funnel_counts_every_file_once(tmp_path: Path) -> None:
@@ -220,6 +230,7 @@ def test_the_page_stands_on_its_own(tmp_path: Path) -> None:
     assert "<b>&.jpg" not in page
     assert "top-5" not in page  # of two classes it says nothing
     assert "Not tested yet" not in page
+    assert "is memory" not in page
     for there in re.findall(r'href="#(\w+)"', page):
         assert f'id="{there}"' in page
 

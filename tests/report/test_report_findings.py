@@ -1,6 +1,6 @@
 """What a selection found, in words."""
 
-from omnisource.report.findings import findings
+from omnisource.report.findings import cautions, findings
 
 
 def test_every_kind_of_finding_is_told() -> None:
@@ -31,3 +31,10 @@ def test_of_many_classes_the_ends_are_told() -> None:
     (found,) = findings({"class_weights": {"films": {f"class {n:03}": float(n) for n in range(400)}}})
     assert "class 399 x 399.00" in found and "388 between" in found and found.endswith("class 000 x 0.00")
     assert found.count("class ") == 12
+
+
+def test_what_flatters_the_accuracies_is_told() -> None:
+    assert cautions({"rows": 9, "dropped": 1}) == []
+    found = cautions({"in_two_splits": 1234, "of_groups_in_two_splits": 7})
+    assert [text.split(" are ")[0] for text in found] == ["1,234 test or val samples", "7 test or val samples"]
+    assert "groups" in found[1] and all(text.endswith("part of the accuracies is memory.") for text in found)

@@ -1,4 +1,4 @@
-"""What `select` found in data about teachers, queries and classes, in sentences."""
+"""What stages found in data that a reader should know, in sentences."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -6,6 +6,15 @@ from typing import Any
 from omnisource.curate.trust import MOST_TRUST
 
 _ENDS = 6  # classes of the highest weights, and of the lowest, that are told
+
+
+def cautions(counts: Mapping[str, Any]) -> list[str]:
+    """Sentences about target samples in the record of `probe` that make accuracies look better than they are."""
+    files, groups = counts.get("in_two_splits"), counts.get("of_groups_in_two_splits")
+    found = [f"{files:,} test or val samples are files that are also trained on"] if files else []
+    if groups:
+        found.append(f"{groups:,} test or val samples are of groups (a film, a place) that are also trained on")
+    return [f"{what}, so that part of the accuracies is memory." for what in found]
 
 
 def findings(counts: Mapping[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """`report`: one self-contained HTML file about everything that a recipe did."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,7 @@ from omnisource.evaluate import RunSummary, left_out, measure, predictions_name,
 from omnisource.recipe import ALL, Recipe
 from omnisource.report import charts
 from omnisource.report.examples import galleries
-from omnisource.report.findings import findings
+from omnisource.report.findings import cautions, findings
 from omnisource.report.numbers import Story
 from omnisource.report.pages import page_template
 from omnisource.tables import read_table, write_atomic
@@ -97,7 +97,8 @@ def render(
         most_classes=charts.MOST_CLASSES,
         narrow_confusions=len(by_class.classes) <= 12 and max(map(len, by_class.classes)) <= 20,
         funnels=story.funnels() if story else [],
-        findings=_findings(recipe, workspace) if story else [],
+        cautions=_found(workspace, "probe", cautions),
+        findings=_found(workspace, recipe.select.stage, findings) if story else [],
         filters=filters,
         query_evidence=recipe.select.query_evidence,
         galleries=galleries(story, _EXAMPLES) if story else [],
@@ -111,12 +112,13 @@ def render(
     )
 
 
-def _findings(recipe: Recipe, workspace: Workspace) -> list[str]:
-    selected = workspace.record(recipe.select.stage)
+def _found(workspace: Workspace, stage: str, told: Callable[[Mapping[str, Any]], list[str]]) -> list[str]:
+    """What the record of a stage, if it ran, has to tell."""
+    record = workspace.record(stage)
     try:
-        return findings(selected.counts) if selected else []
+        return told(record.counts) if record else []
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise workspace.damaged(recipe.select.stage, f"counts: {error!r}") from error
+        raise workspace.damaged(stage, f"counts: {error!r}") from error
 
 
 def _cards(summaries: Sequence[RunSummary], story: Story | None) -> list[dict[str, str]]:
