@@ -92,6 +92,22 @@ def test_pieces_of_one_film_fall_on_one_side(tmp_path: Path) -> None:
         run(tmp_path, sources=few)
 
 
+def test_clips_named_as_those_of_ucf101_are_grouped(tmp_path: Path) -> None:
+    """Whoever has the videos in class folders and lets a share be drawn would else test on films that were trained on."""
+    touch(
+        tmp_path,
+        *(f"u/{c}/v_{c}_g{g:02}_c{n:02}.avi" for c in ("Archery", "Bowling") for g in range(9) for n in (1, 2)),
+    )
+    touch(tmp_path, "u/Archery/v_Archery_g1.avi", "u/Bowling/_c2.avi")
+    _, rows = run(tmp_path, sources={"t": {"role": "target", "path": "u", "test_share": 0.3}})
+    sides: dict[str, set[str]] = {}
+    for row in rows:
+        name = Path(row["uri"]).name
+        assert row["group"] == (name.rpartition("_c")[0] if "_c0" in name else None)
+        sides.setdefault(row["group"] or name, set()).add(row["split"])
+    assert len(sides) == 20 and all(len(splits) == 1 for splits in sides.values())
+
+
 def test_what_makes_no_sample_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     touch(tmp_path, "t/train/a/1.mp4", "t/train/b/1.mp4", "t/test/a/2.mp4", "t/train/loose.mp4", "t/train/names.txt")
     (tmp_path / "t/test/b").mkdir()

@@ -1,5 +1,6 @@
 """`ingest`: the recipe's sources become the samples table."""
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from omnisource.workspace import StageRecord, Workspace
 COLLECTED = "collected"  # table of the collect stage
 _MOST_SAID = 5  # bad rows of a source that are named; the samples table has all
 _PASSED_ON = ("url", "page_url", "query", "author", "licence")
+_UCF101 = re.compile(r"([^/]*_g\d+)_c\d+\.\w+$")  # v_Archery_g03_c07.avi: clip 7 of film 3
 
 Row = dict[str, Any]
 
@@ -138,7 +140,6 @@ def _used(entries: Iterable[Entry], source: Source, name: str, path: Path) -> It
 def _row(entry: Entry, fact: Row, name: str, source: Source, names: Mapping[str, str]) -> Row:
     """The row of SAMPLES that an entry and what was found out about its file make."""
     label = names.get(entry.label or "", entry.label)
-    whole = entry.start_s is None and entry.end_s is None
     row = {
         "source": name,
         "role": source.role,
@@ -146,13 +147,21 @@ def _row(entry: Entry, fact: Row, name: str, source: Source, names: Mapping[str,
         "label" if source.role == "target" else "query_label": source.labels.get(label or "", label),
         "split": entry.split,
         "fold": entry.fold,
-        "group": entry.group or (None if whole else entry.path),  # pieces of one film belong together
+        "group": _group_of(entry),
         "start_s": entry.start_s,
         "end_s": entry.end_s,
         **{key: str(value) for key in _PASSED_ON if (value := entry.columns.get(key)) is not None},
         **fact,
     }
     return _licensed(row, source)
+
+
+def _group_of(entry: Entry) -> str | None:
+    """What must not be split: as the list says, else pieces of one film, and clips that are named as UCF101's are."""
+    if entry.group or (entry.start_s, entry.end_s) != (None, None):
+        return entry.group or entry.path
+    named = _UCF101.search(entry.path)
+    return named[1] if named else None
 
 
 def _split(entry: Entry, source: Source, name: str) -> str:
