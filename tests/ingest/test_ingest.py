@@ -93,11 +93,9 @@ def test_pieces_of_one_film_fall_on_one_side(tmp_path: Path) -> None:
 
 
 def test_clips_named_as_those_of_ucf101_are_grouped(tmp_path: Path) -> None:
-    """Whoever has the videos in class folders and lets a share be drawn would else test on films that were trained on."""
-    touch(
-        tmp_path,
-        *(f"u/{c}/v_{c}_g{g:02}_c{n:02}.avi" for c in ("Archery", "Bowling") for g in range(9) for n in (1, 2)),
-    )
+    """Whoever has them in class folders and lets a share be drawn would else test on films that were trained on."""
+    for label in ("Archery", "Bowling"):
+        touch(tmp_path, *(f"u/{label}/v_{label}_g{film:02}_c{n:02}.avi" for film in range(9) for n in (1, 2)))
     touch(tmp_path, "u/Archery/v_Archery_g1.avi", "u/Bowling/_c2.avi")
     _, rows = run(tmp_path, sources={"t": {"role": "target", "path": "u", "test_share": 0.3}})
     sides: dict[str, set[str]] = {}
