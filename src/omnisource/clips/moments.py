@@ -175,26 +175,26 @@ def _motion(web: Shown, test: Shown, least: float) -> bool | None:
         least: correlation of what moves in two films that are the same.
     """
     likely = max(_windows(web.standing, test.standing), key=lambda fit: fit[0])[1]
-    overlap = False
-    for box in (_whole(test.standing), likely):
-        there, standing = test.grey[:, *box], test.standing[box]
-        here: F32 = np.stack([_resized(frame, standing.shape) for frame in web.grey])
-        mask = _moving(there - standing)
-        motion = _correlations(here - _median(here), there - standing, mask)
-        if float(motion.max()) < least:  # not even one moment of the one is like any of the other
-            overlap = True
-            continue
-        picture = _pictures(here, there)
-        if float(picture.max()) < _SAME_PICTURE:
-            overlap = True
-            continue
-        best = _best_offset(motion, np.asarray(mask.any((1, 2))), web.times, test.times)
-        if best is None:
-            continue
-        overlap = True
-        if float(_median(motion[best])) >= least and float(_median(picture[best])) >= _SAME_PICTURE:
-            return True
-    return False if overlap else None
+    whole = _motion_in(_whole(test.standing), web, test, least)
+    part = whole or _motion_in(likely, web, test, least)
+    return False if part is None and whole is False else part
+
+
+def _motion_in(box: Box, web: Shown, test: Shown, least: float) -> bool | None:
+    """As `_motion`, of a film of which the web shows the part in the box."""
+    there, standing = test.grey[:, *box], test.standing[box]
+    here: F32 = np.stack([_resized(frame, standing.shape) for frame in web.grey])
+    mask = _moving(there - standing)
+    motion = _correlations(here - _median(here), there - standing, mask)
+    if float(motion.max()) < least:  # not even one moment of the one is like any of the other
+        return False
+    picture = _pictures(here, there)
+    if float(picture.max()) < _SAME_PICTURE:
+        return False
+    best = _best_offset(motion, np.asarray(mask.any((1, 2))), web.times, test.times)
+    if best is None:
+        return None
+    return float(_median(motion[best])) >= least and float(_median(picture[best])) >= _SAME_PICTURE
 
 
 def _moving(residual: F32) -> Bools:
