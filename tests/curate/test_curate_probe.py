@@ -99,7 +99,7 @@ def run(data: Path, **changes: Any) -> tuple[StageRecord, dict[str, dict[str, An
 
 def test_groups_on_two_sides_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(6):
-        write_video(tmp_path / f"{number}.mp4", number)
+        write_video(tmp_path / f"{number}.mp4", number + 1)
     films = ["a,train,x", "b,train,y", "a,test,x", "b,test,", "a,val,y", "b,test,z"]
     (tmp_path / "l.csv").write_text("path,label,split,group\n" + "".join(f"{n}.mp4,{s}\n" for n, s in enumerate(films)))
     with open_workspace(tmp_path / "ws") as workspace:
