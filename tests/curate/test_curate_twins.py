@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from court import FPS, film
 
+from omnisource.clips.moments import Shown, compare
 from omnisource.curate.engine import Engine
 from omnisource.curate.samples import Sample
-from omnisource.curate.twins import _looks_closer, glimpse_of, verify
-from omnisource.media import DEFAULT_LIMITS, write_video
+from omnisource.curate.twins import _ask, _looks_closer, glimpse_of, verify
+from omnisource.media import DEFAULT_LIMITS, IsolatedPool, write_video
 
 
 def test_what_does_not_decode_can_not_be_told(tmp_path: Path) -> None:
@@ -22,6 +23,14 @@ def test_what_does_not_decode_can_not_be_told(tmp_path: Path) -> None:
     gone = replace(whole, sample_id="b", uri=str(tmp_path / "gone.mp4"))
     pairs = [(whole, whole), (gone, whole), (whole, gone)]
     assert list(verify(pairs, DEFAULT_LIMITS, None, Engine(workers=1))) == [(0, True), (1, None), (2, None)]
+
+
+def test_what_fails_can_not_be_told_and_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    empty = Shown(np.zeros((2, 0, 0), np.uint8), np.arange(2) / FPS)
+    with IsolatedPool(1) as pool:
+        assert _ask(pool, compare, [(film(1), film(1)), (empty, film(1)), (None, film(1))]) == [True, None, None]
+    said = " ".join(capsys.readouterr().err.split())
+    assert "note: 1 pairs of films could not be compared (error: " in said
 
 
 def test_a_clip_is_found_in_a_long_film_and_in_no_other(tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ def test_official_splits(tmp_path: Path, shared: Path) -> None:
     record, rows = run(tmp_path, sources={"ucf": source})
     assert record.counts["classes"] == ["ApplyEyeMakeup", "Archery"]
     assert len(rows) == 80 + 210
+    assert all(row["group"] == Path(row["uri"]).stem.rpartition("_c")[0] != "" for row in rows)
     there = {Path(row["uri"]).stem: row["split"] for row in rows if row["status"] == "ok"}
     assert there == {
         "v_ApplyEyeMakeup_g01_c01": "train",

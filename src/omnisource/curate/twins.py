@@ -18,6 +18,7 @@ from omnisource.clips.temporal import segment_test
 from omnisource.curate.engine import LOCAL, Engine, on_ray
 from omnisource.curate.samples import SAMPLE, Sample, frames_between
 from omnisource.media import Failure, IsolatedPool, Limits, shared_pool
+from omnisource.progress import say
 
 V = TypeVar("V")
 _Films = tuple[Shown | None, Shown | None]  # of the web and of the test; None: it does not decode
@@ -97,9 +98,12 @@ def _read(pool: IsolatedPool, looks: Sequence[tuple[Sample, Glimpse]]) -> list[S
 
 
 def _ask(pool: IsolatedPool, question: Callable[[_Films], V], films: Sequence[_Films]) -> list[V | None]:
-    """What the question has of each pair; None where its process was stopped."""
-    answers = pool.map(question, films, ordered=True)
-    return [None if isinstance(answer, Failure) else answer for _, answer in answers]
+    """What the question has of each pair; None, and a line about it, where its process was stopped or failed."""
+    answers = [answer for _, answer in pool.map(question, films, ordered=True)]
+    failed = [answer for answer in answers if isinstance(answer, Failure)]
+    if failed:
+        say(f"note: {len(failed)} pairs of films could not be compared ({failed[0].reason}: {failed[0].message})")
+    return [None if isinstance(answer, Failure) else answer for answer in answers]
 
 
 def _within(

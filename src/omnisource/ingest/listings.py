@@ -286,9 +286,9 @@ def read_ucf101(path: Path) -> Iterator[Entry]:
 def _ucf101_clip(line: str, split: str, fold: int, where: str) -> Iterator[Entry]:
     check_text(line, where, "line")
     name = line.split()[0]
-    group, label = re.sub(r"_c\d+\.\w+$", "", Path(name).name), Path(name).parent.name
+    label = Path(name).parent.name
     columns = {"fold": fold, "split": split, "label": label}
-    yield Entry(name, label, split, fold, group, columns=columns, place=where)
+    yield Entry(name, label, split, fold, columns=columns, place=where)
 
 
 def read_hmdb51(path: Path) -> Iterator[Entry]:
