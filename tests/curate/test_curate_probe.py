@@ -97,46 +97,6 @@ def run(data: Path, **changes: Any) -> tuple[StageRecord, dict[str, dict[str, An
     return record, {Path(names[row["sample_id"]]).name: row for row in rows if row["sample_id"] in names}
 
 
-def test_groups_on_two_sides_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for number in range(6):
-        write_video(tmp_path / f"{number}.mp4", number + 1)
-    films = ["a,train,x", "b,train,y", "a,test,x", "b,test,", "a,val,y", "b,test,z"]
-    (tmp_path / "l.csv").write_text("path,label,split,group\n" + "".join(f"{n}.mp4,{s}\n" for n, s in enumerate(films)))
-    with open_workspace(tmp_path / "ws") as workspace:
-        given = recipe(tmp_path, sources={"target": {"role": "target", "path": "l.csv"}})
-        ingest(given, workspace)
-        counts = probe(given, workspace).counts
-    assert counts["of_groups_in_two_splits"] == 2 and "in_two_splits" not in counts
-    said = " ".join(capsys.readouterr().err.split())
-    first = f"first {tmp_path}/2.mp4 and {tmp_path}/0.mp4 of 'x'"
-    assert f"note: 2 test or val samples are of groups that are also trained on, {first}; leave them out" in said
-
-
-def test_target_files_on_two_sides_or_of_no_use_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    target = tmp_path / "target"
-    one = write_video(target / "train/jump/1.mp4", 4)
-    write_video(target / "train/wave/2.mp4", 5)
-    write_video(target / "test/jump/4.mp4", 6)
-    for copy in ("test/jump/3.mp4", "test/wave/1.mp4"):
-        (target / copy).parent.mkdir(exist_ok=True)
-        (target / copy).write_bytes(one.read_bytes())
-    write_video(target / "test/wave/5.mp4", 7)
-    (target / "train/wave/2.mp4").unlink()
-    for number in range(6):
-        (target / f"train/wave/page{number}.mp4").write_text("<html>")
-    sources = {"target": {"role": "target", "path": "target"}}
-    with open_workspace(tmp_path / "ws") as workspace:
-        given = recipe(tmp_path, sources=sources)
-        ingest(given, workspace)
-        counts = probe(given, workspace).counts
-    assert (counts["in_two_splits"], counts["with_two_labels"], counts["dropped"]) == (2, 1, 6)
-    said = capsys.readouterr().err
-    assert f"2 test or val samples are files that are also trained on, first {target}/test/jump/3.mp4 and {one}" in said
-    assert f"1 target samples are files that have another label, too, first {target}/test/wave/1.mp4 and" in said
-    assert f"left out (not_media): {target}/train/wave/page4.mp4" in said and "page5" not in said
-    assert "left out: 6 target samples in all" in said and "no training file of wave is of use" in said
-
-
 def test_every_sample_has_a_row_with_a_status(data: Path) -> None:
     record, rows = run(data)
     with open_workspace(data / "ws") as workspace:

@@ -148,11 +148,12 @@ def leave_record(workspace: Workspace, basis: Basis, **counts: int) -> None:
 def test_the_page_says_what_is_tested_and_trained_on(tmp_path: Path) -> None:
     with open_workspace(tmp_path / "ws") as workspace:
         recipe = curated(tmp_path, workspace)
-        leave_record(workspace, Basis("probe", {}, []), in_two_splits=3)
+        leave_record(workspace, Basis("probe", {}, []), in_two_splits=3, copies_in_two_splits=2)
         put_to_test(workspace, recipe)
         write_report(recipe, workspace)
         page = workspace.report_path.read_text()
     assert "3 test or val samples are files that are also trained on, so that part of the accuracies is memory" in page
+    assert "2 training clips are copies of test or val clips, encoded anew, so that part of" in page
 
 
 def test_the_funnel_counts_every_file_once(tmp_path: Path) -> None:

@@ -15,14 +15,12 @@ from omnisource.curate.detail import DETAIL
 from omnisource.curate.embed import FEATURES
 from omnisource.curate.engine import LOCAL, Engine
 from omnisource.curate.hamming import I64, Bools, keep_first
-from omnisource.curate.motion import MOTION
+from omnisource.curate.motion import MOTION, equally_long
 from omnisource.curate.samples import Sample, Samples
 from omnisource.media import Limits
 from omnisource.recipe import Recipe
 from omnisource.tables import DUPLICATES, Journal, database, view_table, write_table
 from omnisource.workspace import StageRecord, Workspace, content_of
-
-_SAME_LENGTH = 0.02  # videos with like pictures are copies only if their lengths differ by no more
 
 Row = dict[str, Any]
 Strings = npt.NDArray[np.object_]
@@ -189,14 +187,13 @@ def _samples_at(table: Callable[[], pa.Table], places: I64) -> list[Sample]:
 
 
 def _may_be_copies(rows: _Rows, mine: I64, a: I64, b: I64) -> Bools:
-    """Which pairs of videos are equally long (one frame alone says too little about a video) and no pieces of one file.
+    """Which pairs of videos are equally long and no pieces of one file.
 
     Args:
         mine: places of these videos, among which a and b are places.
     """
     first, second = mine[a], mine[b]
-    longer = np.maximum(rows.duration_s[first], rows.duration_s[second])
-    alike: Bools = np.abs(rows.duration_s[first] - rows.duration_s[second]) <= _SAME_LENGTH * longer
+    alike = equally_long(rows.duration_s[first], rows.duration_s[second])
     alike &= (rows.file[first] != rows.file[second]) | (rows.content[first] == rows.content[second])
     return alike
 

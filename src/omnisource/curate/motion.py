@@ -15,9 +15,16 @@ from omnisource.infer.parts import Part, parts_of, read_part
 from omnisource.media import Limits
 
 _FRAMES, _SIDE, _CROPS = 8, 32, 3  # three squares of a frame cover a wide one
+_SAME_LENGTH = 0.02  # videos with like pictures are copies only if their lengths differ by no more
 _SECONDS = 60.0  # of a video that are looked at
 _NOISE = 0.5  # grey levels by which encoders change a frame that stands still
 _ALIKE = 0.5  # correlation: copies that were encoded again reach 0.7 and more, other strokes on one court 0.4
+
+
+def equally_long(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Whether videos of these lengths in seconds can be copies; one frame alone says too little about them."""
+    alike: npt.NDArray[np.bool_] = np.abs(a - b) <= _SAME_LENGTH * np.maximum(a, b)
+    return alike
 
 
 def likeness(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float:

@@ -1,7 +1,7 @@
 """`probe`: looks into every file; what is broken is dropped with a reason (paper, section 3.1)."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from omnisource.curate.engine import LOCAL, Engine, on_ray
+from omnisource.curate.faults import target_faults
 from omnisource.media import Failure, IsolatedPool, Limits, MediaFacts, Reason, probe_media
-from omnisource.progress import meter, say, track
+from omnisource.progress import meter, track
 from omnisource.recipe import Probe, Recipe
 from omnisource.tables import PROBE, Journal, read_batches, read_table, table_from_rows
 from omnisource.workspace import StageRecord, Workspace
 
 Row = dict[str, Any]
 
-_MOST_SAID = 5  # target files that are named; the table has all
 _SAMPLES = pa.list_(pa.struct([("sample_id", pa.string()), ("format", pa.string())]))  # those that share a file
 
 
@@ -57,7 +57,7 @@ def probe(recipe: Recipe, workspace: Workspace, engine: Engine = LOCAL) -> Stage
                     journal.append_table(rows)
                     bar.advance(rows.num_rows)
         journal.compact(path)
-        return _counts(path) | _target_faults(workspace)
+        return _counts(path) | target_faults(workspace, _limits(settings), settings.limits.memory_bytes, engine)
 
     return workspace.run_stage(
         "probe", settings=settings.model_dump(mode="json"), after=["ingest"], outputs=[path], work=work
@@ -69,8 +69,11 @@ def _pool(settings: Probe, workers: int | None) -> IsolatedPool:
 
 
 def _examine(settings: Probe) -> Callable[[str], MediaFacts]:
-    limits = Limits.of(settings.limits, settings.limits.memory_bytes)
-    return partial(probe_media, limits=limits, thorough=settings.thorough)
+    return partial(probe_media, limits=_limits(settings), thorough=settings.thorough)
+
+
+def _limits(settings: Probe) -> Limits:
+    return Limits.of(settings.limits, settings.limits.memory_bytes)
 
 
 class _BlockProber:
@@ -161,60 +164,3 @@ def _counts(path: Path) -> Row:
         "reasons": dict(sorted(reasons.items())),
         "flags": dict(sorted(flags.items())),
     }
-
-
-def _target_faults(workspace: Workspace) -> dict[str, int]:
-    """Names target files that are of no use, and those with one content or group in two splits, or under two labels.
-
-    Returns:
-        For the record: of how many samples a copy, or another of their group, is in the training split, and of how many
-        a copy has another label; nothing where none.
-    """
-    columns = ["sample_id", "uri", "label", "split", "group", "start_s", "end_s"]
-    samples = read_table(workspace.table("samples"), columns, pc.field("role") == "target")
-    mine = pc.field("sample_id").isin(samples["sample_id"].combine_chunks())  # there may be far more of the web
-    probed = read_table(workspace.table("probe"), ["sample_id", "sha256", "status", "reason"], mine)
-    order = [("uri", "ascending"), ("sample_id", "ascending")]
-    rows = samples.join(probed, "sample_id", join_type="inner").sort_by(order).to_pylist()
-    useless = [row for row in rows if row["status"] != "ok"]
-    for row in useless[:_MOST_SAID]:
-        say(f"left out ({row['reason']}): {row['uri']}")
-    if len(useless) > _MOST_SAID:
-        say(f"left out: {len(useless)} target samples in all; the probe table says which")
-    lost = {row["label"] for row in rows if row["split"] == "train"}
-    lost -= {row["label"] for row in rows if row["split"] == "train" and row["status"] == "ok"}
-    if lost:
-        say(f"note: no training file of {', '.join(sorted(lost))} is of use")
-    same = _alike(rows, "sha256", "start_s", "end_s")
-    trained, together = _on_both_sides(same), _on_both_sides(_alike(rows, "group"))
-    cure = "leave them out of one split, or what is measured is how well they are remembered"
-    if trained:
-        first = f"{trained[0][0]['uri']} and {trained[0][1]['uri']}"
-        say(f"note: {len(trained)} test or val samples are files that are also trained on, first {first}; {cure}")
-    if together:
-        first = f"{together[0][0]['uri']} and {together[0][1]['uri']} of '{together[0][0]['group']}'"
-        say(f"note: {len(together)} test or val samples are of groups that are also trained on, first {first}; {cure}")
-    labelled = [(row, copies[0]) for copies in same for row in copies if row["label"] != copies[0]["label"]]
-    if labelled:
-        first = f"{labelled[0][0]['uri']} and {labelled[0][1]['uri']}"
-        say(f"note: {len(labelled)} target samples are files that have another label, too, first {first}")
-    found = {"in_two_splits": trained, "of_groups_in_two_splits": together, "with_two_labels": labelled}
-    return {name: len(rows) for name, rows in found.items() if rows}
-
-
-def _alike(rows: Sequence[Row], *keys: str) -> list[list[Row]]:
-    """The usable rows that have the same values, together; those without the first are left out."""
-    alike: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        if row["status"] == "ok" and row[keys[0]]:
-            alike.setdefault(tuple(row[key] for key in keys), []).append(row)
-    return list(alike.values())
-
-
-def _on_both_sides(alike: Sequence[Sequence[Row]]) -> list[tuple[Row, Row]]:
-    """Each row that is not trained on, with one that is and belongs to it."""
-    found = []
-    for rows in alike:
-        train = next((row for row in rows if row["split"] == "train"), None)
-        found += [(row, train) for row in rows if row["split"] != "train" and train is not None]
-    return found

@@ -14,6 +14,8 @@ def cautions(counts: Mapping[str, Any]) -> list[str]:
     found = [f"{files:,} test or val samples are files that are also trained on"] if files else []
     if groups:
         found.append(f"{groups:,} test or val samples are of groups (a film, a place) that are also trained on")
+    if copies := counts.get("copies_in_two_splits"):
+        found.append(f"{copies:,} training clips are copies of test or val clips, encoded anew")
     return [f"{what}, so that part of the accuracies is memory." for what in found]
 
 
