@@ -150,6 +150,8 @@ def test_what_cells_amount_to(tmp_path: Path) -> None:
     assert joint.significant and joint.tested == 40 and joint.folds == 2 and joint.seeds == 2
     assert other.over_target == pytest.approx(10.0) and joint.over_target == joint.gain
     assert other.against == "all" and other.gain == pytest.approx(-1.0) and not other.significant
+    assert [cell[:2] for cell in joint.cells] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert [cell[2] for cell in joint.cells] == pytest.approx([50, 52, 60, 62])
 
     page = tmp_path / "docs/evidence.md"
     page.parent.mkdir()

@@ -73,7 +73,11 @@ def load_rows(path: Path) -> tuple[list[Row], Mapping[str, Any]]:
     facts = json.loads(path.read_text())
     found = facts.pop("rows")
     intervals = [name for name in Row.__annotations__ if "interval" in name]
-    return [Row(**row | {name: tuple(row[name]) if row[name] else None for name in intervals}) for row in found], facts
+    rows = []
+    for row in found:
+        tuples = {name: tuple(row[name]) if row[name] else None for name in intervals}
+        rows.append(Row(**row | tuples | {"cells": [tuple(cell) for cell in row.get("cells", [])]}))
+    return rows, facts
 
 
 def _track(track: Track, rows: Sequence[Row], facts: Mapping[str, Any], picture: str) -> str:

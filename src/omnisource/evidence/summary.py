@@ -1,7 +1,7 @@
 """What the cells amount to: means over folds and seeds, paired gains, intervals."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -36,6 +36,8 @@ class Row:
     web_units: dict[str, float]
     precision: dict[str, float]
     recall: dict[str, float]
+    cells: list[tuple[int, int, float]] = field(default_factory=list)
+    """(fold, seed, top-1) of every training, for whoever reckons otherwise; files of earlier versions have none."""
 
     @property
     def significant(self) -> bool:
@@ -90,6 +92,7 @@ def summarise(cells: Sequence[Cell], variants: Sequence[Variant]) -> list[Row]:
                 web_units=_means([cell.web_units for cell in mine]),
                 precision=_means([cell.precision for cell in mine]),
                 recall=_means([cell.recall for cell in mine]),
+                cells=sorted((cell.fold, cell.seed, 100 * cell.top1) for cell in mine),
             )
         )
     return rows
