@@ -31,8 +31,18 @@ def test_fuse_prints_and_writes(streams: list[str], tmp_path: Path) -> None:
     out = tmp_path / "both.parquet"
     done = CliRunner().invoke(app, ["fuse", *streams, "--weights", "1:1", "--out", str(out)], catch_exceptions=False)
     assert done.exit_code == 0
+    assert "top-5" not in done.output  # of two classes it says nothing
     assert "fused: top-1 100.00 %" in done.output.replace("%", " %").replace("  %", " %")
     np.testing.assert_allclose(read_predictions(out).probs[0], [0.65, 0.35], atol=1e-6)
+
+
+def test_fuse_tells_the_top_5_of_many_classes(tmp_path: Path) -> None:
+    probs = np.array([[0.05, 0.3, 0.25, 0.2, 0.15, 0.05]])
+    for name in "ab":
+        made = Predictions("x", list("uvwxyz"), ["p"], np.array([4]), probs, [None], [], "")
+        write_predictions(tmp_path / name, as_table(made), list("uvwxyz"))
+    done = CliRunner().invoke(app, ["fuse", str(tmp_path / "a"), str(tmp_path / "b")], catch_exceptions=False)
+    assert done.output.count("top-1 0.00%") == done.output.count("top-5 100.00%") == 3
 
 
 def test_fuse_sweeps_on_held_out_tables(streams: list[str], tmp_path: Path) -> None:

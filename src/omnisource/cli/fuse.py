@@ -61,9 +61,10 @@ def fuse(
     for p in (*read, fused):
         found = measure(p.probs, p.labels, p.classes, groups=p.groups)
         low, high = found.top1_interval
+        top5 = f"top-5 {found.top5:.2%}, " if len(p.classes) > 5 else ""  # of fewer classes it says nothing
         print(
-            f"{p.name}: top-1 {found.top1:.2%} ({100 * low:.2f} to {100 * high:.2f}), top-5 {found.top5:.2%}, "
-            f"mean class {found.mean_class:.2%}, {found.samples} of {found.samples + len(p.failed)} samples, "
+            f"{p.name}: top-1 {found.top1:.2%} ({100 * low:.2f} to {100 * high:.2f}), "
+            f"{top5}mean class {found.mean_class:.2%}, {found.samples} of {found.samples + len(p.failed)} samples, "
             f"list {p.list_hash}"
         )
     print("weights " + ":".join(f"{weight:g}" for weight in chosen))
