@@ -41,7 +41,7 @@ def run(
         UserError: anything that the user can mend; what was finished stays, and the same call resumes.
     """
     with open_workspace(Path(workspace) if workspace else default_workspace(recipe)) as place:
-        return run_in(recipe, place, jobs=jobs, tell=tell or (lambda record: None))
+        return run_in(recipe, place, jobs=jobs, tell=tell or _silent)
 
 
 def run_in(recipe: Recipe, workspace: Workspace, *, jobs: int | None, tell: Tell) -> Path:
@@ -52,7 +52,6 @@ def run_in(recipe: Recipe, workspace: Workspace, *, jobs: int | None, tell: Tell
     from omnisource.flow import compute_flow
     from omnisource.ingest import ingest
     from omnisource.report import write_report
-    from omnisource.train import target_parts
 
     check_ahead(recipe, workspace)
     tell(ingest(recipe, workspace))
@@ -62,11 +61,9 @@ def run_in(recipe: Recipe, workspace: Workspace, *, jobs: int | None, tell: Tell
         tell(prepare(recipe, workspace))
     if recipe.web_sources:
         tell(dedupe(recipe, workspace))
-        _train(recipe, workspace, [("teacher", name, recipe.seed) for name in used_teachers(recipe)], jobs, tell)
+        train_teachers(recipe, workspace, jobs, tell)
         if recipe.select.calibrate.crossed:
-            parts = range(len(target_parts(recipe, workspace)))
-            judges = [("judge", name, part) for name in used_teachers(recipe) for part in parts]
-            _train(recipe, workspace, judges, jobs, tell)
+            train_all_judges(recipe, workspace, jobs, tell)
         _look(recipe, workspace, tell)
         if needs_camera(recipe):
             tell(fit_camera_stage(recipe, workspace))
@@ -79,6 +76,23 @@ def run_in(recipe: Recipe, workspace: Workspace, *, jobs: int | None, tell: Tell
         _train(recipe, workspace, students, jobs, tell)
     tell(write_report(recipe, workspace))
     return workspace.report_path
+
+
+def _silent(record: StageRecord) -> None:
+    """Nobody listens."""
+
+
+def train_teachers(recipe: Recipe, workspace: Workspace, jobs: int | None, tell: Tell = _silent) -> None:
+    """Trains the teachers that score something; `jobs` and `tell` as for `run`."""
+    _train(recipe, workspace, [("teacher", name, recipe.seed) for name in used_teachers(recipe)], jobs, tell)
+
+
+def train_all_judges(recipe: Recipe, workspace: Workspace, jobs: int | None, tell: Tell = _silent) -> None:
+    """Trains each of these teachers once without each part of the target, to be judged on it."""
+    from omnisource.train import target_parts
+
+    parts = range(len(target_parts(recipe, workspace)))
+    _train(recipe, workspace, [("judge", name, part) for name in used_teachers(recipe) for part in parts], jobs, tell)
 
 
 def _look(recipe: Recipe, workspace: Workspace, tell: Tell) -> None:

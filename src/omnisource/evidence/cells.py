@@ -19,12 +19,12 @@ from omnisource.evidence.tracks import Track
 from omnisource.evidence.variants import Variant
 from omnisource.ingest import COLLECTED, ingest
 from omnisource.jobs import side_by_side
-from omnisource.pipeline import needs_camera, reads_prepared, train_and_test, used_teachers
+from omnisource.pipeline import needs_camera, reads_prepared, train_all_judges, train_and_test, train_teachers
 from omnisource.progress import say
 from omnisource.recipe import Recipe, Run
 from omnisource.recipe.load import check, set_key
 from omnisource.report.numbers import Story
-from omnisource.train import train_judges, train_student, train_teacher
+from omnisource.train import train_student
 from omnisource.workspace import Workspace, fingerprint, open_workspace
 
 _KINDS = ("window", "positive-negative")
@@ -64,7 +64,7 @@ def run_cells(
 
     Args:
         data: folder of the real media; drawn worlds are filmed into `root`.
-        jobs: cells that are trained side by side, in processes of their own. No figure depends on it.
+        jobs: trainings side by side, in processes of their own. No figure depends on it.
     """
     found: list[Cell] = []
     total = len(folds) * len(variants) * len(seeds)
@@ -83,8 +83,8 @@ def run_cells(
             missing = {work.key: work for work in planned if work.key not in kept}
             if missing:
                 track.provide(media, fold, jobs)
-                _make_ready(base, workspace)
-            todo = list(_ready(missing.values(), base, workspace))
+                _make_ready(base, workspace, jobs)
+            todo = list(_ready(missing.values(), base, workspace, jobs))
             for number, (_, cell) in enumerate(side_by_side(_measure, todo, min(jobs, len(todo))), 1):
                 kept.add(cell)
                 told = f"{cell.variant}, seed {cell.seed}: {100 * cell.top1:.1f}"
@@ -157,7 +157,7 @@ def _works(
         yield _Work(track.name, fold, variant.name, recipe, seed, key, variant.sources, variant.again)
 
 
-def _make_ready(base: Recipe, workspace: Workspace) -> None:
+def _make_ready(base: Recipe, workspace: Workspace, jobs: int) -> None:
     """What all cells of a fold share."""
     ingest(base, workspace)
     probe(base, workspace)
@@ -168,19 +168,18 @@ def _make_ready(base: Recipe, workspace: Workspace) -> None:
         # Windows and, of 2D students, frames: variants differ in which they train on.
         kinds = {kind: Run(sources=list(base.sources), set={"snippets.kind": kind}) for kind in _KINDS}
         seen = base.model_copy(update={"runs": kinds})
-        for name in used_teachers(seen):
-            train_teacher(base, workspace, name)
+        train_teachers(seen, workspace, jobs)
         score(seen, workspace)
     if needs_camera(base):
         fit_camera_stage(base, workspace)
 
 
-def _ready(works: Iterable[_Work], base: Recipe, workspace: Workspace) -> Iterator[_Work]:
+def _ready(works: Iterable[_Work], base: Recipe, workspace: Workspace, jobs: int) -> Iterator[_Work]:
     """Selects for every cell. Where other teachers score than the fold's, that is done in a copy of its workspace."""
     others: dict[str, list[_Work]] = {}
     for work in works:
         if not work.sources or work.recipe.score == base.score:
-            yield _selected(work, workspace)
+            yield _selected(work, workspace, jobs)
         else:
             others.setdefault(fingerprint(differing(work.recipe.score))[:12], []).append(work)
     for mark, mine in others.items():
@@ -191,17 +190,16 @@ def _ready(works: Iterable[_Work], base: Recipe, workspace: Workspace) -> Iterat
             shutil.copytree(workspace.root, half, symlinks=True)
             half.rename(place)
         with open_workspace(place) as copy:
-            _make_ready(base.model_copy(update={"score": mine[0].recipe.score}), copy)
-            yield from [_selected(work, copy) for work in mine]
+            _make_ready(base.model_copy(update={"score": mine[0].recipe.score}), copy, jobs)
+            yield from [_selected(work, copy, jobs) for work in mine]
 
 
-def _selected(work: _Work, workspace: Workspace) -> _Work:
+def _selected(work: _Work, workspace: Workspace, jobs: int) -> _Work:
     """Selects for a cell, which several share, and says how well."""
     if not work.sources:
         return replace(work, root=workspace.root)
     if work.recipe.select.calibrate.crossed:
-        for name in used_teachers(work.recipe):
-            list(train_judges(work.recipe, workspace, name))
+        train_all_judges(work.recipe, workspace, jobs)
     if work.recipe.select.calibrate.held_out:
         calibrate(work.recipe, workspace)
     select(work.recipe, workspace)
