@@ -23,7 +23,7 @@ Inflated = Annotated[
         show_default=False,
     ),
 ]
-Jobs = Annotated[int, typer.Option(min=1, help="Cells trained side by side; no figure depends on it.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Trainings side by side; no figure depends on it.")]
 
 
 def rows_table(rows: Sequence["Row"]) -> Table:
