@@ -182,6 +182,34 @@ def test_a_page_is_of_all_tracks_that_were_run(tmp_path: Path) -> None:
     assert "`command of world`" in text and "| target-only | 50.0" in text
 
 
+def test_judges_are_trained_once_for_all_cells_of_a_fold(
+    data: Path, tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from omnisource.evidence import cells
+
+    asked = []
+
+    def told(*given: Any) -> None:
+        asked.append(given)
+        judge(*given)
+
+    judge = cells.train_all_judges
+    monkeypatch.setattr(cells, "train_all_judges", told)
+    track = track_of("tennis-full")
+    base = track.recipe((data / "tennis").resolve(), tmp_path / "look", 0)
+    crossed = [
+        one for one in variants_of(base) if one.name.endswith((", matched temperature", "cross-fitted temperature"))
+    ]
+    assert len(crossed) == 2
+    found = run_cells(track, data, tmp_path / "work", crossed, [0, 1], [0])
+    assert len(found) == 4 and all(cell.tested == 16 for cell in found)
+    runs = tmp_path / "work/tennis-full/fold-0/workspace/runs"
+    assert len(asked) == 1 and {path.name.partition("~")[0] for path in runs.glob("*~*")} == {
+        "teacher-image",
+        "teacher-video",
+    }
+
+
 @pytest.fixture
 def tiny_world(monkeypatch: pytest.MonkeyPatch) -> None:
     """The track `world` with few small files, and networks that are trained for a step or two."""

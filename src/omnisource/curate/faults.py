@@ -45,8 +45,8 @@ def target_faults(
     mine = pc.field("sample_id").isin(samples["sample_id"].combine_chunks())  # there may be far more of the web
     facts = ["sample_id", "sha256", "status", "reason", "phash", "flags", "duration_s"]
     probed = read_table(workspace.table("probe"), facts, mine)
-    words = pc.binary_join(probed["flags"], " ")  # Arrow joins no lists
-    probed = probed.drop_columns("flags").append_column("flags", words)
+    flags = pc.binary_join(probed["flags"], " ")  # Arrow joins no lists
+    probed = probed.drop_columns("flags").append_column("flags", flags)
     order = [("uri", "ascending"), ("sample_id", "ascending")]
     rows = samples.join(probed, "sample_id", join_type="inner").sort_by(order).to_pylist()
     _say_useless(rows)

@@ -19,7 +19,14 @@ from omnisource.evidence.tracks import Track
 from omnisource.evidence.variants import Variant
 from omnisource.ingest import COLLECTED, ingest
 from omnisource.jobs import side_by_side
-from omnisource.pipeline import needs_camera, reads_prepared, train_all_judges, train_and_test, train_teachers
+from omnisource.pipeline import (
+    needs_camera,
+    reads_prepared,
+    train_all_judges,
+    train_and_test,
+    train_teachers,
+    used_teachers,
+)
 from omnisource.progress import say
 from omnisource.recipe import Recipe, Run
 from omnisource.recipe.load import check, set_key
@@ -176,12 +183,13 @@ def _make_ready(base: Recipe, workspace: Workspace, jobs: int) -> None:
 
 def _ready(works: Iterable[_Work], base: Recipe, workspace: Workspace, jobs: int) -> Iterator[_Work]:
     """Selects for every cell. Where other teachers score than the fold's, that is done in a copy of its workspace."""
-    others: dict[str, list[_Work]] = {}
+    here, others = list[_Work](), dict[str, list[_Work]]()
     for work in works:
         if not work.sources or work.recipe.score == base.score:
-            yield _selected(work, workspace, jobs)
+            here.append(work)
         else:
             others.setdefault(fingerprint(differing(work.recipe.score))[:12], []).append(work)
+    yield from _selected(here, workspace, jobs)
     for mark, mine in others.items():
         place = workspace.root.with_name(f"{workspace.root.name}-{mark}")
         if not place.exists():
@@ -191,19 +199,22 @@ def _ready(works: Iterable[_Work], base: Recipe, workspace: Workspace, jobs: int
             half.rename(place)
         with open_workspace(place) as copy:
             _make_ready(base.model_copy(update={"score": mine[0].recipe.score}), copy, jobs)
-            yield from [_selected(work, copy, jobs) for work in mine]
+            yield from list(_selected(mine, copy, jobs))
 
 
-def _selected(work: _Work, workspace: Workspace, jobs: int) -> _Work:
-    """Selects for a cell, which several share, and says how well."""
-    if not work.sources:
-        return replace(work, root=workspace.root)
-    if work.recipe.select.calibrate.crossed:
-        train_all_judges(work.recipe, workspace, jobs)
-    if work.recipe.select.calibrate.held_out:
-        calibrate(work.recipe, workspace)
-    select(work.recipe, workspace)
-    return replace(_judged(work, work.recipe, workspace), root=workspace.root)
+def _selected(works: Sequence[_Work], workspace: Workspace, jobs: int) -> Iterator[_Work]:
+    """Selects for cells, of which several share a selection, and says how well."""
+    # Variants have the same teachers, and so the same judges.
+    crossed = [work.recipe for work in works if work.sources and work.recipe.select.calibrate.crossed]
+    for recipe in {tuple(used_teachers(recipe)): recipe for recipe in crossed}.values():
+        train_all_judges(recipe, workspace, jobs)
+    for work in works:
+        if work.sources:
+            if work.recipe.select.calibrate.held_out:
+                calibrate(work.recipe, workspace)
+            select(work.recipe, workspace)
+            work = _judged(work, work.recipe, workspace)
+        yield replace(work, root=workspace.root)
 
 
 def _judged(work: _Work, recipe: Recipe, workspace: Workspace) -> _Work:
