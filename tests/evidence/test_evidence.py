@@ -30,6 +30,7 @@ from omnisource.evidence import (
 from omnisource.evidence.cells import recipe_of
 from omnisource.evidence.key import cell_key
 from omnisource.evidence.page import BEGIN, END, forest, load_rows
+from omnisource.evidence.variants import INFLATED
 from omnisource.ingest import ingest
 from omnisource.networks import is_spatial
 from omnisource.recipe import Recipe
@@ -284,6 +285,10 @@ def test_a_3d_student_can_start_from_imagenet(data: Path, tmp_path: Path) -> Non
             student = recipe_of(base, variant).student
             assert student.network.name == "slowonly_r18" and student.network.init.imagenet == str(start[1])
             assert student.input == base.student.input and student.epochs == base.student.epochs / 4
+            assert student.optimiser.lr == base.student.optimiser.lr / 10
+        full = [variant for variant in variants_of(base, inflated=start) if variant.name.endswith(INFLATED)]
+        assert [variant.against for variant in full] == (["target-only", more[0].name, more[1].name] if there else [])
+        assert not there or recipe_of(base, full[-1]).select.query_evidence
     said = CliRunner().invoke(app, ["bench", "effect", "--inflated", "tsn_r18=x.pth", "--track", "world"]).exception
     assert isinstance(said, UserError) and "'tsn_r18' is no 3D network" in str(said)
     said = (

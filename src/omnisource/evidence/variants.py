@@ -57,6 +57,7 @@ def _from_imagenet(recipe: Recipe, network: str, file: Path) -> dict[str, Any]:
     """A student that starts from the ImageNet weights of a 2D ResNet."""
     start: dict[str, Any] = {"student.network": {"name": network, "init": {"imagenet": str(file)}}}
     start["student.epochs"] = recipe.student.epochs / 4  # from scratch it takes four times the demo's
+    start["student.optimiser.lr"] = recipe.student.optimiser.lr / 10  # as the paper's, for weights that know something
     if meta := read_meta(file):  # else the weights are of a foreign layout, and see pixels as recipes do
         start |= {"student.input.mean": list(meta.mean), "student.input.std": list(meta.std)}
     return start
@@ -116,8 +117,8 @@ def variants_of(
         *([Variant("the paper's filter", filters, web, plain, ALL)] if plain else []),
         Variant("unfiltered", filters, web, plain | {rule: "all"}, ALL, "unfiltered web images hurt"),
     ]
-    if inflated and not spatial:
-        start = _from_imagenet(recipe, *inflated)
+    start = _from_imagenet(recipe, *inflated) if inflated and not spatial else {}
+    if start:
         alone, paper = f"{TARGET_ONLY}, {INFLATED}", _published("3D, ImageNet", ALL)
         found.append(Variant(alone, helps, (), start, paper=_published("3D, ImageNet", TARGET_ONLY)))
         found.append(Variant(f"{ALL}, {INFLATED}", helps, web, start, alone, paper))
@@ -173,6 +174,8 @@ def variants_of(
     ask(beyond, EVIDENCE, weighted)
     # Where nobody searched the teacher is the only witness, and to count what it is sure of more only tells it twice.
     full, fully = (EVIDENCE, weighted) if queried else (BELIEVED, believed)
+    if start:
+        found.append(Variant(f"{full}, {INFLATED}", beyond, web, start | fully, f"{ALL}, {INFLATED}"))
     ask(beyond, f"{full}, temperature 1.5", fully | {"select.calibrate.temperature": 1.5})
     crossed = fully | {"select.calibrate.split": "cross"}
     ask(beyond, f"{full}, cross-fitted temperature", crossed | {"select.calibrate.temperature": True})
