@@ -140,9 +140,10 @@ def test_media_are_prepared_where_a_training_reads_them(world: Path, tmp_path: P
     assert told == ["ingest", "probe", "prepare"]
 
 
-def test_again_does_nothing(world: Path, finished: Workspace) -> None:
+def test_again_does_nothing(world: Path, finished: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     again: list[StageRecord] = []
-    run(recipe_for(world), finished.root, jobs=1, tell=again.append)
+    monkeypatch.delattr("omnisource.pipeline.side_by_side")  # not even a process begins
+    run(recipe_for(world), finished.root, jobs=2, tell=again.append)
     assert [record.stage for record in again if record.fresh] == []
     assert [record.stage for record in again][:8] == STAGES
 

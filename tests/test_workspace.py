@@ -11,7 +11,7 @@ import pytest
 
 from omnisource.errors import UserError
 from omnisource.tables import DUPLICATES, Journal, read_table
-from omnisource.workspace import Workspace, find_workspace, open_workspace
+from omnisource.workspace import Basis, Workspace, find_workspace, open_workspace
 
 
 def stage(ws: Workspace, name: str, after: list[str], settings: dict[str, Any], done: list[str]) -> bool:
@@ -38,7 +38,14 @@ def test_stages_are_done_once_and_redone_when_stale(tmp_path: Path) -> None:
         assert stage(ws, "a", [], {"x": 2}, done)
         assert stage(ws, "b", ["a"], {}, done)
         assert [record.stage for record in ws.records()] == ["a", "b"]
-    assert done == ["a", "b"] * 3
+        last = Basis("b", {}, ["a"])
+        assert ws.is_current(last) and not ws.is_current(Basis("b", {"x": 1}, ["a"]))
+        assert not ws.is_current(Basis("c", {}, [])), "never done"
+        ws.table("b").write_text("longer than it was")
+        assert not ws.is_current(last)
+        assert stage(ws, "b", ["a"], {}, done) and ws.is_current(last)
+        assert stage(ws, "a", [], {"x": 3}, done) and not ws.is_current(last)
+    assert done == [*["a", "b"] * 3, "b", "a"]
 
 
 def test_a_failed_stage_has_no_record(tmp_path: Path) -> None:

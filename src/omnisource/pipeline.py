@@ -135,11 +135,20 @@ def needs_camera(recipe: Recipe) -> bool:
 
 def _train(recipe: Recipe, workspace: Workspace, work: Sequence[Job], jobs: int | None, tell: Tell) -> None:
     """Trains (and, students, tests) each of `work`; several at a time in processes of their own when that pays."""
-    trainings = [_training(recipe, job) for job in work]
-    jobs = min(len(work), jobs or default_jobs(trainings))
+    do = partial(train_and_test, recipe, workspace.root)
+    todo = list[Job]()
+    for job in work:  # no process begins for what is done already
+        if not _is_done(recipe, workspace, job):
+            todo.append(job)
+            continue
+        for record in do(job):
+            tell(record)
+    if not todo:
+        return
+    jobs = min(len(todo), jobs or default_jobs([_training(recipe, job) for job in work]))
     # A training alone shows how far it is; several are counted.
-    with meter(f"training {work[0][0]}s", len(work)) if jobs > 1 else nullcontext() as bar:
-        for job, records in side_by_side(partial(train_and_test, recipe, workspace.root), work, jobs):
+    with meter(f"training {work[0][0]}s", len(todo)) if jobs > 1 else nullcontext() as bar:
+        for job, records in side_by_side(do, todo, jobs):
             for record in records:
                 tell(record)
             if bar is not None:
@@ -160,6 +169,20 @@ def train_and_test(recipe: Recipe, root: Path, job: Job) -> list[StageRecord]:
         if kind == "judge":
             return [train_judge(recipe, workspace, name, seed)]
         return [train_student(recipe, workspace, name, seed), test_run(recipe, workspace, name, seed)]
+
+
+def _is_done(recipe: Recipe, workspace: Workspace, job: Job) -> bool:
+    """Whether a training, and a student's test, are current."""
+    from omnisource.evaluate import test_basis
+    from omnisource.train import judge_basis, student_basis, teacher_basis
+
+    kind, name, seed = job
+    if kind == "teacher":
+        return workspace.is_current(teacher_basis(recipe, workspace, name))
+    if kind == "judge":
+        return workspace.is_current(judge_basis(recipe, workspace, name, seed))
+    tested = test_basis(f"{name}-{seed}", recipe.student_of(name), recipe.test)
+    return all(map(workspace.is_current, (student_basis(recipe, workspace, name, seed), tested)))
 
 
 def default_jobs(trainings: Sequence[Training]) -> int:

@@ -161,6 +161,13 @@ class Workspace:
         """
         return fingerprint({"settings": settings, "after": {name: self._stamp(stage, name) for name in after}})
 
+    def is_current(self, basis: Basis) -> bool:
+        """Whether a stage that rests on this would be left as it is: same settings, same inputs, outputs as written."""
+        record = self.record(basis.stage)
+        if record is None or not self._intact(record):
+            return False
+        return record.fingerprint == self.mark(basis.stage, basis.settings, basis.after)
+
     def run_stage(
         self,
         stage: str,
@@ -181,7 +188,8 @@ class Workspace:
         """
         mark = self.mark(stage, settings, after)
         record = self.record(stage)
-        if record and record.fingerprint == mark and self._intact(record, outputs):
+        written = {str(path.relative_to(self.root)) for path in outputs}
+        if record and record.fingerprint == mark and written <= record.outputs.keys() and self._intact(record):
             self._clear(stage)  # what a process left that was killed just after it wrote the record
             return record
         if not self.follows:
@@ -225,11 +233,9 @@ class Workspace:
             )
         return record.stamp
 
-    def _intact(self, record: StageRecord, outputs: Sequence[Path]) -> bool:
-        return all(
-            path.exists() and record.outputs.get(str(path.relative_to(self.root))) == path.stat().st_size
-            for path in outputs
-        )
+    def _intact(self, record: StageRecord) -> bool:
+        files = {self.root / name: size for name, size in record.outputs.items()}
+        return all(path.exists() and path.stat().st_size == size for path, size in files.items())
 
 
 def versions() -> dict[str, str]:

@@ -13,7 +13,7 @@ from omnisource.evaluate.folds import (
 from omnisource.evaluate.fusion import best_share, fuse, parse_weights, sweep_weights
 from omnisource.evaluate.metrics import Metrics, measure
 from omnisource.evaluate.predictions import Predictions, as_table, read_predictions, write_predictions
-from omnisource.evaluate.test import check_classes, test_checkpoint, test_run, test_teacher, test_training
+from omnisource.evaluate.test import check_classes, test_basis, test_checkpoint, test_run, test_teacher, test_training
 from omnisource.evaluate.views import crop_size, view_request
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "summarise",
     "summarise_folds",
     "sweep_weights",
+    "test_basis",
     "test_checkpoint",
     "test_run",
     "test_teacher",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from omnisource.train.loop import TrainResult
     from omnisource.train.record import differences
     from omnisource.train.stages import (
+        judge_basis,
         student_basis,
         teacher_basis,
         train_judge,
@@ -32,6 +33,7 @@ __all__ = [
     "Unit",
     "build_pool",
     "differences",
+    "judge_basis",
     "student_basis",
     "target_parts",
     "teacher_basis",
@@ -50,6 +52,7 @@ _LAZY = {
     "train": "begin",
     "TrainResult": "loop",
     "differences": "record",
+    "judge_basis": "stages",
     "student_basis": "stages",
     "teacher_basis": "stages",
     "train_judge": "stages",

@@ -27,13 +27,8 @@ def train_judge(recipe: Recipe, workspace: Workspace, name: str, part: int, chan
     Raises:
         UserError: there is no such part, or as `target_parts`.
     """
-    parts = target_parts(recipe, workspace)
-    if part >= len(parts):
-        raise UserError(f"{workspace.root}: the target has {len(parts)} parts, there is no part {part}")
-    whole = teacher_basis(recipe, workspace, name)
-    settings = whole.settings | {"without": fingerprint(sorted(parts[part]))}
-    basis = replace(whole, stage=f"train-{recipe.training_of(name, part)}", settings=settings)
-    return _train_teacher(recipe, workspace, name, basis, part, changed, parts[part])
+    basis = judge_basis(recipe, workspace, name, part)
+    return _train_teacher(recipe, workspace, name, basis, part, changed, target_parts(recipe, workspace)[part])
 
 
 def train_judges(recipe: Recipe, workspace: Workspace, name: str, changed: Changed = "anew") -> Iterator[StageRecord]:
@@ -69,6 +64,16 @@ def teacher_basis(recipe: Recipe, workspace: Workspace, name: str) -> Basis:
     after = ["ingest", "probe"]
     sources, training = recipe.target_sources, recipe.teachers[name]
     return _basis(recipe, workspace, f"train-teacher-{name}", training, sources, recipe.seed, after)
+
+
+def judge_basis(recipe: Recipe, workspace: Workspace, name: str, part: int) -> Basis:
+    """What the training of a teacher without a part of the target depends on; errors as `train_judge`."""
+    parts = target_parts(recipe, workspace)
+    if part >= len(parts):
+        raise UserError(f"{workspace.root}: the target has {len(parts)} parts, there is no part {part}")
+    whole = teacher_basis(recipe, workspace, name)
+    settings = whole.settings | {"without": fingerprint(sorted(parts[part]))}
+    return replace(whole, stage=f"train-{recipe.training_of(name, part)}", settings=settings)
 
 
 def student_basis(recipe: Recipe, workspace: Workspace, run: str, seed: int) -> Basis:
