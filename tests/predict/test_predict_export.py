@@ -42,7 +42,7 @@ def film(path: Path) -> Path:
     ("name", "options", "taken"),
     [
         ("slowonly_r18", {}, "3, 4, 40, 40"),
-        pytest.param("tsn_r18", {}, "3, snippets, 40, 40", marks=pytest.mark.slow),
+        ("tsn_r18", {}, "3, snippets, 40, 40"),
         ("tsn_efficientnet_lite0", {"consensus": "mean-std-slope"}, "3, snippets, 40, 40"),
     ],
 )
